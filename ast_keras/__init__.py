@@ -1,0 +1,38 @@
+"""ast-keras: the Audio Spectrogram Transformer for TensorFlow and Keras.
+
+Importing this package is cheap: TensorFlow loads when a name that needs it is first used.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "ast_keras.audio": ("load_audio", "AudioError", "AudioWarning"),
+    "ast_keras.augment": ("SpectrogramAugment",),
+    "ast_keras.convert": ("load_authors_weights",),
+    "ast_keras.datasets": ("load_dataset", "SoundDataset", "Split"),
+    "ast_keras.encoder": ("SelfAttention", "TransformerBlock"),
+    "ast_keras.frontend": ("LogMelFilterbank",),
+    "ast_keras.labels": ("LabelSet",),
+    "ast_keras.metrics": ("evaluate_predictions",),
+    "ast_keras.model": ("ASTBackbone", "ASTClassifier"),
+    "ast_keras.optimizers": ("AdamL2",),
+    "ast_keras.patches": ("PatchEmbedding",),
+    "ast_keras.pipeline": ("Pipeline",),
+    "ast_keras.presets": ("from_preset", "save_to_preset"),
+    "ast_keras.recipe": ("Recipe", "load_recipe", "list_recipes"),
+}
+_HOME = {name: module for module, names in _EXPORTS.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f"module 'ast_keras' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__():
+    return [*globals(), *__all__]

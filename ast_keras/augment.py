@@ -1,0 +1,159 @@
+"""Training-time changes to normalised spectrograms: masks, noise, roll. Identity otherwise.
+
+Every random draw belongs to one example and comes from that example's own seed, so a batch split
+over several devices, or resumed in the middle of an epoch, is changed in exactly the same way.
+"""
+
+import keras
+import tensorflow as tf
+
+
+def uniform_per_example(seeds, shape):
+    """Draws uniform numbers in [0, 1) for each example from its own seed.
+
+    Args:
+      seeds: Integer tensor `[batch, 2]`.
+      shape: Shape of one example's draws.
+
+    Output: float32 `[batch, *shape]`.
+
+    Example:
+
+    >>> uniform_per_example(tf.constant([[1, 2], [3, 4]]), [5]).shape
+    TensorShape([2, 5])
+    """
+    return tf.map_fn(
+        lambda seed: tf.random.stateless_uniform(shape, seed),
+        tf.cast(seeds, tf.int32),
+        fn_output_signature=tf.TensorSpec(shape, tf.float32),
+    )
+
+
+def axis_mask(draws, max_width, size):
+    """Returns where one mask of random width and place lies on an axis.
+
+    Args:
+      draws: float32 `[batch, 2]` in [0, 1): one for the width, one for the place.
+      max_width: Widths are uniform in [0, max_width), rounded down, so zero is a width too.
+      size: Length of the axis.
+
+    Output: bool `[batch, size]`, True under the mask.
+
+    Reference:
+      Park et al., "SpecAugment", Interspeech 2019; the rounding is torchaudio's, which the
+      authors use.
+    """
+    width = draws[:, 0] * float(max_width)
+    # As in the original: the place is drawn before the width is rounded down.
+    start = tf.floor(draws[:, 1] * (tf.cast(size, tf.float32) - width))
+    end = start + tf.floor(width)
+    index = tf.cast(tf.range(size), tf.float32)[None, :]
+    return (index >= start[:, None]) & (index < end[:, None])
+
+
+@keras.saving.register_keras_serializable(package="ast_keras")
+class SpectrogramAugment(keras.layers.Layer):
+    """Masks, perturbs and rolls normalised spectrograms while training, as AST's authors do.
+
+    In this order: one frequency mask and one time mask, filled with `fill_value`; noise
+    `U(0, 1) * U(0, 1) / 10`, the second factor drawn once per example; a circular roll along time
+    by an integer in [-roll_frames, roll_frames). Each part is off at its default.
+
+    The original masks raw log-mels with 0.0 before it normalises. Masking afterwards with
+    `-mean / (2 std)` is the same; `LogMelFilterbank.padding_value` holds that number.
+
+    Args:
+      freq_mask_bins: Widest frequency mask, exclusive, in mel bins.
+      time_mask_frames: Widest time mask, exclusive, in frames.
+      noise: Whether to add noise.
+      roll_frames: Largest roll, in frames.
+      fill_value: What the masks write.
+      seed: Seed used when `call` gets no `seeds`.
+
+    Input: spectrogram `[batch, frames, mel]`; optionally `seeds`, integers `[batch, 2]`, that
+      decide everything. Without them the layer draws its own, as Keras layers do.
+    Output: as the spectrogram.
+
+    Reference:
+      YuanGongND/ast, src/dataloader.py.
+
+    Example:
+
+    >>> augment = SpectrogramAugment(freq_mask_bins=48, time_mask_frames=192)
+    >>> augment(tf.zeros([2, 1024, 128]), training=True).shape
+    TensorShape([2, 1024, 128])
+    """
+
+    def __init__(
+        self,
+        freq_mask_bins=0,
+        time_mask_frames=0,
+        noise=False,
+        roll_frames=0,
+        fill_value=0.0,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.freq_mask_bins = freq_mask_bins
+        self.time_mask_frames = time_mask_frames
+        self.noise = noise
+        self.roll_frames = roll_frames
+        self.fill_value = fill_value
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.built = True
+
+    def call(self, spectrogram, training=None, seeds=None):
+        if not training:
+            return spectrogram
+        if seeds is None:
+            seeds = self._draw_seeds(tf.shape(spectrogram)[0])
+        draws = uniform_per_example(seeds, [6])
+        spectrogram = self._mask(spectrogram, draws)
+        if self.noise:
+            spectrogram = self._add_noise(spectrogram, draws[:, 4], seeds)
+        if self.roll_frames:
+            spectrogram = self._roll(spectrogram, draws[:, 5])
+        return spectrogram
+
+    def _draw_seeds(self, batch):
+        base = tf.cast(self.seed_generator.next(), tf.int32)  # [2]
+        return tf.stack([tf.repeat(base[0], batch), base[1] + tf.range(batch)], axis=1)
+
+    def _mask(self, spectrogram, draws):
+        frames, mel = tf.shape(spectrogram)[1], spectrogram.shape[2]
+        fill = tf.cast(self.fill_value, spectrogram.dtype)
+        if self.freq_mask_bins:
+            masked = axis_mask(draws[:, 0:2], self.freq_mask_bins, mel)
+            spectrogram = tf.where(masked[:, None, :], fill, spectrogram)
+        if self.time_mask_frames:
+            masked = axis_mask(draws[:, 2:4], self.time_mask_frames, frames)
+            spectrogram = tf.where(masked[:, :, None], fill, spectrogram)
+        return spectrogram
+
+    def _add_noise(self, spectrogram, amplitude, seeds):
+        # A second stream of the same seed: the first one has given the draws.
+        field = uniform_per_example(seeds + tf.constant([0, 1 << 30]), spectrogram.shape[1:])
+        noise = field * amplitude[:, None, None] / 10.0
+        return spectrogram + tf.cast(noise, spectrogram.dtype)
+
+    def _roll(self, spectrogram, draws):
+        frames = tf.shape(spectrogram)[1]
+        shift = tf.cast(tf.floor(draws * 2 * self.roll_frames), tf.int32) - self.roll_frames
+        index = (tf.range(frames)[None, :] - shift[:, None]) % frames
+        return tf.gather(spectrogram, index, axis=1, batch_dims=1)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "freq_mask_bins": self.freq_mask_bins,
+            "time_mask_frames": self.time_mask_frames,
+            "noise": self.noise,
+            "roll_frames": self.roll_frames,
+            "fill_value": self.fill_value,
+            "seed": self.seed,
+        }

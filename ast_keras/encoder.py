@@ -1,0 +1,234 @@
+"""The transformer: self-attention and the pre-norm block that AST stacks."""
+
+import keras
+from keras import ops
+
+
+def _initializer():
+    return keras.initializers.TruncatedNormal(stddev=0.02)
+
+
+@keras.saving.register_keras_serializable(package="ast_keras")
+class SelfAttention(keras.layers.Layer):
+    """Multi-head self-attention with one joint projection to queries, keys and values.
+
+    Args:
+      num_heads: Number of heads; must divide the embedding size.
+      dropout: Rate on the attention weights while training.
+
+    Input and output: `[batch, tokens, embed_dim]`.
+
+    Raises:
+      ValueError: If `num_heads` does not divide the embedding size.
+
+    Example:
+
+    >>> import numpy as np
+    >>> SelfAttention(num_heads=3)(np.zeros((1, 146, 48), "float32")).shape
+    TensorShape([1, 146, 48])
+    """
+
+    def __init__(self, num_heads, dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.weights_dropout = keras.layers.Dropout(
+            dropout, dtype=self.dtype_policy, name="weights_dropout"
+        )
+
+    def build(self, input_shape):
+        embed_dim = input_shape[-1]
+        if embed_dim % self.num_heads:
+            raise ValueError(
+                "num_heads must divide the embedding size. "
+                f"Received: num_heads={self.num_heads}, embed_dim={embed_dim}"
+            )
+        self.head_dim = embed_dim // self.num_heads
+        self.qkv = keras.layers.Dense(
+            3 * embed_dim, kernel_initializer=_initializer(), dtype=self.dtype_policy, name="qkv"
+        )
+        self.projection = keras.layers.Dense(
+            embed_dim, kernel_initializer=_initializer(), dtype=self.dtype_policy, name="projection"
+        )
+        self.qkv.build(input_shape)
+        self.projection.build(input_shape)
+
+    def attention_weights(self, tokens):
+        """Returns how much each query attends to each key, `[batch, heads, query, key]`.
+
+        The rows sum to one. This is the layer's own computation, so the tokens must already be
+        normalised, as `TransformerBlock` does.
+        """
+        query, key, _ = self._split_heads(tokens)
+        return self._weights(query, key)
+
+    def call(self, tokens, training=None):
+        query, key, value = self._split_heads(tokens)
+        weights = self.weights_dropout(self._weights(query, key), training=training)
+        mixed = ops.matmul(weights, value)  # [batch, heads, tokens, head_dim]
+        mixed = ops.transpose(mixed, (0, 2, 1, 3))
+        return self.projection(ops.reshape(mixed, ops.shape(tokens)))
+
+    def _split_heads(self, tokens):
+        batch, length = ops.shape(tokens)[:2]
+        qkv = ops.reshape(self.qkv(tokens), (batch, length, 3, self.num_heads, self.head_dim))
+        qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # [3, batch, heads, tokens, head_dim]
+        return qkv[0], qkv[1], qkv[2]
+
+    def _weights(self, query, key):
+        # Scaling the query keeps the products inside float16's range.
+        scores = ops.matmul(query * self.head_dim**-0.5, ops.transpose(key, (0, 1, 3, 2)))
+        return ops.softmax(scores, axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "num_heads": self.num_heads, "dropout": self.dropout}
+
+
+@keras.saving.register_keras_serializable(package="ast_keras")
+class DropPath(keras.layers.Layer):
+    """Drops a residual branch for whole examples while training (stochastic depth).
+
+    What is kept is scaled by `1 / (1 - rate)`, so that the expected value stays the same.
+
+    Args:
+      rate: Probability of dropping an example's branch, in [0, 1).
+      seed: Seed of the draws, an int or None.
+
+    Input and output: `[batch, ...]`.
+
+    Reference:
+      Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.
+
+    Example:
+
+    >>> import numpy as np
+    >>> float(DropPath(0.5)(np.ones((1, 4, 8), "float32"), training=False)[0, 0, 0])
+    1.0
+    """
+
+    def __init__(self, rate, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must lie in [0, 1). Received: rate={rate}")
+        self.rate = rate
+        self.seed = seed
+        # A generator is state that is saved and restored: have one only where it is used.
+        self.seed_generator = keras.random.SeedGenerator(seed) if rate else None
+
+    def call(self, branch, training=None):
+        if not training or self.rate == 0:
+            return branch
+        shape = (ops.shape(branch)[0],) + (1,) * (len(branch.shape) - 1)
+        draw = keras.random.uniform(shape, seed=self.seed_generator, dtype="float32")
+        kept = ops.cast(draw >= self.rate, branch.dtype)
+        return branch * kept / (1 - self.rate)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="ast_keras")
+class TransformerBlock(keras.layers.Layer):
+    """Applies self-attention and a two-layer perceptron, each on a normalised residual branch.
+
+    Args:
+      num_heads: Number of attention heads.
+      mlp_dim: Width of the perceptron's hidden layer; its activation is the exact GELU.
+      dropout: Rate after the attention projection and inside the perceptron.
+      attention_dropout: Rate on the attention weights.
+      drop_path: Rate of stochastic depth of both branches.
+      layer_norm_epsilon: 1e-6 in the authors' code and DeiT.
+
+    Input and output: `[batch, tokens, embed_dim]`.
+
+    Reference:
+      Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; DeiT's blocks are the same.
+
+    Example:
+
+    >>> import numpy as np
+    >>> TransformerBlock(num_heads=3, mlp_dim=192)(np.zeros((1, 146, 48), "float32")).shape
+    TensorShape([1, 146, 48])
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        mlp_dim,
+        dropout=0.0,
+        attention_dropout=0.0,
+        drop_path=0.0,
+        layer_norm_epsilon=1e-6,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.mlp_dim = mlp_dim
+        self.dropout = dropout
+        self.attention_dropout = attention_dropout
+        self.drop_path = drop_path
+        self.layer_norm_epsilon = layer_norm_epsilon
+        policy = self.dtype_policy
+        self.attention_norm = keras.layers.LayerNormalization(
+            epsilon=layer_norm_epsilon, dtype=policy, name="attention_norm"
+        )
+        self.attention = SelfAttention(
+            num_heads, dropout=attention_dropout, dtype=policy, name="attention"
+        )
+        self.mlp_norm = keras.layers.LayerNormalization(
+            epsilon=layer_norm_epsilon, dtype=policy, name="mlp_norm"
+        )
+        self.mlp_hidden = keras.layers.Dense(
+            mlp_dim, kernel_initializer=_initializer(), dtype=policy, name="mlp_hidden"
+        )
+        self.branch_dropout = keras.layers.Dropout(dropout, dtype=policy, name="branch_dropout")
+        self.branch_drop_path = DropPath(drop_path, dtype=policy, name="branch_drop_path")
+
+    def build(self, input_shape):
+        self.mlp_output = keras.layers.Dense(
+            input_shape[-1],
+            kernel_initializer=_initializer(),
+            dtype=self.dtype_policy,
+            name="mlp_output",
+        )
+        self.attention_norm.build(input_shape)
+        self.attention.build(input_shape)
+        self.mlp_norm.build(input_shape)
+        self.mlp_hidden.build(input_shape)
+        self.mlp_output.build((*input_shape[:-1], self.mlp_dim))
+
+    def attention_weights(self, tokens):
+        """Returns the attention weights `[batch, heads, query, key]` for the block's input."""
+        return self.attention.attention_weights(self.attention_norm(tokens))
+
+    def call(self, tokens, training=None):
+        branch = self.attention(self.attention_norm(tokens), training=training)
+        tokens = tokens + self._regularise(branch, training)
+        branch = ops.gelu(self.mlp_hidden(self.mlp_norm(tokens)), approximate=False)
+        branch = self.branch_dropout(branch, training=training)
+        branch = self.mlp_output(branch)
+        return tokens + self._regularise(branch, training)
+
+    def _regularise(self, branch, training):
+        branch = self.branch_dropout(branch, training=training)
+        return self.branch_drop_path(branch, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "mlp_dim": self.mlp_dim,
+            "dropout": self.dropout,
+            "attention_dropout": self.attention_dropout,
+            "drop_path": self.drop_path,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+        }

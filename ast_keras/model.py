@@ -1,0 +1,295 @@
+"""AST: the backbone from spectrogram to tokens, and the classifier from waveform to logits."""
+
+import keras
+from keras import ops
+
+from ast_keras.encoder import TransformerBlock
+from ast_keras.labels import LabelSet
+from ast_keras.patches import PatchEmbedding, PositionEmbedding, SpecialTokens, patch_grid
+
+
+@keras.saving.register_keras_serializable(package="ast_keras")
+class ASTBackbone(keras.Model):
+    """The Audio Spectrogram Transformer without its head: spectrogram to tokens.
+
+    A vision transformer (DeiT) over overlapping patches of a normalised log-mel spectrogram. The
+    size is the caller's: any patch size, stride, number of frames and mel bins. The weights start
+    random; `ASTClassifier.from_preset` knows the published sizes.
+
+    Args:
+      embed_dim: Size of every token.
+      num_layers: Number of transformer blocks.
+      num_heads: Attention heads per block.
+      mlp_dim: Hidden width of each block's perceptron.
+      num_mel_bins: Height of the spectrogram, in mel bins.
+      num_frames: Length of the spectrogram, in frames.
+      patch_size: Patch extent `(mel, time)`.
+      strides: Step between patches `(mel, time)`.
+      use_distillation_token: Whether a distillation token follows the class token.
+      dropout: Rate after the position embedding and in the blocks.
+      attention_dropout: Rate on attention weights.
+      drop_path: Stochastic depth of the last block; it grows linearly from zero at the first.
+      layer_norm_epsilon: Of every LayerNorm in the backbone; 1e-6 in the authors' code.
+      dtype: dtype policy of all layers.
+
+    Input: `[batch, num_frames, num_mel_bins]`.
+    Output: `[batch, special tokens + patches, embed_dim]`, normalised; the class token first, then
+      the distillation token, then the patches, mel-major.
+
+    Raises:
+      ValueError: If the spectrogram is smaller than a patch or the heads do not divide the size.
+
+    Reference:
+      Gong, Chung, Glass, "AST: Audio Spectrogram Transformer", Interspeech 2021.
+
+    Example:
+
+    >>> import numpy as np
+    >>> backbone = ASTBackbone(48, num_layers=2, num_heads=3, mlp_dim=192, num_frames=128)
+    >>> backbone(np.zeros((1, 128, 128), "float32")).shape
+    TensorShape([1, 146, 48])
+    """
+
+    def __init__(
+        self,
+        embed_dim,
+        num_layers,
+        num_heads,
+        mlp_dim,
+        num_mel_bins=128,
+        num_frames=1024,
+        patch_size=(16, 16),
+        strides=(10, 10),
+        use_distillation_token=True,
+        dropout=0.0,
+        attention_dropout=0.0,
+        drop_path=0.0,
+        layer_norm_epsilon=1e-6,
+        dtype=None,
+        **kwargs,
+    ):
+        # --- Layers ---
+        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        patches = PatchEmbedding(embed_dim, patch_size, strides, dtype=policy, name="patches")
+        specials = SpecialTokens(use_distillation_token, dtype=policy, name="special_tokens")
+        positions = PositionEmbedding(dtype=policy, name="positions")
+        position_dropout = keras.layers.Dropout(dropout, dtype=policy, name="position_dropout")
+        blocks = [
+            TransformerBlock(
+                num_heads,
+                mlp_dim,
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                drop_path=drop_path * index / max(num_layers - 1, 1),
+                layer_norm_epsilon=layer_norm_epsilon,
+                dtype=policy,
+                name=f"block_{index}",
+            )
+            for index in range(num_layers)
+        ]
+        norm = keras.layers.LayerNormalization(
+            epsilon=layer_norm_epsilon, dtype=policy, name="norm"
+        )
+
+        # --- Functional Model ---
+        spectrogram = keras.Input((num_frames, num_mel_bins), name="spectrogram")
+        tokens = position_dropout(positions(specials(patches(spectrogram))))
+        for block in blocks:
+            tokens = block(tokens)
+        super().__init__(inputs=spectrogram, outputs=norm(tokens), **kwargs)
+
+        # --- Config ---
+        self.embed_dim = embed_dim
+        self.num_layers = num_layers
+        self.num_heads = num_heads
+        self.mlp_dim = mlp_dim
+        self.num_mel_bins = num_mel_bins
+        self.num_frames = num_frames
+        self.patch_size = tuple(patch_size)
+        self.strides = tuple(strides)
+        self.use_distillation_token = use_distillation_token
+        self.dropout = dropout
+        self.attention_dropout = attention_dropout
+        self.drop_path = drop_path
+        self.layer_norm_epsilon = layer_norm_epsilon
+        self.policy = policy
+
+    @property
+    def num_special_tokens(self):
+        """Number of tokens before the patches: class token and, if any, distillation token."""
+        return 2 if self.use_distillation_token else 1
+
+    @property
+    def grid(self):
+        """Number of patches `(mel, time)`."""
+        return patch_grid(self.num_mel_bins, self.num_frames, self.patch_size, self.strides)
+
+    def attention_weights(self, spectrogram):
+        """Returns the attention of every block, each `[batch, heads, query, key]`.
+
+        Args:
+          spectrogram: `[batch, num_frames, num_mel_bins]`, normalised.
+        """
+        tokens = self.get_layer("patches")(spectrogram)
+        tokens = self.get_layer("positions")(self.get_layer("special_tokens")(tokens))
+        maps = []
+        for index in range(self.num_layers):
+            block = self.get_layer(f"block_{index}")
+            maps.append(block.attention_weights(tokens))
+            tokens = block(tokens)
+        return maps
+
+    def get_config(self):
+        return {
+            "embed_dim": self.embed_dim,
+            "num_layers": self.num_layers,
+            "num_heads": self.num_heads,
+            "mlp_dim": self.mlp_dim,
+            "num_mel_bins": self.num_mel_bins,
+            "num_frames": self.num_frames,
+            "patch_size": self.patch_size,
+            "strides": self.strides,
+            "use_distillation_token": self.use_distillation_token,
+            "dropout": self.dropout,
+            "attention_dropout": self.attention_dropout,
+            "drop_path": self.drop_path,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+            "dtype": keras.saving.serialize_keras_object(self.policy),
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        if isinstance(config.get("dtype"), dict):
+            config["dtype"] = keras.saving.deserialize_keras_object(config["dtype"])
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="ast_keras")
+class ASTClassifier(keras.Model):
+    """Audio Spectrogram Transformer that classifies sound: waveform to logits.
+
+    The filterbank is part of the model, so training, serving and a phone share one graph. It stays
+    float32 under every precision policy, and so do the logits. Apply a softmax where one class is
+    right, a sigmoid where several may be; `keras.losses` take the logits with `from_logits=True`.
+
+    Args:
+      backbone: An `ASTBackbone`.
+      num_classes: Number of logits.
+      frontend: A `LogMelFilterbank` whose frames and bins match the backbone, or None for a model
+        that takes normalised spectrograms.
+      augment: A `SpectrogramAugment` applied while training, or None.
+      labels: A `LabelSet` of `num_classes` names that travels with the model, or None.
+      head_layer_norm_epsilon: Of the head's LayerNorm; 1e-5 in the authors' code.
+
+    Input: waveform `[batch, samples]` in [-1, 1] at the frontend's rate (or a spectrogram, without
+      frontend). Optionally `lengths` `[batch]`, the number of samples of each clip when the batch
+      is padded, and `seeds` `[batch, 2]` for the augmentation.
+    Output: float32 logits `[batch, num_classes]`.
+
+    Raises:
+      ValueError: If frontend, backbone, labels and number of classes do not fit together.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from ast_keras import LogMelFilterbank
+    >>> backbone = ASTBackbone(48, num_layers=2, num_heads=3, mlp_dim=192, num_frames=128)
+    >>> model = ASTClassifier(backbone, num_classes=10, frontend=LogMelFilterbank(num_frames=128))
+    >>> model(np.zeros((1, 16000), "float32")).shape
+    TensorShape([1, 10])
+    """
+
+    def __init__(
+        self,
+        backbone,
+        num_classes,
+        frontend=None,
+        augment=None,
+        labels=None,
+        head_layer_norm_epsilon=1e-5,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        _check_parts(backbone, num_classes, frontend, labels)
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.frontend = frontend
+        self.augment = augment
+        self.labels = labels
+        self.head_layer_norm_epsilon = head_layer_norm_epsilon
+        self.head_norm = keras.layers.LayerNormalization(
+            epsilon=head_layer_norm_epsilon, dtype="float32", name="head_norm"
+        )
+        self.head = keras.layers.Dense(
+            num_classes,
+            kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            dtype="float32",
+            name="head",
+        )
+        self.head_norm.build((None, backbone.embed_dim))
+        self.head.build((None, backbone.embed_dim))
+        self.built = True
+
+    def spectrogram(self, waveform, lengths=None):
+        """Returns the normalised log-mel spectrogram `[batch, frames, mel]` that the model sees."""
+        return waveform if self.frontend is None else self.frontend(waveform, lengths=lengths)
+
+    def pool(self, tokens):
+        """Returns the mean of the special tokens, `[batch, embed_dim]`, that the head reads."""
+        return ops.mean(tokens[:, : self.backbone.num_special_tokens], axis=1)
+
+    def call(self, waveform, training=None, lengths=None, seeds=None):
+        spectrogram = self.spectrogram(waveform, lengths)
+        if self.augment is not None:
+            spectrogram = self.augment(spectrogram, training=training, seeds=seeds)
+        pooled = self.pool(self.backbone(spectrogram, training=training))
+        return self.head(self.head_norm(pooled))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.num_classes)
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        labels = self.labels
+        return {
+            "backbone": serialize(self.backbone),
+            "num_classes": self.num_classes,
+            "frontend": serialize(self.frontend),
+            "augment": serialize(self.augment),
+            "labels": labels and {"names": list(labels.names), "ids": list(labels.ids)},
+            "head_layer_norm_epsilon": self.head_layer_norm_epsilon,
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for part in ("backbone", "frontend", "augment"):
+            config[part] = keras.saving.deserialize_keras_object(config[part], custom_objects)
+        if config["labels"]:
+            config["labels"] = LabelSet(
+                names=tuple(config["labels"]["names"]), ids=tuple(config["labels"]["ids"])
+            )
+        return cls(**config)
+
+
+def _check_parts(backbone, num_classes, frontend, labels):
+    if labels is not None and len(labels) != num_classes:
+        raise ValueError(
+            "There must be one label for each class. "
+            f"Received: {len(labels)} labels, num_classes={num_classes}"
+        )
+    if frontend is None:
+        return
+    makes = (frontend.num_frames, frontend.num_mel_bins)
+    takes = (backbone.num_frames, backbone.num_mel_bins)
+    if makes != takes:
+        raise ValueError(
+            "The frontend must make the spectrogram that the backbone takes: give both the same "
+            f"num_frames and num_mel_bins. Received: frontend (frames, mel)={makes}, "
+            f"backbone {takes}"
+        )

@@ -1,0 +1,276 @@
+"""Sounds to batches, as a pure function of (seed, epoch, position).
+
+Every batch can be made from its step number alone: the order of an epoch and every random draw of
+an example come from a counter-based generator, never from what was drawn before. So a run resumes
+anywhere, on any number of decoding threads, with the very same batches.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ast_keras import audio
+from ast_keras.datasets import Split
+
+_ORDER, _EXAMPLE = 1, 2  # streams of random numbers, never shared between purposes
+
+Batch = dict[str, np.ndarray]
+
+
+def generator(seed: int, stream: int, epoch: int, position: int = 0) -> np.random.Generator:
+    """Returns the random generator of one place in a run.
+
+    Example:
+
+    >>> generator(1, 2, epoch=0, position=5).integers(100) == generator(1, 2, 0, 5).integers(100)
+    True
+    """
+    key = np.array([seed % 2**64, stream], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, epoch, position]))
+
+
+def mixup(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
+    """Mixes two waveforms, `weight` of the first and the rest of the second.
+
+    The means are removed before and after mixing, and the second is padded with zeros or cut to
+    the first's length, as in the original.
+
+    Args:
+      first: float32 `[samples]`.
+      second: float32 `[any samples]`.
+      weight: In [0, 1].
+
+    Reference:
+      Tokozume et al., "Learning from Between-class Examples", ICLR 2018; YuanGongND/ast.
+
+    Example:
+
+    >>> mixup(np.array([1.0, -1.0]), np.array([0.0, 0.0]), 0.25).tolist()
+    [0.25, -0.25]
+    """
+    fitted = np.zeros_like(first)
+    kept = min(len(first), len(second))
+    fitted[:kept] = (second - second.mean())[:kept] if kept else 0
+    mixed = weight * (first - first.mean()) + (1 - weight) * fitted
+    return (mixed - mixed.mean()).astype(first.dtype)
+
+
+class Pipeline:
+    """Makes batches of a split, decoding in threads and keeping decoded sounds while they fit.
+
+    A batch is a dictionary of arrays, always full: a last, partial batch is filled up with rows of
+    weight zero, so that every batch has one shape on every device.
+
+    | key | dtype, shape | meaning |
+    |---|---|---|
+    | waveform | float32 [batch, clip_samples] | in [-1, 1], zero after `length` |
+    | length | int32 [batch] | samples of the clip |
+    | target | float32 [batch, classes] | 1 for each label; fractions after mixup |
+    | weight | float32 [batch] | 1 / (real examples in this batch), or 0 for filling |
+    | seed | int32 [batch, 2] | for the example's augmentation on the device |
+
+    Args:
+      split: What to read.
+      num_classes: Width of the targets.
+      sample_rate: In Hz; files at another rate are resampled.
+      clip_samples: Longer clips are cut to this many samples.
+      batch_size: Examples per batch, over all devices.
+      seed: Decides everything random.
+      training: Whether to shuffle and to augment; otherwise the order is the split's.
+      mixup_rate: Share of examples mixed with another one, drawn uniformly from the split.
+      shift_samples: Largest circular shift, both ways.
+      gain_db: Largest change of level, both ways, in decibels.
+      num_workers: Decoding threads; 0 for one per core.
+      cache_bytes: How much decoded sound to keep in memory.
+
+    Raises:
+      ValueError: If the split is empty.
+
+    Example:
+
+    >>> split = Split(sources=[np.zeros(16000, "float32")] * 3, targets=[(0,), (1,), (0,)])
+    >>> pipeline = Pipeline(split, num_classes=2, clip_samples=16000, batch_size=2)
+    >>> pipeline.steps_per_epoch, pipeline.batch(1)["weight"].tolist()
+    (2, [1.0, 0.0])
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        num_classes: int,
+        clip_samples: int,
+        batch_size: int,
+        sample_rate: int = 16000,
+        seed: int = 0,
+        training: bool = False,
+        mixup_rate: float = 0.0,
+        shift_samples: int = 0,
+        gain_db: float = 0.0,
+        num_workers: int = 0,
+        cache_bytes: int = 0,
+    ) -> None:
+        if len(split) == 0:
+            raise ValueError("A pipeline needs at least one example. Received: an empty split")
+        self.split = split
+        self.num_classes = num_classes
+        self.clip_samples = clip_samples
+        self.batch_size = batch_size
+        self.sample_rate = sample_rate
+        self.seed = seed
+        self.training = training
+        self.mixup_rate = mixup_rate
+        self.shift_samples = shift_samples
+        self.gain_db = gain_db
+        self.num_workers = num_workers or os.cpu_count() or 1
+        self.error: BaseException | None = None  # what stopped a batch, for the caller of a dataset
+        self._cache_bytes = cache_bytes
+        self._cache: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
+        self._orders: dict[int, np.ndarray] = {}
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples in the split."""
+        return len(self.split)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches that show every example once."""
+        return -(-self.num_examples // self.batch_size)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Returns the split's indices in the order of this epoch."""
+        if not self.training:
+            return np.arange(self.num_examples)
+        with self._lock:
+            if epoch not in self._orders:
+                rng = generator(self.seed, _ORDER, epoch)
+                self._orders = {
+                    **{e: o for e, o in self._orders.items() if e == epoch - 1},
+                    epoch: rng.permutation(self.num_examples),
+                }
+            return self._orders[epoch]
+
+    def waveform(self, index: int) -> np.ndarray:
+        """Returns a clip of the split as decoded, float32 `[up to clip_samples]`."""
+        cached = self._cache.get(index)
+        if cached is not None:
+            return cached
+        source = self.split.sources[index]
+        if not isinstance(source, np.ndarray):
+            source = audio.load_audio(source, self.sample_rate)
+        clip = np.ascontiguousarray(source[: self.clip_samples], dtype=np.float32)
+        with self._lock:
+            if clip.nbytes <= self._cache_bytes and index not in self._cache:
+                self._cache_bytes -= clip.nbytes
+                self._cache[index] = clip
+        return clip
+
+    def example(self, epoch: int, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns waveform, target and seed of one place in an epoch."""
+        index = int(self.order(epoch)[position])
+        clip, target = self.waveform(index), self._target(index)
+        rng = generator(self.seed, _EXAMPLE, epoch, position)
+        seed = rng.integers(0, 2**31 - 1, size=2, dtype=np.int32)
+        if self.training:
+            clip, target = self._augment(clip, target, rng)
+        return clip, target, seed
+
+    def _target(self, index: int) -> np.ndarray:
+        target = np.zeros(self.num_classes, np.float32)
+        target[list(self.split.targets[index])] = 1.0
+        return target
+
+    def _augment(
+        self, clip: np.ndarray, target: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        # Always the same number of draws, so that one setting does not change another's.
+        mixes, partner, weight = rng.random(), rng.integers(self.num_examples), rng.beta(10, 10)
+        shift, gain = rng.integers(-self.shift_samples, self.shift_samples + 1), rng.uniform(-1, 1)
+        if mixes < self.mixup_rate:
+            clip = mixup(clip, self.waveform(int(partner)), weight)
+            target = weight * target + (1 - weight) * self._target(int(partner))
+        if self.shift_samples:
+            clip = np.roll(clip, shift)
+        if self.gain_db:
+            clip = clip * np.float32(10 ** (self.gain_db * gain / 20))
+        return clip, target.astype(np.float32)
+
+    def batch(self, step: int, rows: slice = slice(None)) -> Batch:
+        """Returns the batch of a step, counted from the start of training.
+
+        Args:
+          step: Zero-based; the epoch follows from it.
+          rows: Which rows of the global batch to make, for a worker that feeds only its share.
+        """
+        epoch, batch_index = divmod(step, self.steps_per_epoch)
+        first = batch_index * self.batch_size
+        real = min(self.batch_size, self.num_examples - first)
+        wanted = range(self.batch_size)[rows]
+        batch: Batch = {
+            "waveform": np.zeros((len(wanted), self.clip_samples), np.float32),
+            "length": np.zeros(len(wanted), np.int32),
+            "target": np.zeros((len(wanted), self.num_classes), np.float32),
+            "weight": np.zeros(len(wanted), np.float32),
+            "seed": np.zeros((len(wanted), 2), np.int32),
+        }
+        for row, place in enumerate(wanted):
+            if place >= real:
+                break
+            clip, batch["target"][row], batch["seed"][row] = self.example(epoch, first + place)
+            batch["waveform"][row, : len(clip)] = clip
+            batch["length"][row] = len(clip)
+            batch["weight"][row] = 1.0 / real
+        return batch
+
+    def batches(
+        self, first_step: int, last_step: int, rows: slice = slice(None)
+    ) -> Iterator[Batch]:
+        """Yields the batches of steps `first_step` up to but not including `last_step`, in order.
+
+        Whole batches are made ahead in threads; the order and the content do not depend on them.
+        """
+        with concurrent.futures.ThreadPoolExecutor(self.num_workers) as pool:
+            ahead: collections.deque[concurrent.futures.Future[Batch]] = collections.deque()
+            upcoming = iter(range(first_step, last_step))
+            try:
+                for step in upcoming:
+                    ahead.append(pool.submit(self.batch, step, rows))
+                    if len(ahead) > self.num_workers:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            except Exception as error:
+                self.error = error
+                raise
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def dataset(self, first_step: int, last_step: int, rows: slice = slice(None)) -> Any:
+        """Returns `batches(first_step, last_step)` as a `tf.data.Dataset` of dictionaries.
+
+        An error while decoding reaches the consumer of a dataset as a TensorFlow error; the
+        original one is then in `error`.
+        """
+        import tensorflow as tf
+
+        size = len(range(self.batch_size)[rows])
+        signature = {
+            "waveform": tf.TensorSpec((size, self.clip_samples), tf.float32),
+            "length": tf.TensorSpec((size,), tf.int32),
+            "target": tf.TensorSpec((size, self.num_classes), tf.float32),
+            "weight": tf.TensorSpec((size,), tf.float32),
+            "seed": tf.TensorSpec((size, 2), tf.int32),
+        }
+        dataset = tf.data.Dataset.from_generator(
+            lambda: self.batches(first_step, last_step, rows), output_signature=signature
+        )
+        return dataset.prefetch(2)

@@ -1,0 +1,200 @@
+"""Named sizes, and models saved to and loaded from a folder.
+
+A preset folder holds what keras-hub's does, plus the labels:
+
+| file | holds |
+|---|---|
+| config.json | the backbone's configuration |
+| audio_converter.json | the filterbank's configuration |
+| task.json | the whole classifier's configuration |
+| metadata.json | versions that wrote it, date, number of parameters |
+| model.weights.h5, task.weights.h5 | weights of the backbone, of the classifier |
+| labels.csv | index, id and name of every class |
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+import keras
+
+from ast_keras.frontend import LogMelFilterbank
+from ast_keras.labels import LabelSet
+from ast_keras.model import ASTBackbone, ASTClassifier
+
+# The sizes of DeiT, and one for tests.
+SIZES: dict[str, dict[str, int]] = {
+    "ast_test": {"embed_dim": 48, "num_layers": 2, "num_heads": 3, "mlp_dim": 96},
+    "ast_nano": {"embed_dim": 96, "num_layers": 4, "num_heads": 3, "mlp_dim": 384},
+    "ast_tiny": {"embed_dim": 192, "num_layers": 12, "num_heads": 3, "mlp_dim": 768},
+    "ast_small": {"embed_dim": 384, "num_layers": 12, "num_heads": 6, "mlp_dim": 1536},
+    "ast_base": {"embed_dim": 768, "num_layers": 12, "num_heads": 12, "mlp_dim": 3072},
+}
+
+
+class PresetError(ValueError):
+    """Raised when a preset or a saved model cannot be found, read or used as asked."""
+
+
+def from_preset(
+    preset: str | os.PathLike[str],
+    num_classes: int | None = None,
+    labels: LabelSet | None = None,
+    **overrides: Any,
+) -> ASTClassifier:
+    """Makes a classifier of a named size with random weights, or loads a saved one.
+
+    Args:
+      preset: A name of `SIZES`, or the folder that `save_to_preset` wrote.
+      num_classes: Number of classes of a fresh head. None keeps a saved model's head.
+      labels: The classes; implies `num_classes` and, for a saved model, a fresh head unless they
+        are the ones it has.
+      **overrides: For a named size, arguments of `ASTBackbone` (`num_frames`, `strides`, ...) and
+        `frontend` (a `LogMelFilterbank`, or None for spectrogram input).
+
+    Raises:
+      PresetError: If there is no such preset, its files are incomplete, or an argument does not
+        apply.
+
+    Example:
+
+    >>> model = from_preset("ast_test", num_classes=10, num_frames=128)
+    >>> model.count_params() > 50_000
+    True
+    """
+    name = os.fspath(preset)
+    if labels is not None and num_classes is None:
+        num_classes = len(labels)
+    if name in SIZES:
+        return _from_size(name, num_classes, labels, overrides)
+    folder = pathlib.Path(name)
+    if not folder.is_dir():
+        raise PresetError(
+            f"A preset is one of {', '.join(SIZES)} or the folder of a saved model. "
+            f"Received: preset={name!r}"
+        )
+    if overrides:
+        raise PresetError(
+            "A saved model keeps its architecture: only num_classes and labels can be given. "
+            f"Received: {', '.join(overrides)}"
+        )
+    return _from_folder(folder, num_classes, labels)
+
+
+def _from_size(
+    name: str, num_classes: int | None, labels: LabelSet | None, overrides: dict[str, Any]
+) -> ASTClassifier:
+    if num_classes is None:
+        raise PresetError(f"A new model needs num_classes or labels. Received: preset={name!r}")
+    augment = overrides.pop("augment", None)
+    dtype = overrides.get("dtype")
+    with_frontend = overrides.pop("frontend", True)
+    backbone = ASTBackbone(**{**SIZES[name], **overrides}, name="backbone")
+    frontend = with_frontend
+    if with_frontend is True:
+        frontend = LogMelFilterbank(
+            num_frames=backbone.num_frames, num_mel_bins=backbone.num_mel_bins, name="fbank"
+        )
+    return ASTClassifier(
+        backbone, num_classes, frontend=frontend, augment=augment, labels=labels, name=name,
+        **({"dtype": dtype} if dtype else {}),
+    )  # fmt: skip
+
+
+def _from_folder(
+    folder: pathlib.Path, num_classes: int | None, labels: LabelSet | None
+) -> ASTClassifier:
+    config = _read_json(folder / "task.json")
+    weights = folder / "task.weights.h5"
+    if not weights.is_file():
+        raise PresetError(f"A saved model needs its weights. Missing: {weights}")
+    saved: ASTClassifier = keras.saving.deserialize_keras_object(config)
+    try:
+        saved.load_weights(weights)
+    except (OSError, ValueError) as error:
+        line = str(error).splitlines()[0]
+        raise PresetError(f"These weights cannot be read: {line} Received: {weights}") from None
+    if num_classes is None or (labels is not None and labels == saved.labels):
+        return saved
+    return ASTClassifier(
+        saved.backbone, num_classes, frontend=saved.frontend, augment=saved.augment,
+        labels=labels, head_layer_norm_epsilon=saved.head_layer_norm_epsilon, name=saved.name,
+    )  # fmt: skip
+
+
+def save_to_preset(model: ASTClassifier, folder: str | os.PathLike[str]) -> None:
+    """Saves a classifier, replacing the folder as a whole and only when all is written.
+
+    Args:
+      model: The classifier; reloading gives bit-identical weights.
+      folder: Where to; an older saved model there is replaced, anything else refused.
+
+    Raises:
+      PresetError: If the folder holds something else than a saved model.
+    """
+    target = pathlib.Path(folder)
+    if target.exists() and any(target.iterdir()) and not (target / "task.json").is_file():
+        raise PresetError(
+            "A model is saved to a new folder or over an older saved model. "
+            f"Received: {target}, which holds something else"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        _write_files(model, staging)
+        _swap(staging, target)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _swap(staging: pathlib.Path, target: pathlib.Path) -> None:
+    """Puts the finished folder in place; the old one is moved away first and then deleted."""
+    staging.chmod(0o755)  # mkdtemp makes it private
+    if not target.exists():
+        staging.rename(target)
+        return
+    old = target.with_name(f".{target.name}-old-{os.getpid()}")
+    target.rename(old)
+    staging.rename(target)
+    shutil.rmtree(old)
+
+
+def _write_files(model: ASTClassifier, folder: pathlib.Path) -> None:
+    serialize = keras.saving.serialize_keras_object
+    _write_json(folder / "config.json", serialize(model.backbone))
+    _write_json(folder / "task.json", serialize(model))
+    if model.frontend is not None:
+        _write_json(folder / "audio_converter.json", serialize(model.frontend))
+    if model.labels is not None:
+        model.labels.to_csv(folder / "labels.csv")
+    import tensorflow as tf
+
+    metadata = {
+        "keras_version": keras.__version__,
+        "tensorflow_version": tf.__version__,
+        "date_saved": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "parameter_count": model.count_params(),
+    }
+    _write_json(folder / "metadata.json", metadata)
+    model.backbone.save_weights(folder / "model.weights.h5")
+    model.save_weights(folder / "task.weights.h5")
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_json(path: pathlib.Path) -> Any:
+    if not path.is_file():
+        raise PresetError(f"This folder is not a saved model. Missing: {path}")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PresetError(f"This file is damaged: {error}. Received: {path}") from None

@@ -1,0 +1,407 @@
+"""Recipes: everything that decides a training run, as frozen dataclasses.
+
+A recipe is a Python file with a docstring (the command, the expected result, the cost) and a
+function `get_recipe()` that returns a `Recipe`. The command line loads one by name, path or saved
+JSON, changes single fields with `--set group.field=value`, and writes the resolved recipe into the
+work directory, from which the run can be repeated. Only the standard library is needed here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+import pathlib
+import runpy
+import types
+import typing
+from typing import Any
+
+PACKAGE_DIR = pathlib.Path(__file__).resolve().parent
+
+
+class RecipeError(ValueError):
+    """Raised when a recipe cannot be found, read or changed as asked."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Frontend:
+    """Waveform to normalised log-mel frames; see `LogMelFilterbank` for units."""
+
+    sample_rate: int = 16000
+    num_mel_bins: int = 128
+    num_frames: int = 1024
+    window: str = "hann"
+    mean: float = -4.2677393
+    std: float = 4.5689974
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The transformer. `start` is "random", a preset's name or a saved model's folder."""
+
+    size: str = "ast_base"
+    start: str = "random"
+    num_layers: int | None = None  # None: as the size says
+    patch_size: tuple[int, int] = (16, 16)  # (mel, time)
+    strides: tuple[int, int] = (10, 10)  # (mel, time)
+    use_distillation_token: bool = True
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Where the sounds are; `kind` names a reader of `ast_keras.datasets`, None is its default."""
+
+    kind: str = "manifest"
+    path: str | None = None
+    fold: int | None = None
+    subset: str | None = None
+    words: tuple[str, ...] | None = None
+    labels_path: str | None = None
+    num_train: int | None = None
+    num_test: int | None = None
+    clip_seconds: float = 10.24  # longer clips are cut, shorter ones keep their own frames
+    validation_split: str = "validation"  # used after every epoch when the data has it, else test
+    num_workers: int = 0  # decoding threads; 0: one per core
+    cache_megabytes: int = 4096  # decoded waveforms are kept while they fit
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """Training-time changes to the sound, in the original's order and semantics."""
+
+    mixup_rate: float = 0.0
+    freq_mask_bins: int = 0
+    time_mask_frames: int = 0
+    noise: bool = False
+    roll_frames: int = 0  # 10 rolls by -10..9 frames
+    shift_seconds: float = 0.0  # not in the original: circular shift of the waveform, both ways
+    gain_db: float = 0.0  # not in the original: level changed by up to this, both ways
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """Adam and its learning rate. `l2` is added to the gradient, `weight_decay` is decoupled."""
+
+    learning_rate: float = 1e-4
+    beta_1: float = 0.95
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    l2: float = 5e-7
+    weight_decay: float = 0.0
+    gradient_clip_norm: float | None = None
+    schedule: str = "epoch_decay"  # or "warmup_cosine"
+    decay_start_epoch: int = 5
+    decay_every_epochs: int = 1
+    decay_rate: float = 0.85
+    warmup_steps: int = 0
+    final_fraction: float = 0.0  # of the learning rate, at the end of "warmup_cosine"
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """The loop: lengths, precision, what is kept and when."""
+
+    num_epochs: int = 25
+    batch_size: int = 48
+    eval_batch_size: int | None = None  # None: twice the training batch, as in the original
+    loss: str = "categorical"  # or "binary"
+    label_smoothing: float = 0.0
+    metric: str = "accuracy"  # or "mean_average_precision"; chooses the best epoch
+    precision: str = "float32"  # or "mixed_float16", "mixed_bfloat16"
+    steps_per_loop: int = 20  # steps between two looks at the loss, the clock and signals
+    checkpoint_minutes: float = 10.0  # besides the one after every epoch
+    keep_checkpoints: int = 2
+    deterministic: bool = True
+    jit_compile: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One training run, resolved."""
+
+    name: str
+    seed: int = 1
+    frontend: Frontend = Frontend()
+    model: Model = Model()
+    data: Data = Data()
+    augment: Augment = Augment()
+    optimizer: Optimizer = Optimizer()
+    train: Train = Train()
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def to_json(self) -> str:
+        """Returns the recipe as indented JSON that `load_recipe` reads back."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+_CHOICES = {
+    ("frontend", "window"): ("hann", "hamming"),
+    ("optimizer", "schedule"): ("epoch_decay", "warmup_cosine"),
+    ("train", "loss"): ("categorical", "binary"),
+    ("train", "metric"): ("accuracy", "mean_average_precision"),
+    ("train", "precision"): ("float32", "mixed_float16", "mixed_bfloat16"),
+}
+_POSITIVE = (
+    ("frontend", "sample_rate"),
+    ("frontend", "num_mel_bins"),
+    ("frontend", "num_frames"),
+    ("frontend", "std"),
+    ("data", "clip_seconds"),
+    ("train", "num_epochs"),
+    ("train", "batch_size"),
+    ("train", "steps_per_loop"),
+    ("train", "keep_checkpoints"),
+    ("optimizer", "learning_rate"),
+)
+_NOT_NEGATIVE = (
+    ("data", "num_workers"),
+    ("data", "cache_megabytes"),
+    ("augment", "freq_mask_bins"),
+    ("augment", "time_mask_frames"),
+    ("augment", "roll_frames"),
+    ("augment", "shift_seconds"),
+    ("augment", "gain_db"),
+    ("optimizer", "warmup_steps"),
+)
+_FRACTIONS = (
+    ("augment", "mixup_rate"),
+    ("model", "dropout"),
+    ("model", "attention_dropout"),
+    ("model", "drop_path"),
+    ("train", "label_smoothing"),
+    ("optimizer", "final_fraction"),
+)
+
+
+def _check(recipe: Recipe) -> None:
+    def value(group: str, field: str) -> Any:
+        return getattr(getattr(recipe, group), field)
+
+    for (group, field), choices in _CHOICES.items():
+        if value(group, field) not in choices:
+            raise RecipeError(
+                f"{group}.{field} must be one of {', '.join(choices)}. "
+                f"Received: {group}.{field}={value(group, field)!r}"
+            )
+    for group, field in _POSITIVE:
+        if not value(group, field) > 0:
+            raise RecipeError(
+                f"{group}.{field} must be positive. "
+                f"Received: {group}.{field}={value(group, field)!r}"
+            )
+    for group, field in _NOT_NEGATIVE:
+        if value(group, field) < 0:
+            raise RecipeError(
+                f"{group}.{field} must not be negative. "
+                f"Received: {group}.{field}={value(group, field)!r}"
+            )
+    for group, field in _FRACTIONS:
+        if not 0 <= value(group, field) <= 1:
+            raise RecipeError(
+                f"{group}.{field} must lie between 0 and 1. "
+                f"Received: {group}.{field}={value(group, field)!r}"
+            )
+    if recipe.optimizer.l2 and recipe.optimizer.weight_decay:
+        raise RecipeError(
+            "optimizer.l2 (in the gradient) and optimizer.weight_decay (decoupled) exclude each "
+            f"other: set one to 0. Received: l2={recipe.optimizer.l2}, "
+            f"weight_decay={recipe.optimizer.weight_decay}"
+        )
+
+
+def recipes_dir() -> pathlib.Path:
+    """Returns the folder of the recipes: beside the package in a checkout, inside it in a wheel."""
+    installed = PACKAGE_DIR / "recipes"
+    return installed if installed.is_dir() else PACKAGE_DIR.parent / "recipes"
+
+
+def list_recipes() -> list[str]:
+    """Returns the names that `load_recipe` accepts, sorted."""
+    return sorted(p.stem for p in recipes_dir().glob("*.py") if not p.stem.startswith("_"))
+
+
+def load_recipe(source: str | os.PathLike[str]) -> Recipe:
+    """Loads a recipe by name, from a `.py` file, or from a saved `.json`.
+
+    Args:
+      source: A name (`list_recipes`), the path of a Python file with `get_recipe()`, or the path
+        of a `recipe.json`.
+
+    Raises:
+      RecipeError: If there is no such recipe, with the nearest name, or if the file is not one.
+
+    Example:
+
+    >>> load_recipe("quickstart").train.loss
+    'categorical'
+    """
+    text = os.fspath(source)
+    if not text.endswith((".py", ".json")):
+        names = list_recipes()
+        if text not in names:
+            hint = _nearest(text, names)
+            raise RecipeError(
+                f"There is no recipe of this name.{hint} Known: {', '.join(names)}; "
+                f"a path must end in .py or .json. Received: recipe={text!r}"
+            )
+        text = str(recipes_dir() / f"{text}.py")
+    path = pathlib.Path(text)
+    if not path.is_file():
+        raise RecipeError(f"There is no recipe file at this path. Received: recipe={text!r}")
+    return _from_json(path) if path.suffix == ".json" else _from_python(path)
+
+
+def _from_python(path: pathlib.Path) -> Recipe:
+    get_recipe = runpy.run_path(str(path)).get("get_recipe")
+    recipe = get_recipe() if callable(get_recipe) else None
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(
+            f"A recipe file must define get_recipe() that returns a Recipe. Received: {path}"
+        )
+    return recipe
+
+
+def _from_json(path: pathlib.Path) -> Recipe:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RecipeError(f"This recipe is not valid JSON: {error}. Received: {path}") from None
+    if not isinstance(values, dict) or "name" not in values:
+        raise RecipeError(f"A recipe's JSON must be an object with a name. Received: {path}")
+    recipe = Recipe(name=str(values.pop("name")))
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        group = _group(recipe, key)
+        if not dataclasses.is_dataclass(group):
+            changes[key] = _convert(value, _hints(recipe)[key], key)
+            continue
+        if not isinstance(value, dict):
+            raise RecipeError(f"{key} must be an object. Received: {key}={value!r} in {path}")
+        hints = _hints(group)
+        for field in value:
+            _require(field, hints, f"{key} has no field of this name")
+        fields = {f: _convert(v, hints[f], f"{key}.{f}") for f, v in value.items()}
+        changes[key] = dataclasses.replace(group, **fields)  # type: ignore[type-var]
+    return dataclasses.replace(recipe, **changes)
+
+
+def override(recipe: Recipe, assignments: typing.Sequence[str]) -> Recipe:
+    """Returns the recipe with fields changed, as `--set` does.
+
+    All assignments are made before the result is checked, so that two fields that depend on each
+    other can change together.
+
+    Args:
+      recipe: The recipe to start from; it is not modified.
+      assignments: Strings "group.field=value" or "field=value". Tuples are written "16,16"; "none"
+        clears an optional field.
+
+    Raises:
+      RecipeError: If a field does not exist (with the nearest name) or a value does not parse.
+
+    Example:
+
+    >>> override(load_recipe("quickstart"), ["train.batch_size=8", "seed=3"]).train.batch_size
+    8
+    """
+    groups: dict[str, dict[str, Any]] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        name = name.strip()
+        if not equals:
+            raise RecipeError(
+                f"A setting must read group.field=value. Received: --set {assignment!r}"
+            )
+        head, dot, field = name.partition(".")
+        group = _group(recipe, head)
+        if dataclasses.is_dataclass(group):
+            if not dot:
+                raise RecipeError(f"{head} is a group: set {head}.FIELD. Received: --set {name}")
+            hints = _hints(group)
+            _require(field, hints, f"{head} has no field of this name")
+            groups.setdefault(head, {})[field] = _parse(text, hints[field], name)
+        elif dot:
+            raise RecipeError(f"{head} has no fields of its own. Received: --set {name}")
+        else:
+            groups.setdefault("", {})[head] = _parse(text, _hints(recipe)[head], name)
+    changes: dict[str, Any] = groups.pop("", {})
+    for head, fields in groups.items():
+        changes[head] = dataclasses.replace(getattr(recipe, head), **fields)
+    return dataclasses.replace(recipe, **changes)
+
+
+def _group(recipe: Recipe, name: str) -> Any:
+    _require(name, _hints(recipe), "A recipe has no group or field of this name")
+    return getattr(recipe, name)
+
+
+def _hints(group: Any) -> dict[str, Any]:
+    return typing.get_type_hints(type(group))
+
+
+def _require(name: str, known: typing.Iterable[str], rule: str) -> None:
+    if name not in known:
+        raise RecipeError(f"{rule}.{_nearest(name, known)} Received: {name!r}")
+
+
+def _nearest(name: str, known: typing.Iterable[str]) -> str:
+    known = list(known)
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" Did you mean {match[0]!r}?" if match else f" Known: {', '.join(known)}."
+
+
+def _parse(text: str, hint: Any, name: str) -> Any:
+    """Reads a command-line value as the field's type."""
+    text = text.strip()
+    options = _options(hint)
+    if type(None) in options and text.lower() in ("none", "null"):
+        return None
+    kind = next(o for o in options if o is not type(None))
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if typing.get_origin(kind) is tuple:
+            items = [item.strip() for item in text.strip("()[]").split(",") if item.strip()]
+            return _tuple(items, kind, name)
+        return kind(text)
+    except (KeyError, ValueError):
+        raise _type_error(name, hint, text) from None
+
+
+def _convert(value: Any, hint: Any, name: str) -> Any:
+    """Checks a JSON value against the field's type; lists become tuples, 1 a float."""
+    options = _options(hint)
+    if value is None and type(None) in options:
+        return None
+    kind = next(o for o in options if o is not type(None))
+    if typing.get_origin(kind) is tuple and isinstance(value, list):
+        return _tuple(value, kind, name)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if typing.get_origin(kind) is not tuple and type(value) is kind:
+        return value
+    raise _type_error(name, hint, value)
+
+
+def _tuple(items: list[Any], kind: Any, name: str) -> tuple[Any, ...]:
+    args = typing.get_args(kind)
+    if Ellipsis not in args and len(items) != len(args):
+        raise _type_error(name, kind, ",".join(map(str, items)))
+    return tuple(args[0](item) for item in items)
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if union else (hint,)
+
+
+def _type_error(name: str, hint: Any, value: Any) -> RecipeError:
+    kind = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+    return RecipeError(f"{name} must be of type {kind}. Received: {name}={value!r}")
