@@ -7,6 +7,8 @@ from ast_keras.encoder import TransformerBlock
 from ast_keras.labels import LabelSet
 from ast_keras.patches import PatchEmbedding, PositionEmbedding, SpecialTokens, patch_grid
 
+_ACTIVATIONS = {"softmax": ops.softmax, "sigmoid": ops.sigmoid}
+
 
 @keras.saving.register_keras_serializable(package="ast_keras")
 class ASTBackbone(keras.Model):
@@ -172,8 +174,8 @@ class ASTClassifier(keras.Model):
     """Audio Spectrogram Transformer that classifies sound: waveform to logits.
 
     The filterbank is part of the model, so training, serving and a phone share one graph. It stays
-    float32 under every precision policy, and so do the logits. Apply a softmax where one class is
-    right, a sigmoid where several may be; `keras.losses` take the logits with `from_logits=True`.
+    float32 under every precision policy, and so do the logits. `keras.losses` take the logits with
+    `from_logits=True`; `scores` turns them into probabilities.
 
     Args:
       backbone: An `ASTBackbone`.
@@ -182,6 +184,8 @@ class ASTClassifier(keras.Model):
         that takes normalised spectrograms.
       augment: A `SpectrogramAugment` applied while training, or None.
       labels: A `LabelSet` of `num_classes` names that travels with the model, or None.
+      score_activation: "softmax" where one class is right, "sigmoid" where several may be; what
+        `scores` applies. The output itself stays logits.
       head_layer_norm_epsilon: Of the head's LayerNorm; 1e-5 in the authors' code.
 
     Input: waveform `[batch, samples]` in [-1, 1] at the frontend's rate (or a spectrogram, without
@@ -209,16 +213,24 @@ class ASTClassifier(keras.Model):
         frontend=None,
         augment=None,
         labels=None,
+        score_activation="softmax",
         head_layer_norm_epsilon=1e-5,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # Always float32 here: under a mixed policy Keras would halve the waveform on its way in.
+        super().__init__(**{**kwargs, "dtype": "float32"})
         _check_parts(backbone, num_classes, frontend, labels)
+        if score_activation not in _ACTIVATIONS:
+            raise ValueError(
+                f"score_activation must be one of {', '.join(_ACTIVATIONS)}. "
+                f"Received: score_activation={score_activation!r}"
+            )
         self.backbone = backbone
         self.num_classes = num_classes
         self.frontend = frontend
         self.augment = augment
         self.labels = labels
+        self.score_activation = score_activation
         self.head_layer_norm_epsilon = head_layer_norm_epsilon
         self.head_norm = keras.layers.LayerNormalization(
             epsilon=head_layer_norm_epsilon, dtype="float32", name="head_norm"
@@ -248,6 +260,10 @@ class ASTClassifier(keras.Model):
         pooled = self.pool(self.backbone(spectrogram, training=training))
         return self.head(self.head_norm(pooled))
 
+    def scores(self, logits):
+        """Returns the classes' probabilities, `[batch, num_classes]`, for the model's output."""
+        return _ACTIVATIONS[self.score_activation](logits)
+
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.num_classes)
 
@@ -260,6 +276,7 @@ class ASTClassifier(keras.Model):
             "frontend": serialize(self.frontend),
             "augment": serialize(self.augment),
             "labels": labels and {"names": list(labels.names), "ids": list(labels.ids)},
+            "score_activation": self.score_activation,
             "head_layer_norm_epsilon": self.head_layer_norm_epsilon,
             "name": self.name,
             "trainable": self.trainable,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import os
 import threading
 from collections.abc import Iterator
@@ -130,7 +131,7 @@ class Pipeline:
         self.shift_samples = shift_samples
         self.gain_db = gain_db
         self.num_workers = num_workers or os.cpu_count() or 1
-        self.error: BaseException | None = None  # what stopped a batch, for the caller of a dataset
+        self.error: Exception | None = None  # what stopped a batch
         self._cache_bytes = cache_bytes
         self._cache: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
@@ -257,8 +258,8 @@ class Pipeline:
     def dataset(self, first_step: int, last_step: int, rows: slice = slice(None)) -> Any:
         """Returns `batches(first_step, last_step)` as a `tf.data.Dataset` of dictionaries.
 
-        An error while decoding reaches the consumer of a dataset as a TensorFlow error; the
-        original one is then in `error`.
+        An error while decoding reaches the consumer of a dataset as a TensorFlow error: read the
+        dataset inside `clear_errors()` to get the original one.
         """
         import tensorflow as tf
 
@@ -274,3 +275,13 @@ class Pipeline:
             lambda: self.batches(first_step, last_step, rows), output_signature=signature
         )
         return dataset.prefetch(2)
+
+    @contextlib.contextmanager
+    def clear_errors(self) -> Iterator[None]:
+        """Raises what stopped a batch instead of what TensorFlow made of it."""
+        try:
+            yield
+        except Exception:
+            if self.error is not None:
+                raise self.error from None
+            raise

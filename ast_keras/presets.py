@@ -37,6 +37,8 @@ SIZES: dict[str, dict[str, int]] = {
     "ast_base": {"embed_dim": 768, "num_layers": 12, "num_heads": 12, "mlp_dim": 3072},
 }
 
+_CLASSIFIER_ARGUMENTS = ("frontend", "augment", "score_activation", "head_layer_norm_epsilon")
+
 
 class PresetError(ValueError):
     """Raised when a preset or a saved model cannot be found, read or used as asked."""
@@ -56,7 +58,8 @@ def from_preset(
       labels: The classes; implies `num_classes` and, for a saved model, a fresh head unless they
         are the ones it has.
       **overrides: For a named size, arguments of `ASTBackbone` (`num_frames`, `strides`, ...) and
-        `frontend` (a `LogMelFilterbank`, or None for spectrogram input).
+        of `ASTClassifier`: `frontend` (a `LogMelFilterbank`, or None for spectrogram input),
+        `augment`, `score_activation`.
 
     Raises:
       PresetError: If there is no such preset, its files are incomplete, or an argument does not
@@ -92,19 +95,16 @@ def _from_size(
 ) -> ASTClassifier:
     if num_classes is None:
         raise PresetError(f"A new model needs num_classes or labels. Received: preset={name!r}")
-    augment = overrides.pop("augment", None)
-    dtype = overrides.get("dtype")
-    with_frontend = overrides.pop("frontend", True)
-    backbone = ASTBackbone(**{**SIZES[name], **overrides}, name="backbone")
-    frontend = with_frontend
-    if with_frontend is True:
-        frontend = LogMelFilterbank(
+    parts = {key: overrides.pop(key) for key in _CLASSIFIER_ARGUMENTS if key in overrides}
+    try:
+        backbone = ASTBackbone(**{**SIZES[name], **overrides}, name="backbone")
+    except TypeError as error:
+        raise PresetError(f"This is no argument of the model: {error}") from None
+    if "frontend" not in parts:
+        parts["frontend"] = LogMelFilterbank(
             num_frames=backbone.num_frames, num_mel_bins=backbone.num_mel_bins, name="fbank"
         )
-    return ASTClassifier(
-        backbone, num_classes, frontend=frontend, augment=augment, labels=labels, name=name,
-        **({"dtype": dtype} if dtype else {}),
-    )  # fmt: skip
+    return ASTClassifier(backbone, num_classes, labels=labels, name=name, **parts)
 
 
 def _from_folder(
@@ -123,9 +123,15 @@ def _from_folder(
     if num_classes is None or (labels is not None and labels == saved.labels):
         return saved
     return ASTClassifier(
-        saved.backbone, num_classes, frontend=saved.frontend, augment=saved.augment,
-        labels=labels, head_layer_norm_epsilon=saved.head_layer_norm_epsilon, name=saved.name,
-    )  # fmt: skip
+        saved.backbone,
+        num_classes,
+        frontend=saved.frontend,
+        augment=saved.augment,
+        labels=labels,
+        score_activation=saved.score_activation,
+        head_layer_norm_epsilon=saved.head_layer_norm_epsilon,
+        name=saved.name,
+    )
 
 
 def save_to_preset(model: ASTClassifier, folder: str | os.PathLike[str]) -> None:

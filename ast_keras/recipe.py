@@ -62,7 +62,12 @@ class Data:
     subset: str | None = None
     words: tuple[str, ...] | None = None
     labels_path: str | None = None
-    num_train: int | None = None
+    multi_label: bool | None = None
+    allow_missing: bool | None = None
+    test_fraction: float | None = None
+    validation_fraction: float | None = None
+    num_train: int | None = None  # of rendered sounds
+    num_validation: int | None = None
     num_test: int | None = None
     clip_seconds: float = 10.24  # longer clips are cut, shorter ones keep their own frames
     validation_split: str = "validation"  # used after every epoch when the data has it, else test

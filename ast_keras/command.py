@@ -1,0 +1,29 @@
+"""What the command lines share: a mistake of the user ends in one line, not in a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+
+def run_command(main: Callable[[list[str]], int], argv: list[str]) -> int:
+    """Runs a command's main function and returns its exit status, 1 after an error.
+
+    Errors that a user can mend (all of ours are ValueErrors, OSErrors or a `TrainingError`) are
+    printed as one line on standard error; anything else is a defect and keeps its traceback.
+    """
+    # TensorFlow's start-up notes would bury the command's own lines.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        return main(argv)
+    except Exception as error:
+        if not _is_users(error):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+
+
+def _is_users(error: BaseException) -> bool:
+    home = type(error).__module__.partition(".")[0]
+    return home == "ast_keras" or isinstance(error, OSError)

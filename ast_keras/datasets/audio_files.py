@@ -1,0 +1,156 @@
+"""Audio files in folders: listed in an order that no file system decides, found by a name whose
+suffix may differ, and held out for testing by their names alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+from ast_keras.datasets.dataset import DatasetError
+
+# In the order in which files of the same stem are preferred: lossless before lossy.
+# fmt: off
+AUDIO_SUFFIXES = (
+    ".wav", ".flac", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64",
+    ".ogg", ".oga", ".opus", ".mp3", ".gsm",
+)
+# fmt: on
+
+
+def is_audio(name: str) -> bool:
+    """Tells whether a file's name says that it is a sound; hidden ones (macOS's `._x.wav`) are not.
+
+    Example:
+
+    >>> is_audio("DOG.WAV"), is_audio("._dog.wav"), is_audio("notes.txt")
+    (True, False, False)
+    """
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
+
+
+def subfolders(path: str) -> list[str]:
+    """Returns the names of the folders in a folder, sorted; hidden and `_` ones are left out."""
+    with os.scandir(path) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith((".", "_")))
+
+
+@dataclass(frozen=True)
+class AudioFolder:
+    """Holds what one folder (without its subfolders) contains.
+
+    Args:
+      path: Of the folder.
+      names: Of all files in it.
+      by_stem: The audio file of each stem, in the order of the stems.
+      num_shadowed: How many audio files are not in `by_stem`, because another has their stem.
+
+    Example:
+
+    >>> import tempfile
+    >>> folder = AudioFolder.scan(tempfile.mkdtemp())
+    >>> folder.find("dog.wav") is None
+    True
+    """
+
+    path: str
+    names: frozenset[str]
+    by_stem: dict[str, str]
+    num_shadowed: int
+
+    @classmethod
+    def scan(cls, path: str) -> AudioFolder:
+        """Lists the folder once; later look-ups do not touch the disk."""
+        with os.scandir(path) as entries:
+            names = frozenset(entry.name for entry in entries if not entry.is_dir())
+        audio = sorted(filter(is_audio, names), key=_preference)
+        by_stem: dict[str, str] = {}
+        for name in audio:
+            by_stem.setdefault(os.path.splitext(name)[0], name)
+        return cls(path, names, dict(sorted(by_stem.items())), len(audio) - len(by_stem))
+
+    def find(self, name: str) -> str | None:
+        """Returns the path of the file of this name, else of this stem with another audio suffix.
+
+        Published lists name `.wav` files; who keeps them as `.flac` keeps the lists too.
+        """
+        if name not in self.names:
+            name = self.by_stem.get(os.path.splitext(name)[0], "")
+        return os.path.join(self.path, name) if name else None
+
+
+def _preference(name: str) -> tuple[int, str]:
+    return AUDIO_SUFFIXES.index(os.path.splitext(name)[1].lower()), name
+
+
+def missing_files(paths: Iterable[str]) -> list[str]:
+    """Returns the paths where there is no file; lists each folder once rather than ask per file.
+
+    Example:
+
+    >>> missing_files(["no/such/dog.wav"])
+    ['no/such/dog.wav']
+    """
+    listings: dict[str, frozenset[str]] = {}
+    missing = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in listings:
+            known = os.path.isdir(folder or ".")
+            listings[folder] = frozenset(os.listdir(folder or ".")) if known else frozenset()
+        # A file system that ignores case may open what its listing spells otherwise.
+        if name not in listings[folder] and not os.path.exists(path):
+            missing.append(path)
+    return missing
+
+
+def hold_out(
+    keys: Sequence[str],
+    groups: Sequence[Hashable],
+    test_fraction: float,
+    validation_fraction: float,
+) -> list[str]:
+    """Assigns each example to "train", "validation" or "test", by a hash of its key.
+
+    The same keys give the same answer on every machine and in any order. Each group (usually a
+    class) is divided on its own, so that rare classes are tested too; of every group at least one
+    example is trained on, and one held out where it has two. Clips cut from one recording may land
+    on both sides: whoever has such clips should give the splits instead.
+
+    Args:
+      keys: Unique names, such as paths relative to the data set.
+      groups: Of each example the group.
+      test_fraction: Of each group.
+      validation_fraction: Of each group.
+
+    Raises:
+      DatasetError: If the fractions are negative or leave nothing to train on.
+
+    Example:
+
+    >>> hold_out(["a", "b", "c", "d"], [0, 0, 0, 0], 0.25, 0.0)
+    ['train', 'train', 'train', 'test']
+    """
+    fractions = {"test": test_fraction, "validation": validation_fraction}
+    if min(fractions.values()) < 0 or sum(fractions.values()) >= 1:
+        raise DatasetError(
+            "The fractions held out must not be negative, and must sum to less than 1. "
+            f"Received: test_fraction={test_fraction}, validation_fraction={validation_fraction}"
+        )
+    members: dict[Hashable, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    splits = ["train"] * len(keys)
+    for indices in members.values():
+        indices.sort(
+            key=lambda i: hashlib.sha256(keys[i].encode("utf-8", "surrogatepass")).digest()
+        )
+        start = 0
+        for split, fraction in fractions.items():
+            count = max(1, round(fraction * len(indices))) if fraction else 0
+            count = min(count, len(indices) - start - 1)
+            for index in indices[start : start + count]:
+                splits[index] = split
+            start += count
+    return splits

@@ -1,0 +1,272 @@
+"""The classes of a model in output order: read, written, looked up. Standard library only."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+HEADER = ("index", "mid", "display_name")
+PUBLISHED = ("audioset", "esc50", "speech_commands")
+LABEL_SETS_DIR = pathlib.Path(__file__).resolve().parent / "label_sets"
+
+
+class LabelError(ValueError):
+    """Raised when a list of labels is unusable, or when a label is not in it."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns a sentence with the nearest known name, or with the known names when none is near.
+
+    Example:
+
+    >>> did_you_mean("roster", ["dog", "rooster"])
+    "Did you mean 'rooster'?"
+    """
+    by_lower = {k.lower(): k for k in known}
+    match = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    if match:
+        return f"Did you mean {by_lower[match[0]]!r}?"
+    first = list(by_lower.values())[:10]
+    return f"Known: {', '.join(first)}{', ...' if len(by_lower) > len(first) else ''}."
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Holds the classes of a data set or model; their order is the order of the model's outputs.
+
+    Args:
+      names: What a person reads, e.g. "Speech".
+      ids: What files and programs use, e.g. "/m/09x0r"; left out, they equal the names.
+
+    Raises:
+      LabelError: If a label is blank or occurs twice, or if the two lists differ in length.
+
+    Example:
+
+    >>> labels = LabelSet.load("audioset")
+    >>> len(labels), labels.names[0], labels.index_of("/m/09x0r")
+    (527, 'Speech', 0)
+    """
+
+    names: tuple[str, ...]
+    ids: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))
+        object.__setattr__(self, "ids", tuple(self.ids) or self.names)
+        if not self.names:
+            raise LabelError("A label set needs at least one label. Received: names=()")
+        if len(self.names) != len(self.ids):
+            raise LabelError(
+                "Every label needs one name and one id. "
+                f"Received: {len(self.names)} names, {len(self.ids)} ids"
+            )
+        for kind, values in (("name", self.names), ("id", self.ids)):
+            _check_labels(kind, values)
+        for index, name in enumerate(self.names):
+            if self._indices[name] != index:
+                raise LabelError(
+                    "A name may not be the id of another label. "
+                    f"Received: {name!r} at indices {index} and {self._indices[name]}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def _indices(self) -> dict[str, int]:
+        by_name = {name: index for index, name in enumerate(self.names)}
+        return by_name | {label_id: index for index, label_id in enumerate(self.ids)}
+
+    def index_of(self, name_or_id: str) -> int:
+        """Returns the output index of the label with this name or this id.
+
+        Raises:
+          LabelError: If there is none, with the nearest name.
+
+        Example:
+
+        >>> LabelSet.load("esc50").index_of("rooster")
+        1
+        """
+        index = self._indices.get(name_or_id)
+        if index is None:
+            hint = did_you_mean(name_or_id, self.names)
+            raise LabelError(
+                f"There is no label of this name or id. {hint} Received: {name_or_id!r}"
+            )
+        return index
+
+    def subset(self, indices: Sequence[int]) -> LabelSet:
+        """Returns the labels at these indices, in this order, numbered from zero.
+
+        Example:
+
+        >>> LabelSet(("dog", "cow", "hen")).subset([2, 0]).names
+        ('hen', 'dog')
+        """
+        return LabelSet(tuple(self.names[i] for i in indices), tuple(self.ids[i] for i in indices))
+
+    @classmethod
+    def load(cls, name: str) -> LabelSet:
+        """Loads a published list: "audioset" (527), "esc50" (50) or "speech_commands" (35).
+
+        The order is that of the released AST checkpoints; for Speech Commands it is not
+        alphabetical.
+
+        Raises:
+          LabelError: If there is no list of this name.
+
+        Reference: the label files of https://github.com/YuanGongND/ast.
+
+        Example:
+
+        >>> LabelSet.load("speech_commands").names[:2]
+        ('backward', 'follow')
+        """
+        if name not in PUBLISHED:
+            raise LabelError(
+                f"The published label sets are {', '.join(PUBLISHED)}; "
+                f"use LabelSet.from_file for one of your own. Received: name={name!r}"
+            )
+        return cls.from_csv(LABEL_SETS_DIR / f"{name}.csv")
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> LabelSet:
+        """Reads labels from a CSV with the header of `from_csv`, or else from one name a line.
+
+        Blank lines are skipped. A file of plain names has no header line.
+
+        Raises:
+          LabelError: If the file cannot be read or holds no usable list, with the line.
+
+        Example:
+
+        >>> import os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "labels.txt")
+        >>> _ = open(path, "w").write("dog\\nMale speech, man speaking\\n")
+        >>> LabelSet.from_file(path).names
+        ('dog', 'Male speech, man speaking')
+        """
+        lines = _read_text(path).split("\n")
+        first = next((line for line in lines if line.strip()), "")
+        if _is_header(first.split(",")):
+            return cls.from_csv(path)
+        return _from_rows(path, [(n, s.strip(), "") for n, s in enumerate(lines, 1) if s.strip()])
+
+    @classmethod
+    def from_csv(cls, path: str | os.PathLike[str]) -> LabelSet:
+        """Reads labels from a CSV with the header `index,mid,display_name`, as AudioSet's.
+
+        The rows may come in any order; the indices must be 0, 1, 2 and so on.
+
+        Raises:
+          LabelError: If the file cannot be read or holds no usable list, with the line.
+
+        Example:
+
+        >>> LabelSet.from_csv(LABEL_SETS_DIR / "audioset.csv") == LabelSet.load("audioset")
+        True
+        """
+        reader = csv.reader(io.StringIO(_read_text(path)))
+        try:
+            rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        except csv.Error as error:
+            raise LabelError(f"Not a valid CSV: {error}. Received: {path}") from None
+        if not rows or not _is_header(rows[0][1]):
+            raise LabelError(
+                f"The first line of a label file must read {','.join(HEADER)}. Received: {path}"
+            )
+        by_index: dict[int, tuple[int, str, str]] = {}
+        for line, row in rows[1:]:
+            if len(row) != 3 or not row[0].strip().isdecimal():
+                raise LabelError(
+                    "A label's row needs an index, an id and a name; put a name that holds a comma "
+                    f"in quotes. Received: {path} line {line}"
+                )
+            index = int(row[0])
+            if index in by_index:
+                raise LabelError(f"Every index may occur once. Received: {path} line {line}")
+            by_index[index] = (line, row[2].strip(), row[1].strip())
+        if by_index and max(by_index) != len(by_index) - 1:
+            missing = next(i for i in range(len(by_index)) if i not in by_index)
+            raise LabelError(
+                "The indices must be 0, 1, 2, ... without a gap. "
+                f"Received: {path} without index {missing}"
+            )
+        return _from_rows(path, [by_index[i] for i in sorted(by_index)])
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Writes the labels so that `from_csv` reads them back; a reader never sees half a file.
+
+        Example:
+
+        >>> import os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "labels.csv")
+        >>> LabelSet(("dog", "hen")).to_csv(path)
+        >>> LabelSet.from_csv(path).names
+        ('dog', 'hen')
+        """
+        path = pathlib.Path(path)
+        # Not tempfile: its files are private to the user, and stay so after the rename.
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with open(temporary, "w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(HEADER)
+                writer.writerows(zip(range(len(self)), self.ids, self.names, strict=True))
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _check_labels(kind: str, values: Sequence[str]) -> None:
+    seen: dict[str, int] = {}
+    for index, value in enumerate(values):
+        if not isinstance(value, str) or not value.strip():
+            raise LabelError(f"A label's {kind} may not be blank. Received: {value!r} at {index}")
+        if value in seen:
+            raise LabelError(
+                f"Every label's {kind} may occur once. "
+                f"Received: {value!r} at indices {seen[value]} and {index}"
+            )
+        seen[value] = index
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    return tuple(cell.strip().strip('"').lower() for cell in cells) == HEADER
+
+
+def _read_text(path: str | os.PathLike[str]) -> str:
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise LabelError(
+            f"Cannot read the label file: {error.strerror}. Received: {path}"
+        ) from None
+    except UnicodeDecodeError:
+        raise LabelError(f"Save the label file as UTF-8. Received: {path}") from None
+
+
+def _from_rows(path: str | os.PathLike[str], rows: Sequence[tuple[int, str, str]]) -> LabelSet:
+    """Builds the set from (line, name, id); an id may be empty only if all are."""
+    lines: dict[str, int] = {}
+    for line, name, _ in rows:
+        if name and name in lines:
+            raise LabelError(
+                f"Every label may occur once. Received: {name!r} in {path} lines {lines[name]} "
+                f"and {line}"
+            )
+        lines[name] = line
+    names = tuple(name for _, name, _ in rows)
+    ids = tuple(label_id for _, _, label_id in rows)
+    try:
+        return LabelSet(names, ids if any(ids) else ())
+    except LabelError as error:
+        raise LabelError(f"{error} in {path}") from None

@@ -1,0 +1,209 @@
+"""Evaluation metrics of the AST paper in plain NumPy, fast enough for the AudioSet evaluation set."""
+
+import dataclasses
+import math
+import statistics
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Holds what `evaluate_predictions` measured over one evaluation set.
+
+    A class without a positive or without a negative example has neither an average precision nor
+    an ROC AUC: both are NaN for it, and the means are taken over the other classes.
+
+    Args:
+        num_examples: Number of examples.
+        num_positives: Number of positive examples of each class, `[classes]`.
+        num_excluded_classes: Number of classes left out of the means.
+        accuracy: Share of examples whose highest score is one of their labels.
+        mean_average_precision: Mean of `average_precision` (mAP), NaN if every class is excluded.
+        mean_auc: Mean of `auc`, NaN if every class is excluded.
+        d_prime: `d_prime(mean_auc)`.
+        average_precision: Average precision of each class, `[classes]`.
+        auc: Area under the ROC curve of each class, `[classes]`.
+        confusion_matrix: Number of examples by true class (row) and predicted class (column),
+            `[classes, classes]`; None for multi-label targets.
+    """
+
+    num_examples: int
+    num_positives: IntArray
+    num_excluded_classes: int
+    accuracy: float
+    mean_average_precision: float
+    mean_auc: float
+    d_prime: float
+    average_precision: FloatArray
+    auc: FloatArray
+    confusion_matrix: IntArray | None
+
+    def summary(self) -> dict[str, float]:
+        """Returns the scalars by name, ready for a log line or a learning curve."""
+        names = ("accuracy", "mean_average_precision", "mean_auc", "d_prime")
+        return {name: getattr(self, name) for name in names}
+
+
+def evaluate_predictions(
+    scores: npt.ArrayLike, targets: npt.ArrayLike, multi_label: bool
+) -> Evaluation:
+    """Computes accuracy, average precision, ROC AUC and d' of one set of predictions.
+
+    Average precision and AUC depend only on the order of one class's scores over the examples, so
+    logits and their sigmoid give the same values, while a softmax changes them. Ties share one
+    threshold, as in scikit-learn. With several labels an example counts as accurate when its
+    highest score is any of its labels; an example without labels never does.
+
+    Args:
+        scores: `[examples, classes]`, finite; the higher, the more likely.
+        targets: `[examples, classes]` of 0 and 1 (or booleans).
+        multi_label: False where every example has exactly one label: this is then checked, and
+            the confusion matrix is filled in.
+
+    Raises:
+        ValueError: If the shapes differ or are empty, a score is not finite, a target is neither
+            0 nor 1, or a single-label example has no label or several.
+
+    Reference:
+        Gong, Chung and Glass (2021), section 3; scikit-learn's `average_precision_score` and
+        `roc_auc_score`.
+
+    Example:
+        >>> scores = [[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8]]
+        >>> targets = [[1, 0], [1, 0], [0, 1], [0, 1]]
+        >>> evaluation = evaluate_predictions(scores, targets, multi_label=False)
+        >>> evaluation.accuracy, evaluation.mean_auc
+        (0.75, 0.75)
+        >>> evaluation.confusion_matrix.tolist()
+        [[2, 0], [1, 1]]
+    """
+    score_matrix, labels = _checked_scores(scores), _checked_labels(targets, multi_label)
+    if score_matrix.shape != labels.shape:
+        raise ValueError(
+            "scores and targets must have the same shape. "
+            f"Received: scores.shape={score_matrix.shape}, targets.shape={labels.shape}"
+        )
+    num_examples, num_classes = labels.shape
+    average_precision, auc = np.empty(num_classes), np.empty(num_classes)
+    for index in range(num_classes):
+        average_precision[index], auc[index] = _average_precision_and_auc(
+            score_matrix[:, index], labels[:, index]
+        )
+    predicted = score_matrix.argmax(axis=1)
+    defined = ~np.isnan(auc)
+    mean_auc = float(auc[defined].mean()) if defined.any() else math.nan
+    return Evaluation(
+        num_examples=num_examples,
+        num_positives=labels.sum(axis=0, dtype=np.int64),
+        num_excluded_classes=int(num_classes - defined.sum()),
+        accuracy=float(labels[np.arange(num_examples), predicted].mean()),
+        mean_average_precision=float(average_precision[defined].mean())
+        if defined.any()
+        else math.nan,
+        mean_auc=mean_auc,
+        d_prime=d_prime(mean_auc),
+        average_precision=average_precision,
+        auc=auc,
+        confusion_matrix=None if multi_label else _confusion_matrix(labels, predicted),
+    )
+
+
+def d_prime(auc: float) -> float:
+    """Converts an area under the ROC curve to d', the separation of two unit-variance Gaussians.
+
+    Args:
+        auc: Area in [0, 1]. 0 and 1 give minus and plus infinity, NaN gives NaN.
+
+    Raises:
+        ValueError: If `auc` is outside [0, 1].
+
+    Reference:
+        `sqrt(2) * Phi^-1(auc)`, with Phi the standard normal distribution.
+
+    Example:
+        >>> round(d_prime(0.97856), 3)
+        2.864
+    """
+    if math.isnan(auc):
+        return math.nan
+    if not 0.0 <= auc <= 1.0:
+        raise ValueError(f"An area under the ROC curve lies in [0, 1]. Received: auc={auc}")
+    if auc in (0.0, 1.0):
+        return math.copysign(math.inf, auc - 0.5)
+    return math.sqrt(2.0) * statistics.NormalDist().inv_cdf(auc)
+
+
+def _average_precision_and_auc(
+    scores: npt.NDArray[np.floating[Any]], positive: npt.NDArray[np.bool_]
+) -> tuple[float, float]:
+    num_positives = int(positive.sum())
+    num_negatives = len(positive) - num_positives
+    if not num_positives or not num_negatives:
+        return math.nan, math.nan
+    order = np.argsort(scores)[::-1]
+    ranked = scores[order]
+    # Equal scores cannot be told apart by a threshold, so counts are read where a run of them ends.
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    true_positives = np.cumsum(positive[order])[ends]
+    false_positives = ends + 1 - true_positives
+    gained = np.diff(true_positives, prepend=0)
+    average_precision = np.dot(gained, true_positives / (ends + 1)) / num_positives
+    # Trapezoids under the ROC curve, in whole numbers: twice their area stays exact.
+    heights = 2 * true_positives - gained
+    doubled_area = int(np.dot(np.diff(false_positives, prepend=0), heights))
+    return float(average_precision), doubled_area / (2 * num_positives * num_negatives)
+
+
+def _confusion_matrix(labels: npt.NDArray[np.bool_], predicted: npt.NDArray[np.intp]) -> IntArray:
+    num_classes = labels.shape[1]
+    cells = labels.argmax(axis=1) * num_classes + predicted
+    counts = np.bincount(cells, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def _checked_scores(scores: npt.ArrayLike) -> npt.NDArray[np.floating[Any]]:
+    array = np.asarray(scores)
+    if not np.issubdtype(array.dtype, np.floating):
+        array = array.astype(np.float64)
+    if array.ndim != 2 or not array.size:
+        raise ValueError(
+            f"scores must be [examples, classes] and not empty. Received: shape={array.shape}"
+        )
+    finite = np.isfinite(array)
+    if not finite.all():
+        example, index = np.argwhere(~finite)[0]
+        raise ValueError(
+            "scores must be finite; a NaN or infinity usually means that training diverged. "
+            f"Received: scores[{example}, {index}]={array[example, index]}"
+        )
+    return np.asfortranarray(array)  # one class is read at a time
+
+
+def _checked_labels(targets: npt.ArrayLike, multi_label: bool) -> npt.NDArray[np.bool_]:
+    array = np.asarray(targets)
+    if array.ndim != 2 or not array.size:
+        raise ValueError(
+            f"targets must be [examples, classes] and not empty. Received: shape={array.shape}"
+        )
+    labels = array.astype(bool)
+    wrong = array != labels
+    if wrong.any():
+        example, index = np.argwhere(wrong)[0]
+        raise ValueError(
+            "targets must be 0 or 1 (evaluate without mixup). "
+            f"Received: targets[{example}, {index}]={array[example, index]}"
+        )
+    labels_per_example = labels.sum(axis=1)
+    if not multi_label and (labels_per_example != 1).any():
+        example = int(np.flatnonzero(labels_per_example != 1)[0])
+        raise ValueError(
+            "Single-label examples have exactly one label each; pass multi_label=True otherwise. "
+            f"Received: {labels_per_example[example]} labels at example {example}"
+        )
+    return np.asfortranarray(labels)

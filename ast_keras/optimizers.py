@@ -1,0 +1,107 @@
+"""Adam with L2 regularisation inside the gradient, as the published AST was trained."""
+
+import math
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="ast_keras")
+class AdamL2(keras.optimizers.Optimizer):
+    """Applies Adam to the gradient plus `l2` times the variable, in PyTorch's arithmetic.
+
+    The penalty passes through both moments, unlike the decoupled `weight_decay` of Keras, which
+    needs `l2=0` (and makes this PyTorch's AdamW). `epsilon` is added after the second moment is
+    corrected for its bias, whereas `keras.optimizers.Adam` adds it before: early in training the
+    two differ. Every trainable variable is penalised, biases and norms included, and the penalty
+    is not part of the loss that training reports.
+
+    Args:
+        learning_rate: A number or a `keras.optimizers.schedules.LearningRateSchedule`.
+        beta_1: Decay of the mean of gradients per step, in [0, 1).
+        beta_2: Decay of the mean of squared gradients per step, in [0, 1).
+        epsilon: Added to the denominator of the update, not negative.
+        l2: Factor of the variable added to its gradient, not negative
+            (`weight_decay` of `torch.optim.Adam`).
+        name: Name of the optimizer.
+        **kwargs: Other arguments of `keras.optimizers.Optimizer`: `weight_decay`, clipping, moving
+            average of the variables, loss scaling, gradient accumulation.
+
+    Raises:
+        ValueError: If a value is outside its range, or `l2` meets a decoupled `weight_decay`.
+
+    Reference:
+        Kingma and Ba (2015), Algorithm 1; the defaults are those of Gong, Chung and Glass (2021),
+        section 3.
+
+    Example:
+        >>> variable = keras.Variable([1.0, 2.0])
+        >>> optimizer = AdamL2(learning_rate=0.1)
+        >>> optimizer.apply([ops.array([3.0, -0.5])], [variable])
+        >>> [round(float(value), 4) for value in variable.numpy()]
+        [0.9, 2.1]
+    """
+
+    def __init__(
+        self,
+        learning_rate,
+        beta_1=0.95,
+        beta_2=0.999,
+        epsilon=1e-8,
+        l2=5e-7,
+        name="adam_l2",
+        **kwargs,
+    ):
+        for key, value in {"beta_1": beta_1, "beta_2": beta_2}.items():
+            if not 0.0 <= value < 1.0:
+                raise ValueError(f"{key} must lie in [0, 1). Received: {key}={value}")
+        for key, value in {"epsilon": epsilon, "l2": l2}.items():
+            if not value >= 0.0:
+                raise ValueError(f"{key} must not be negative. Received: {key}={value}")
+        if l2 and kwargs.get("weight_decay"):
+            raise ValueError(
+                "l2 (in the gradient) and weight_decay (decoupled) exclude each other: set one to "
+                f"0. Received: l2={l2}, weight_decay={kwargs['weight_decay']}"
+            )
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.l2 = l2
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self._means, self._squares = self.add_optimizer_variables(variables, ["mean", "square"])
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        mean, square, dtype = self._means[index], self._squares[index], variable.dtype
+        step = ops.cast(self.iterations + 1, "float32")
+        step_size = ops.cast(learning_rate, "float32") / _bias_correction(self.beta_1, step)
+        step_size = ops.cast(step_size, dtype)
+        root_correction = ops.cast(ops.sqrt(_bias_correction(self.beta_2, step)), dtype)
+
+        gradient = ops.cast(gradient, dtype) + self.l2 * ops.convert_to_tensor(variable)
+        self.assign(mean, self.beta_1 * mean + (1.0 - self.beta_1) * gradient)
+        self.assign(square, self.beta_2 * square + (1.0 - self.beta_2) * ops.square(gradient))
+        denominator = ops.sqrt(square) / root_correction + self.epsilon
+        self.assign_sub(variable, step_size * mean / denominator)
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            {
+                "beta_1": self.beta_1,
+                "beta_2": self.beta_2,
+                "epsilon": self.epsilon,
+                "l2": self.l2,
+            }
+        )
+        return config
+
+
+def _bias_correction(beta, step):
+    """Returns `1 - beta ** step`, which in float32 would lose up to 5e-5 of itself for 0.999."""
+    return -ops.expm1(step * (math.log(beta) if beta else -math.inf))

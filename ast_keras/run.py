@@ -1,0 +1,423 @@
+"""A training run in a work directory: made once, watched, stopped and resumed without loss.
+
+| file | holds |
+|---|---|
+| recipe.json, environment.json | what is needed to repeat the run |
+| checkpoints/ | the last states of everything that training changes |
+| epochs.csv, curves.png, tensorboard/ | the history |
+| model/, last/ | the model of the best and of the last epoch, as `from_preset` reads them |
+| evaluation.json, confusion.png | scores of both, and the confusions of the chosen one |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import pathlib
+import platform
+import signal
+import time
+
+import keras
+import orbit
+import tensorflow as tf
+
+from ast_keras import assembly, figures
+from ast_keras.files import write_text
+from ast_keras.metrics import Evaluation
+from ast_keras.presets import from_preset, save_to_preset
+from ast_keras.progress import Progress
+from ast_keras.recipe import Recipe, RecipeError, load_recipe
+from ast_keras.report import SCORES, per_class, score_table
+from ast_keras.trainer import ASTEvaluator, ASTTrainer, distribute, global_step_of
+
+# Settings that may change between two parts of one run: they do not change its result.
+_FREE = {
+    ("data", "path"),
+    ("data", "labels_path"),
+    ("data", "num_workers"),
+    ("data", "cache_megabytes"),
+    ("train", "steps_per_loop"),
+    ("train", "checkpoint_minutes"),
+    ("train", "keep_checkpoints"),
+}
+
+
+class TrainingError(RuntimeError):
+    """Raised when training cannot go on; the last checkpoint stays usable."""
+
+
+class Interrupted(Exception):
+    """Raised between two steps after SIGTERM or SIGINT asked to stop."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a finished run reports: the scores at the best and at the last epoch."""
+
+    workdir: pathlib.Path
+    metric: str
+    chosen: dict[str, float]
+    last: dict[str, float]
+    test: dict[str, float] | None  # of the chosen model, where there is a validation split
+
+    def table(self) -> str:
+        """Returns the scores as a table to print, and where the model is."""
+        rows = [("best epoch", self.chosen), ("last epoch", self.last)]
+        if self.test is not None:
+            rows.append(("test, best epoch", {**self.test, "epoch": self.chosen["epoch"]}))
+        return f"{score_table(rows)}\nmodel: {self.workdir / 'model'}"
+
+
+def make_strategy() -> tf.distribute.Strategy:
+    """Returns `MirroredStrategy` if several GPUs are visible, else the default for one device."""
+    if len(tf.config.list_logical_devices("GPU")) > 1:
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+class Run:
+    """Trains a recipe in a work directory, from its last checkpoint if there is one.
+
+    Args:
+      recipe: What to train.
+      workdir: A new folder, or one in which a run of the same recipe was stopped.
+      strategy: Devices to train on; None for all visible ones.
+      progress: Where progress goes.
+
+    Raises:
+      RecipeError: If the folder holds a run of another recipe.
+      DatasetError, PresetError: If data or start weights cannot be had.
+    """
+
+    def __init__(self, recipe, workdir, strategy=None, progress=None):
+        self.recipe = recipe
+        self.workdir = pathlib.Path(workdir)
+        self.progress = progress or Progress()
+        self.dataset = assembly.make_dataset(recipe)
+        self._claim_workdir()
+        keras.utils.set_random_seed(recipe.seed)
+        if recipe.train.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        self.strategy = strategy or make_strategy()
+        self._check_batch_size()
+        self.pipeline = assembly.make_pipeline(recipe, self.dataset, "train", training=True)
+        self.validation = assembly.validation_split(recipe, self.dataset)
+        self.validation_pipeline = assembly.make_pipeline(recipe, self.dataset, self.validation)
+        self.last_step = recipe.train.num_epochs * self.pipeline.steps_per_epoch
+        with self.strategy.scope():
+            self.model = assembly.make_model(recipe, self.dataset.labels)
+            self.optimizer = assembly.make_optimizer(recipe, self.pipeline.steps_per_epoch)
+        self.schedule = assembly.make_schedule(recipe, self.pipeline.steps_per_epoch)
+        self.global_step = global_step_of(self.optimizer)
+        self.trainer = ASTTrainer(
+            self.model, self.optimizer, assembly.make_loss(recipe), None, self.strategy,
+            jit_compile=recipe.train.jit_compile,
+        )  # fmt: skip
+        self.history: list[dict[str, float]] = []
+        self._state = _JSONState(self)
+        self._saved_at = time.monotonic()
+        self._signal: int | None = None
+        self._make_checkpoints()
+
+    # --- Work directory ---
+
+    def _claim_workdir(self):
+        path = self.workdir / "recipe.json"
+        if path.is_file():
+            _require_same(self.recipe, load_recipe(path), self.workdir)
+        elif self.workdir.is_dir() and any(self.workdir.iterdir()):
+            raise RecipeError(
+                "A work directory must be new, or hold a run of this recipe. "
+                f"Received: {self.workdir}, which holds something else"
+            )
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        write_text(path, self.recipe.to_json())
+        write_text(self.workdir / "environment.json", json.dumps(_environment(), indent=2) + "\n")
+
+    def _check_batch_size(self):
+        replicas = self.strategy.num_replicas_in_sync
+        if self.recipe.train.batch_size % replicas:
+            raise RecipeError(
+                "train.batch_size must be a multiple of the number of devices. Received: "
+                f"train.batch_size={self.recipe.train.batch_size}, devices={replicas}"
+            )
+
+    def _make_checkpoints(self):
+        checkpoint = tf.train.Checkpoint(
+            model=self.model,
+            optimizer=self.optimizer,
+            loss_sum=self.trainer.loss_sum,
+            loss_steps=self.trainer.loss_steps,
+            state=self._state,
+        )
+        self.checkpoints = tf.train.CheckpointManager(
+            checkpoint,
+            str(self.workdir / "checkpoints"),
+            max_to_keep=self.recipe.train.keep_checkpoints,
+            step_counter=self.global_step,
+        )
+
+    # --- Training ---
+
+    def train(self) -> Result:
+        """Trains to the end and reports; after an interruption, from where it was stopped.
+
+        Raises:
+          TrainingError: If the loss is no longer finite, or nothing can be written.
+          Interrupted: After SIGTERM or SIGINT, when the state has been saved.
+          AudioError: If a sound cannot be read, with its name.
+        """
+        self._restore()
+        with self._signals(), self._clear_errors():
+            try:
+                self._train_epochs()
+            except Interrupted:
+                self._save()
+                raise
+            return self._finish()
+
+    def _train_epochs(self):
+        steps = self.pipeline.steps_per_epoch
+        self.trainer.train_dataset = distribute(
+            self.strategy, self.pipeline, int(self.global_step.numpy()), self.last_step
+        )
+        controller = self._controller()
+        self.progress.start(
+            name=self.recipe.name,
+            sizes=f"{self.dataset}; {self.model.count_params():,} parameters; "
+            f"{self.strategy.num_replicas_in_sync} device(s)",
+            first_step=int(self.global_step.numpy()),
+            last_step=self.last_step,
+            steps_per_epoch=steps,
+            batch_size=self.recipe.train.batch_size,
+            metric=self.recipe.train.metric,
+        )
+        while len(self.history) < self.recipe.train.num_epochs:
+            with _quiet():
+                controller.train(
+                    (len(self.history) + 1) * steps, checkpoint_at_completion=False
+                )
+                scores = controller.evaluate()
+            self._end_epoch(scores)
+
+    def _controller(self):
+        return orbit.Controller(
+            trainer=self.trainer,
+            evaluator=self._evaluator(self.validation_pipeline, self._stop_if_asked),
+            global_step=self.global_step,
+            strategy=self.strategy,
+            steps_per_loop=self.recipe.train.steps_per_loop,
+            checkpoint_manager=None,  # ours: saved with the history, never after a bad loss
+            summary_dir=str(self.workdir / "tensorboard" / "train"),
+            eval_summary_dir=str(self.workdir / "tensorboard" / "validation"),
+            summary_interval=self.recipe.train.steps_per_loop,
+            train_actions=[self._after_loop],
+        )
+
+    def _evaluator(self, pipeline, watch=None):
+        dataset = distribute(self.strategy, pipeline, 0, pipeline.steps_per_epoch)
+        return ASTEvaluator(
+            self.model, dataset, self.dataset.multi_label, self.strategy, watch
+        )
+
+    def _after_loop(self, output):
+        step = int(self.global_step.numpy())
+        if not math.isfinite(output["loss"]):
+            raise TrainingError(
+                f"The loss is {output['loss']} at step {step}: lower optimizer.learning_rate or "
+                "set optimizer.gradient_clip_norm=1, and run again from "
+                f"{self._last_checkpoint()}"
+            )
+        output["learning_rate"] = float(self.schedule(step - 1))
+        self.progress.update(step, output["epoch_loss"], output["learning_rate"])
+        self._stop_if_asked()
+        if time.monotonic() - self._saved_at > 60 * self.recipe.train.checkpoint_minutes:
+            self._save()
+
+    def _end_epoch(self, scores):
+        step = int(self.global_step.numpy())
+        row = {
+            "epoch": len(self.history) + 1,
+            "train_loss": self.trainer.mean_loss(),
+            "learning_rate": float(self.schedule(step - 1)),
+            **{name: float(scores[name]) for name in SCORES},
+        }
+        self.history.append(row)
+        self.trainer.reset_epoch()
+        best = best_epoch(self.history, self.recipe.train.metric)
+        if best is row:
+            save_to_preset(self.model, self.workdir / "model")
+        # Everything that the checkpoint's history speaks of is written before the checkpoint.
+        self._save()
+        self._write_history()
+        self.progress.epoch(row, best)
+
+    # --- State ---
+
+    def _restore(self):
+        latest = self.checkpoints.latest_checkpoint
+        if not latest:
+            return
+        with self.strategy.scope():
+            self.checkpoints.checkpoint.restore(latest).assert_existing_objects_matched()
+        self._write_history()
+        self.progress.resumed(latest, int(self.global_step.numpy()))
+
+    def _save(self):
+        self.checkpoints.save(checkpoint_number=int(self.global_step.numpy()))
+        self._saved_at = time.monotonic()
+
+    def _last_checkpoint(self):
+        return self.checkpoints.latest_checkpoint or "the start: there is no checkpoint yet"
+
+    def _write_history(self):
+        if not self.history:
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(self.history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.history)
+        write_text(self.workdir / "epochs.csv", text.getvalue())
+        figures.draw_learning_curves(
+            self.history, self.workdir / "curves.png", title=self.recipe.name
+        )
+
+    # --- The end ---
+
+    def _finish(self) -> Result:
+        metric = self.recipe.train.metric
+        save_to_preset(self.model, self.workdir / "last")
+        with self.strategy.scope():
+            self.model.set_weights(from_preset(self.workdir / "model").get_weights())
+        split = "test" if "test" in self.dataset.splits else self.validation
+        evaluator = self._evaluator(assembly.make_pipeline(self.recipe, self.dataset, split))
+        scores = {k: float(v) for k, v in evaluator.evaluate(tf.constant(-1)).items()}
+        result = Result(
+            workdir=self.workdir,
+            metric=metric,
+            chosen=best_epoch(self.history, metric),
+            last=self.history[-1],
+            test=scores if split != self.validation else None,
+        )
+        self._write_evaluation(result, evaluator.evaluation, split)
+        return result
+
+    def _write_evaluation(self, result: Result, evaluation: Evaluation, split: str):
+        labels = self.dataset.labels
+        report = {
+            "chosen_by": f"{result.metric} on {self.validation}",
+            "chosen_epoch": result.chosen,
+            "last_epoch": result.last,
+            "split": split,
+            "scores": evaluation.summary(),
+            "per_class": per_class(evaluation, labels),
+        }
+        write_text(self.workdir / "evaluation.json", json.dumps(report, indent=2) + "\n")
+        if evaluation.confusion_matrix is not None:
+            figures.draw_confusion_matrix(
+                evaluation.confusion_matrix,
+                labels.names,
+                self.workdir / "confusion.png",
+                title=f"{self.recipe.name}, {split}",
+            )
+
+    # --- Interruptions ---
+
+    def _stop_if_asked(self):
+        if self._signal is not None:
+            raise Interrupted(self._signal)
+
+    @contextlib.contextmanager
+    def _signals(self):
+        def remember(number, _):
+            self._signal = number
+
+        old = {n: signal.signal(n, remember) for n in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def _clear_errors(self):
+        """Turns TensorFlow's view of a failure into the cause."""
+        try:
+            with self.pipeline.clear_errors(), self.validation_pipeline.clear_errors():
+                yield
+        except tf.errors.OpError as error:
+            raise TrainingError(
+                f"{error.message.splitlines()[0]} (last checkpoint: {self._last_checkpoint()})"
+            ) from error
+        except OSError as error:
+            raise TrainingError(
+                f"Cannot write to {self.workdir}: {error.strerror or error} "
+                f"(last checkpoint: {self._last_checkpoint()})"
+            ) from error
+
+
+def best_epoch(history, metric):
+    """Returns the row of the epoch with the highest metric, the first of equals."""
+    return max(history, key=lambda row: -math.inf if math.isnan(row[metric]) else row[metric])
+
+
+class _JSONState(tf.train.experimental.PythonState):
+    """The run's history, in the same checkpoint as the weights it tells of."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def serialize(self) -> str:
+        return json.dumps(self._run.history)
+
+    def deserialize(self, value: str) -> None:
+        self._run.history[:] = json.loads(value)
+
+
+def _require_same(recipe: Recipe, saved: Recipe, workdir: pathlib.Path) -> None:
+    wanted, found = dataclasses.asdict(recipe), dataclasses.asdict(saved)
+    for group, value in wanted.items():
+        fields = value if isinstance(value, dict) else {"": value}
+        for field, setting in fields.items():
+            other = found[group][field] if field else found[group]
+            if setting != other and (group, field) not in _FREE:
+                name = f"{group}.{field}" if field else group
+                raise RecipeError(
+                    f"This work directory holds a run with {name}={other!r}: use a new one, or go "
+                    f"on with --recipe {workdir}/recipe.json. Received: {name}={setting!r}"
+                )
+
+
+def _environment() -> dict[str, object]:
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "devices": [device.name for device in tf.config.list_logical_devices()],
+    }
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Silences Orbit's own lines: `Progress` says the same, shorter."""
+    from absl import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(level)
