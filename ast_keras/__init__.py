@@ -25,7 +25,31 @@ _EXPORTS = {
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 
-__all__ = sorted(_HOME)
+__all__ = [
+    "ASTBackbone",
+    "ASTClassifier",
+    "AdamL2",
+    "AudioError",
+    "AudioWarning",
+    "LabelSet",
+    "LogMelFilterbank",
+    "PatchEmbedding",
+    "Pipeline",
+    "Recipe",
+    "SelfAttention",
+    "SoundDataset",
+    "SpectrogramAugment",
+    "Split",
+    "TransformerBlock",
+    "evaluate_predictions",
+    "from_preset",
+    "list_recipes",
+    "load_audio",
+    "load_authors_weights",
+    "load_dataset",
+    "load_recipe",
+    "save_to_preset",
+]
 
 
 def __getattr__(name):

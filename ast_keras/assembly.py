@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pathlib
 
 import keras
 
@@ -107,7 +108,7 @@ def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
         name="augment",
     )
     if settings.start != "random":
-        return from_preset(settings.start, labels=labels)
+        return from_preset(_start_weights(settings.start), labels=labels)
     depth = {} if settings.num_layers is None else {"num_layers": settings.num_layers}
     return from_preset(
         settings.size,
@@ -126,6 +127,16 @@ def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
         dtype=recipe.train.precision,
         **depth,
     )
+
+
+def _start_weights(start: str) -> str:
+    if not pathlib.Path(start).is_dir():
+        raise RecipeError(
+            "Published start weights cannot be loaded by this version: start from random weights "
+            "with --set model.start=random, or from the folder of a saved model. "
+            f"Received: model.start={start!r}"
+        )
+    return start
 
 
 def make_schedule(

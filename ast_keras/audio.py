@@ -46,7 +46,7 @@ Samples = npt.NDArray[np.float32]
 
 _FRAME_SECONDS = 0.025  # one window of the spectrogram
 _MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 1_000_000
-_LOUD_PEAK = 2.0  # lossy codecs and resampling overshoot 1, clipped recordings up to 1.4
+_LOUD_PEAK = 2.0  # lossy codecs and resampling overshoot 1, clipped recordings up to 1.44
 _INTEGER_PEAK = 8.0  # 18 dB over full scale: integers kept as floats
 _FULL_SCALE = {"int8": 128.0, "int16": 32_768.0, "int32": 2_147_483_648.0, "uint8": 128.0}
 

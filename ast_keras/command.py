@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from absl import logging
+
 
 def run_command(main: Callable[[list[str]], int], argv: list[str]) -> int:
     """Runs a command's main function and returns its exit status, 1 after an error.
@@ -13,8 +15,9 @@ def run_command(main: Callable[[list[str]], int], argv: list[str]) -> int:
     Errors that a user can mend (all of ours are ValueErrors, OSErrors or a `TrainingError`) are
     printed as one line on standard error; anything else is a defect and keeps its traceback.
     """
-    # TensorFlow's start-up notes would bury the command's own lines.
+    # TensorFlow's and Orbit's notes would bury the command's own lines.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.WARNING)
     try:
         return main(argv)
     except Exception as error:

@@ -3,8 +3,8 @@
 Everything that knows a container or a codec is here; `ast_keras.audio` is the public side.
 libsndfile decodes all formats. It and its quirks were measured with version 1.2.2:
 
-- 16-bit PCM is read as integers and scaled by NumPy, 2.5 times faster than libsndfile's own
-  scaling and tensorflow-io, to the same bits (`benchmarks/decoding.py`).
+- 16-bit PCM is read as integers and scaled by NumPy: to the same bits as by libsndfile's own
+  scaling and by tensorflow-io, and in less time than either (`benchmarks/decoding.py`).
 - A seek in Ogg can land 128 samples off, and one in MP3 changes the last bits of what follows.
 - It says nothing about a file that was cut short; the traces that this leaves are read here.
 """
@@ -24,9 +24,10 @@ import soundfile
 Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview
 
 _BLOCK_FRAMES = 2**20
-_WHOLE_READ_FRAMES = 2**28  # beyond it (93 minutes at 48 kHz) a header may be lying: see _salvage
+_WHOLE_READ_FRAMES = 2**31  # beyond it (12 hours at 48 kHz) a header is not believed
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's length of a FLAC stream that does not state one
-_MP3_SLACK_FRAMES = 2 * 1152  # encoders pad by up to two MP3 frames, and libsndfile counts them
+_MP3_PADDING_FRAMES = 2 * 1152  # which libsndfile counts, where the encoder told of it
+_MP3_TAG_BYTES = 4096  # ID3v1, APE and the like at the end
 _STREAMED_BYTES = 0x7FFF0000  # writers to a pipe promise this much or more, not knowing better
 _CHUNK_SIZE = re.compile(
     r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
@@ -205,39 +206,46 @@ def _read(file: soundfile.SoundFile, source: Source, first: int, count: int) -> 
     dtype = "int16" if is_pcm_16 else "float32"
     frames: npt.NDArray[Any]
     if file.format in ("OGG", "MP3") or not file.seekable():  # no exact seek
+        if first + count > _WHOLE_READ_FRAMES:
+            raise _undecodable(source_name(source), f"it promises {file.frames} frames")
         frames = file.read(first + count, dtype, always_2d=True)
         return frames[first:]
     if count <= _WHOLE_READ_FRAMES:
         try:
-            file.seek(first)  # also from 0: a .au without header opens at byte 12
+            if first or file.format == "RAW":  # a .au without header opens at byte 12, not 0
+                file.seek(first)
             frames = file.read(count, dtype, always_2d=True)
             return frames
-        except soundfile.LibsndfileError:
+        except (soundfile.LibsndfileError, MemoryError):
             pass
     return _salvage(source, first, count)
 
 
 def _salvage(source: Source, first: int, count: int) -> npt.NDArray[np.float32]:
     """Returns the frames before the point where decoding fails, or where the file ends."""
-    blocks = [np.empty((0, 1), np.float32)]
+    blocks: list[npt.NDArray[np.float32]] = []
     file, _ = _open(source)
     with file:
         file.seek(first)
-        while count > 0:
+        is_last = False
+        while not is_last:
             size = min(count, _BLOCK_FRAMES)
             block = np.full((size, file.channels), np.nan, np.float32)
             try:
                 block = file.read(out=block)
             except soundfile.LibsndfileError:  # which does not tell how far it came
                 block = block[~np.isnan(block[:, 0])]
-            blocks = [b for b in [*blocks, block] if len(b)]
-            count = count - size if len(block) == size else 0
-    return np.concatenate(blocks) if blocks else np.empty((0, 1), np.float32)
+            blocks.append(block)
+            count -= size
+            is_last = len(block) < size or count == 0
+    return np.concatenate(blocks)
 
 
 def _cut_short(file: soundfile.SoundFile, wanted: int, got: int) -> str | None:
     """Returns a sentence if the header or the stream promises more than there is."""
-    slack = _MP3_SLACK_FRAMES if file.format == "MP3" else 0
+    slack = 0
+    if file.format == "MP3":  # without a length header the bit rate gives it, to half a percent
+        slack = max(_MP3_PADDING_FRAMES, wanted // 100)
     if got < wanted - slack and file.frames != _UNKNOWN_FRAMES:
         return (
             f"The file ends or is damaged after {got} of {wanted} frames, which are used; "
@@ -249,8 +257,8 @@ def _cut_short(file: soundfile.SoundFile, wanted: int, got: int) -> str | None:
         promised, actual = int(sizes[1]), int(sizes[2])
         if actual + 1 < promised < _STREAMED_BYTES:  # odd sizes are rounded
             return f"The file is cut short: {actual} of {promised} bytes are there; fetch it again"
-    if "lacks an end-of-stream bit" in log:
-        return "The Ogg stream has no end: what is there is used; fetch it again if it was cut off"
+    if "lacks an end-of-stream bit" in log or "Junk after the last page" in log:
+        return "The Ogg stream is cut short or damaged: what is there is used; fetch it again"
     return None
 
 
@@ -258,9 +266,9 @@ def _unread(stream: io.BytesIO) -> str | None:
     """Returns a sentence if a good part of an MP3 was left: its length was guessed too short."""
     size = stream.getbuffer().nbytes
     left = size - stream.tell()
-    if left <= max(4096, size // 20):  # tags
+    if left <= _MP3_TAG_BYTES:
         return None
     return (
-        f"The MP3 has no length header and a varying bit rate: its last {left} bytes of {size} "
-        "were not decoded; re-encode it"
+        f"The MP3 does not say how long it is, and its last {left} bytes of {size} were not "
+        "decoded; re-encode it"
     )

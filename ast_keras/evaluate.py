@@ -6,14 +6,13 @@ takes another model, `--recipe` with `--set` other data.
 
 from __future__ import annotations
 
-import json
 import pathlib
 import sys
 
 from absl import app, flags
 
 from ast_keras.command import run_command
-from ast_keras.files import write_text
+from ast_keras.files import write_json
 from ast_keras.recipe import RecipeError, load_recipe, override
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run: gives recipe and model.")
@@ -42,8 +41,7 @@ def main(argv: list[str]) -> int:
     print("\n" + report.score_table([("all classes", evaluation.summary())]))
     if _OUTPUT.value:
         rows = report.per_class(evaluation, dataset.labels)
-        text = json.dumps({"scores": evaluation.summary(), "per_class": rows}, indent=2)
-        write_text(_OUTPUT.value, text + "\n")
+        write_json(_OUTPUT.value, {"scores": evaluation.summary(), "per_class": rows})
     return 0
 
 
@@ -66,5 +64,10 @@ def _require_same_labels(ours, theirs, folder):
         )
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Runs the command; also what the installed program calls."""
     app.run(lambda argv: sys.exit(run_command(main, argv)))
+
+
+if __name__ == "__main__":
+    run()

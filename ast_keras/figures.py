@@ -2,13 +2,13 @@
 
 import math
 import os
-import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from ast_keras.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,9 +31,9 @@ def draw_learning_curves(rows: Sequence[Row], path: PathLike, title: str = "Trai
     """Draws losses, metrics and the learning rate by epoch, side by side.
 
     Keys that contain `loss` share the first panel, metrics between 0 and 1 the second, other
-    metrics such as d' the third, and `learning_rate` has the last one to itself. Values that are missing, None or not finite leave a gap. Like every
-    function here it replaces the file in one move, so that a reader never sees half a picture,
-    and it may be called from any thread.
+    metrics such as d' the third, and `learning_rate` has the last one to itself. Values that are
+    missing, None or not finite leave a gap. Like every function here it replaces the file in one
+    move, so that a reader never sees half a picture, and it may be called from any thread.
 
     Args:
         rows: One mapping per epoch with `epoch` and any of `train_loss`, `eval_loss`,
@@ -46,9 +46,11 @@ def draw_learning_curves(rows: Sequence[Row], path: PathLike, title: str = "Trai
         ImportError: If matplotlib is not installed.
 
     Example:
+        >>> import tempfile
         >>> rows = [{"epoch": 1, "train_loss": 2.1, "accuracy": 0.4, "learning_rate": 1e-5},
         ...         {"epoch": 2, "train_loss": 1.3, "accuracy": 0.6, "learning_rate": 5e-6}]
-        >>> draw_learning_curves(rows, "curves.png")  # doctest: +SKIP
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     draw_learning_curves(rows, f"{folder}/curves.png")
     """
     _save(_learning_curves(rows, title), path)
 
@@ -61,8 +63,9 @@ def draw_confusion_matrix(
 ) -> None:
     """Draws a confusion matrix, coloured by the share of each true class.
 
-    The colour follows the square root of the share, so that a few confusions remain visible. Up to 20 classes the counts are printed in the cells; beyond 60 only every so many classes are
-    named. Classes without an example stay white.
+    The colour follows the square root of the share, so that a few confusions remain visible. Up to
+    20 classes the counts are printed in the cells; beyond 60 only every so many classes are named.
+    Classes without an example stay white.
 
     Args:
         matrix: Number of examples by true class (row) and predicted class (column),
@@ -76,7 +79,9 @@ def draw_confusion_matrix(
         ImportError: If matplotlib is not installed.
 
     Example:
-        >>> draw_confusion_matrix([[9, 1], [2, 8]], ["dog", "rain"], "c.png")  # doctest: +SKIP
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     draw_confusion_matrix([[9, 1], [2, 8]], ["dog", "rain"], f"{folder}/matrix.png")
     """
     _save(_confusion_matrix(matrix, names, title), path)
 
@@ -100,7 +105,9 @@ def draw_spectrogram(
         ImportError: If matplotlib is not installed.
 
     Example:
-        >>> draw_spectrogram(np.zeros((1024, 128)), "log_mel.png")  # doctest: +SKIP
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     draw_spectrogram(np.zeros((1024, 128)), f"{folder}/log_mel.png")
     """
     _save(_spectrogram(log_mel, frame_shift_seconds, title), path)
 
@@ -260,11 +267,5 @@ def _new_figure(width_inches: float, height_inches: float) -> "Figure":
 
 
 def _save(figure: "Figure", path: PathLike) -> None:
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.stem}.{uuid.uuid4().hex}{target.suffix}")
-    try:
+    with replacing(path) as part:
         figure.savefig(part)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)

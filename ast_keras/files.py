@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import pathlib
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -26,7 +30,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    writer = f"{os.getpid()}-{threading.get_ident():x}"
+    part = target.with_name(f".{target.stem}.{writer}{target.suffix}")
     try:
         yield part
         os.replace(part, target)
@@ -38,3 +43,25 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a text file as UTF-8, whole or not at all."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes indented JSON, whole or not at all; what is not a finite number becomes null.
+
+    Example:
+
+    >>> import tempfile
+    >>> target = pathlib.Path(tempfile.mkdtemp(), "scores.json")
+    >>> write_json(target, {"auc": math.nan})
+    >>> json.loads(target.read_text())
+    {'auc': None}
+    """
+    write_text(path, json.dumps(_finite(value), indent=2) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from ast_keras.files import replacing
+
 HEADER = ("index", "mid", "display_name")
 PUBLISHED = ("audioset", "esc50", "speech_commands")
 LABEL_SETS_DIR = pathlib.Path(__file__).resolve().parent / "label_sets"
@@ -33,7 +35,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if match:
         return f"Did you mean {by_lower[match[0]]!r}?"
     first = list(by_lower.values())[:10]
-    return f"Known: {', '.join(first)}{', ...' if len(by_lower) > len(first) else ''}."
+    more = f" and {len(by_lower) - len(first)} more" if len(by_lower) > len(first) else ""
+    return f"Known: {', '.join(first)}{more}."
 
 
 @dataclass(frozen=True)
@@ -213,17 +216,10 @@ class LabelSet:
         >>> LabelSet.from_csv(path).names
         ('dog', 'hen')
         """
-        path = pathlib.Path(path)
-        # Not tempfile: its files are private to the user, and stay so after the rename.
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with open(temporary, "w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(HEADER)
-                writer.writerows(zip(range(len(self)), self.ids, self.names, strict=True))
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(HEADER)
+            writer.writerows(zip(range(len(self)), self.ids, self.names, strict=True))
 
 
 def _check_labels(kind: str, values: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Evaluation metrics of the AST paper in plain NumPy, fast enough for the AudioSet evaluation set."""
+"""Evaluation metrics of the AST paper, in NumPy and fast enough for AudioSet."""
 
 import dataclasses
 import math

@@ -83,7 +83,8 @@ class PatchEmbedding(keras.layers.Layer):
         self.projection.build((batch, mel, frames, 1))
 
     def call(self, spectrogram):
-        image = ops.expand_dims(ops.transpose(spectrogram, (0, 2, 1)), -1)  # [batch, mel, frames, 1]
+        image = ops.transpose(spectrogram, (0, 2, 1))  # [batch, mel, frames]
+        image = ops.expand_dims(image, -1)
         patches = self.projection(image)  # [batch, mel patches, time patches, embed]
         return ops.reshape(patches, (ops.shape(patches)[0], -1, self.embed_dim))
 

@@ -135,5 +135,10 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 _WRITERS = {"table": _table, "json": _json, "csv": _csv}
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Runs the command; also what the installed program calls."""
     app.run(lambda argv: sys.exit(run_command(main, argv)))
+
+
+if __name__ == "__main__":
+    run()

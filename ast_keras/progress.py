@@ -18,7 +18,7 @@ class Progress:
       stream: Where to write; None for standard output, False for nowhere.
     """
 
-    def __init__(self, stream: TextIO | None | bool = None) -> None:
+    def __init__(self, stream: TextIO | bool | None = None) -> None:
         self._stream = sys.stdout if stream is None else stream
         self._shown_at = 0.0
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import os
 import pathlib
 import runpy
@@ -374,14 +375,15 @@ def _parse(text: str, hint: Any, name: str) -> Any:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         if typing.get_origin(kind) is tuple:
             items = [item.strip() for item in text.strip("()[]").split(",") if item.strip()]
-            return _tuple(items, kind, name)
-        return kind(text)
+            element = typing.get_args(kind)[0]
+            return _tuple([element(item) for item in items], kind, name)
+        return _convert(kind(text), kind, name)
     except (KeyError, ValueError):
         raise _type_error(name, hint, text) from None
 
 
 def _convert(value: Any, hint: Any, name: str) -> Any:
-    """Checks a JSON value against the field's type; lists become tuples, 1 a float."""
+    """Checks a value against the field's type; lists become tuples, 1 a float; no NaN, no inf."""
     options = _options(hint)
     if value is None and type(None) in options:
         return None
@@ -390,16 +392,21 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
         return _tuple(value, kind, name)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if typing.get_origin(kind) is not tuple and type(value) is kind:
+    if typing.get_origin(kind) is not tuple and type(value) is kind and _is_usable(value):
         return value
     raise _type_error(name, hint, value)
 
 
+def _is_usable(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def _tuple(items: list[Any], kind: Any, name: str) -> tuple[Any, ...]:
     args = typing.get_args(kind)
-    if Ellipsis not in args and len(items) != len(args):
+    fits = Ellipsis in args or len(items) == len(args)
+    if not fits or any(type(item) is not args[0] for item in items):
         raise _type_error(name, kind, ",".join(map(str, items)))
-    return tuple(args[0](item) for item in items)
+    return tuple(items)
 
 
 def _options(hint: Any) -> tuple[Any, ...]:

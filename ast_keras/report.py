@@ -64,6 +64,9 @@ def score_table(rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:
     lines = [f"{'':{width - 2}}" + (f"{'epoch':>8}" if with_epoch else "") + header]
     for name, row in rows:
         epoch = f"{row.get('epoch', ''):>8}" if with_epoch else ""
-        cells = "".join(f"{row[score]:>10.4f}" for score in SCORES)
+        # A score that does not exist (a class without examples) is null in a saved report.
+        cells = "".join(
+            f"{'-' if row[score] is None else format(row[score], '.4f'):>10}" for score in SCORES
+        )
         lines.append(f"{name:{width - 2}}{epoch}{cells}")
     return "\n".join(lines)

@@ -28,7 +28,7 @@ import orbit
 import tensorflow as tf
 
 from ast_keras import assembly, figures
-from ast_keras.files import write_text
+from ast_keras.files import write_json, write_text
 from ast_keras.metrics import Evaluation
 from ast_keras.presets import from_preset, save_to_preset
 from ast_keras.progress import Progress
@@ -104,7 +104,7 @@ class Run:
         self.workdir = pathlib.Path(workdir)
         self.progress = progress or Progress()
         self.dataset = assembly.make_dataset(recipe)
-        self._claim_workdir()
+        self._check_workdir()
         keras.utils.set_random_seed(recipe.seed)
         if recipe.train.deterministic:
             tf.config.experimental.enable_op_determinism()
@@ -128,21 +128,25 @@ class Run:
         self._saved_at = time.monotonic()
         self._signal: int | None = None
         self._make_checkpoints()
+        self._claim_workdir()  # last: a mistake above leaves no trace
 
     # --- Work directory ---
 
-    def _claim_workdir(self):
-        path = self.workdir / "recipe.json"
-        if path.is_file():
-            _require_same(self.recipe, load_recipe(path), self.workdir)
+    def _check_workdir(self):
+        saved = self.workdir / "recipe.json"
+        if saved.is_file():
+            # Before its first checkpoint a run has nothing to lose: its recipe may be changed.
+            if (self.workdir / "checkpoints" / "checkpoint").is_file():
+                _require_same(self.recipe, load_recipe(saved), self.workdir)
         elif self.workdir.is_dir() and any(self.workdir.iterdir()):
             raise RecipeError(
                 "A work directory must be new, or hold a run of this recipe. "
                 f"Received: {self.workdir}, which holds something else"
             )
-        self.workdir.mkdir(parents=True, exist_ok=True)
-        write_text(path, self.recipe.to_json())
-        write_text(self.workdir / "environment.json", json.dumps(_environment(), indent=2) + "\n")
+
+    def _claim_workdir(self):
+        write_text(self.workdir / "recipe.json", self.recipe.to_json())
+        write_json(self.workdir / "environment.json", _environment())
 
     def _check_batch_size(self):
         replicas = self.strategy.num_replicas_in_sync
@@ -178,6 +182,9 @@ class Run:
           AudioError: If a sound cannot be read, with its name.
         """
         self._restore()
+        report = self.workdir / "evaluation.json"
+        if len(self.history) == self.recipe.train.num_epochs and report.is_file():
+            return self._result(json.loads(report.read_text(encoding="utf-8"))["test"])
         with self._signals(), self._clear_errors():
             try:
                 self._train_epochs()
@@ -295,34 +302,22 @@ class Run:
     # --- The end ---
 
     def _finish(self) -> Result:
-        metric = self.recipe.train.metric
         save_to_preset(self.model, self.workdir / "last")
         with self.strategy.scope():
             self.model.set_weights(from_preset(self.workdir / "model").get_weights())
         split = "test" if "test" in self.dataset.splits else self.validation
         evaluator = self._evaluator(assembly.make_pipeline(self.recipe, self.dataset, split))
-        scores = {k: float(v) for k, v in evaluator.evaluate(tf.constant(-1)).items()}
-        result = Result(
-            workdir=self.workdir,
-            metric=metric,
-            chosen=best_epoch(self.history, metric),
-            last=self.history[-1],
-            test=scores if split != self.validation else None,
-        )
-        self._write_evaluation(result, evaluator.evaluation, split)
-        return result
+        evaluator.evaluate(tf.constant(-1))
+        self._write_evaluation(evaluator.evaluation, split)
+        return self._result(evaluator.evaluation.summary() if split != self.validation else None)
 
-    def _write_evaluation(self, result: Result, evaluation: Evaluation, split: str):
-        labels = self.dataset.labels
-        report = {
-            "chosen_by": f"{result.metric} on {self.validation}",
-            "chosen_epoch": result.chosen,
-            "last_epoch": result.last,
-            "split": split,
-            "scores": evaluation.summary(),
-            "per_class": per_class(evaluation, labels),
-        }
-        write_text(self.workdir / "evaluation.json", json.dumps(report, indent=2) + "\n")
+    def _result(self, test: dict[str, float] | None) -> Result:
+        metric = self.recipe.train.metric
+        best = best_epoch(self.history, metric)
+        return Result(self.workdir, metric, chosen=best, last=self.history[-1], test=test)
+
+    def _write_evaluation(self, evaluation: Evaluation, split: str):
+        metric, labels = self.recipe.train.metric, self.dataset.labels
         if evaluation.confusion_matrix is not None:
             figures.draw_confusion_matrix(
                 evaluation.confusion_matrix,
@@ -330,6 +325,17 @@ class Run:
                 self.workdir / "confusion.png",
                 title=f"{self.recipe.name}, {split}",
             )
+        # Written last: a run that has it is finished.
+        report = {
+            "chosen_by": f"{metric} on {self.validation}",
+            "chosen_epoch": best_epoch(self.history, metric),
+            "last_epoch": self.history[-1],
+            "split": split,
+            "test": evaluation.summary() if split != self.validation else None,
+            "scores": evaluation.summary(),
+            "per_class": per_class(evaluation, labels),
+        }
+        write_json(self.workdir / "evaluation.json", report)
 
     # --- Interruptions ---
 
@@ -412,12 +418,5 @@ def _environment() -> dict[str, object]:
 @contextlib.contextmanager
 def _quiet():
     """Silences Orbit's own lines: `Progress` says the same, shorter."""
-    from absl import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(level)
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield

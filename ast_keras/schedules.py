@@ -9,7 +9,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="ast_keras")
 class EpochDecaySchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Multiplies the learning rate by a factor at the end of chosen epochs, after a stepped warm-up.
+    """Lowers the learning rate at the end of chosen epochs, after a stepped warm-up.
 
     This is the published schedule, to the step. Its warm-up sets the rate only at every
     `warmup_update_steps`-th step and holds it in between, so the first `warmup_update_steps` steps

@@ -43,5 +43,10 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Runs the command; also what the installed program calls."""
     app.run(lambda argv: sys.exit(run_command(main, argv)))
+
+
+if __name__ == "__main__":
+    run()

@@ -1,6 +1,33 @@
-"""placeholder"""
-from ast_keras.recipe import Data, Recipe
+"""Ten classes of sound that the package renders itself: train, test and use a model in minutes.
+
+    make quickstart                                    # makes the environment, trains, predicts
+    python -m ast_keras.train --recipe quickstart
+
+Data: 3,000 training, 500 validation and 500 test clips of 1 s, rendered in memory.
+Expected: EXPECTED
+Cost: COST
+
+Each token is two frames of the whole spectrum (128x2 patches, without overlap): half as many
+tokens as 16x16 patches with stride 10 would give, and no two-dimensional layout to learn.
+"""
+
+from ast_keras.recipe import Augment, Data, Frontend, Model, Optimizer, Recipe, Train
 
 
-def get_recipe():
-    return Recipe(name="quickstart", data=Data(kind="synthetic"))
+def get_recipe() -> Recipe:
+    return Recipe(
+        name="quickstart",
+        frontend=Frontend(num_frames=98),
+        model=Model(size="ast_nano", patch_size=(128, 2), strides=(128, 2)),
+        data=Data(kind="synthetic", clip_seconds=1.0),
+        augment=Augment(freq_mask_bins=24, time_mask_frames=10),
+        optimizer=Optimizer(
+            learning_rate=1e-3,
+            beta_1=0.9,
+            l2=0.0,
+            weight_decay=0.05,
+            schedule="warmup_cosine",
+            warmup_steps=200,
+        ),
+        train=Train(num_epochs=12, batch_size=32),
+    )

@@ -1,0 +1,214 @@
+"""Every registered layer and model keeps the contract of `tests/contract.py`."""
+
+import importlib
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import ast_keras
+from ast_keras.augment import SpectrogramAugment
+from ast_keras.encoder import DropPath, SelfAttention, TransformerBlock
+from ast_keras.labels import LabelSet
+from ast_keras.model import ASTBackbone, ASTClassifier
+from ast_keras.patches import PatchEmbedding, PositionEmbedding, SpecialTokens
+from tests import contract
+from tests.contract import POLICIES, Descriptor
+
+_RNG = np.random.default_rng(5)
+
+
+def random(*shape):
+    return _RNG.standard_normal(shape).astype("float32")
+
+
+SPECTROGRAM = random(2, 24, 16)  # [batch, frames, mel]
+TOKENS = random(2, 7, 12)
+SEEDS = np.array([[1, 2], [3, 4]], "int32")
+
+
+def make_backbone():
+    return ASTBackbone(
+        embed_dim=12,
+        num_layers=2,
+        num_heads=3,
+        mlp_dim=20,
+        num_mel_bins=16,
+        num_frames=24,
+        patch_size=(8, 4),
+        strides=(4, 5),
+        use_distillation_token=False,
+        dropout=0.1,
+        attention_dropout=0.2,
+        drop_path=0.3,
+        layer_norm_epsilon=1e-5,
+    )
+
+
+def make_augment():
+    return SpectrogramAugment(
+        freq_mask_bins=8, time_mask_frames=12, noise=True, roll_frames=3, fill_value=0.5, seed=4
+    )
+
+
+def make_classifier():
+    return ASTClassifier(
+        make_backbone(),
+        num_classes=3,
+        augment=make_augment(),
+        labels=LabelSet(("dog", "cow", "hen"), ("d", "c", "h")),
+        score_activation="sigmoid",
+        head_layer_norm_epsilon=1e-4,
+    )
+
+
+# float32 sums of at most 100 terms in another order, on outputs near one: seen 4.8e-7.
+SUMS = 2e-6
+
+DESCRIPTORS = {
+    "DropPath": [Descriptor(lambda: DropPath(0.5, seed=3), {"branch": TOKENS})],
+    "SelfAttention": [
+        Descriptor(lambda: SelfAttention(3, dropout=0.1), {"tokens": TOKENS}, tolerance=SUMS)
+    ],
+    "TransformerBlock": [
+        Descriptor(
+            lambda: TransformerBlock(3, 20, 0.1, 0.2, 0.3, 1e-5), {"tokens": TOKENS}, tolerance=SUMS
+        )
+    ],
+    "PatchEmbedding": [
+        Descriptor(
+            lambda: PatchEmbedding(12, patch_size=(8, 4), strides=(4, 5)),
+            {"spectrogram": SPECTROGRAM},
+            tolerance=SUMS,
+        )
+    ],
+    "SpecialTokens": [
+        Descriptor(SpecialTokens, {"patches": TOKENS}),
+        Descriptor(lambda: SpecialTokens(use_distillation_token=False), {"patches": TOKENS}),
+    ],
+    "PositionEmbedding": [Descriptor(PositionEmbedding, {"tokens": TOKENS})],
+    "SpectrogramAugment": [
+        Descriptor(make_augment, {"spectrogram": SPECTROGRAM}),
+        Descriptor(
+            make_augment,
+            {"spectrogram": SPECTROGRAM, "seeds": SEEDS},
+            call={"training": True},
+            # Compiled, the division by ten becomes a multiplication: one rounding, seen 1.2e-7.
+            tolerance=4e-7,
+        ),
+    ],
+    "ASTBackbone": [
+        Descriptor(make_backbone, {"spectrogram": SPECTROGRAM}, tolerance=SUMS)
+    ],
+    "ASTClassifier": [
+        Descriptor(
+            make_classifier, {"waveform": SPECTROGRAM}, output_dtype="float32", tolerance=SUMS
+        ),
+    ],
+}
+CASES = [
+    pytest.param(descriptor, id=f"{name}-{index}")
+    for name, descriptors in DESCRIPTORS.items()
+    for index, descriptor in enumerate(descriptors)
+]
+every_descriptor = pytest.mark.parametrize("descriptor", CASES)
+
+
+def registered_layers():
+    """Returns the package's registered layers and models by name, wherever they are defined."""
+    package = pathlib.Path(ast_keras.__file__).parent
+    for path in package.rglob("*.py"):
+        if "register_keras_serializable" in path.read_text(encoding="utf-8"):
+            parts = path.relative_to(package.parent).with_suffix("").parts
+            importlib.import_module(".".join(parts))
+    return {
+        name.removeprefix("ast_keras>"): value
+        for name, value in keras.saving.get_custom_objects().items()
+        if name.startswith("ast_keras>") and issubclass(value, keras.Layer)
+    }
+
+
+def test_every_registered_layer_has_a_descriptor():
+    assert sorted(DESCRIPTORS) == sorted(registered_layers())
+
+
+@pytest.mark.parametrize("name", DESCRIPTORS)
+def test_descriptors_make_their_class_and_change_every_argument(name):
+    # Else a default would stand in for an argument that the config loses.
+    changed = set()
+    for descriptor in DESCRIPTORS[name]:
+        layer = descriptor.make()
+        assert type(layer).__name__ == name
+        changed |= contract.changed_arguments(descriptor)
+    assert changed == set(contract.own_arguments(layer))
+
+
+@every_descriptor
+def test_config_survives_json(descriptor):
+    contract.check_config_survives_json(descriptor)
+
+
+@every_descriptor
+def test_arguments_are_attributes_and_config(descriptor):
+    contract.check_arguments_are_attributes_and_config(descriptor)
+
+
+@every_descriptor
+def test_output_is_the_same_in_every_mode(descriptor):
+    contract.check_output_is_the_same_in_every_mode(descriptor)
+
+
+@every_descriptor
+def test_batch_equals_its_examples(descriptor):
+    contract.check_batch_equals_its_examples(descriptor)
+
+
+@every_descriptor
+@pytest.mark.parametrize("policy", POLICIES)
+def test_output_dtype_follows_the_policy(descriptor, policy):
+    contract.check_output_dtype_follows_the_policy(descriptor, policy)
+
+
+@every_descriptor
+def test_saved_model_is_bit_identical(descriptor, tmp_path):
+    contract.check_saved_model_is_bit_identical(descriptor, tmp_path / "model.keras")
+
+
+@every_descriptor
+def test_output_shape_is_predicted(descriptor):
+    contract.check_output_shape_is_predicted(descriptor)
+
+
+# --- The checks themselves: each sees what it is for ---
+
+
+class Forgetful(keras.layers.Layer):
+    """Breaks promises: loses its argument, mixes examples, knows one mode, shape and dtype."""
+
+    def __init__(self, scale=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = scale
+
+    def call(self, tokens):
+        scale = self.factor if tf.executing_eagerly() else 1.0
+        return keras.ops.cast(scale * (tokens - keras.ops.mean(tokens)), "float64")
+
+    def compute_output_shape(self, input_shape):
+        return (1, *input_shape[1:])
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        contract.check_arguments_are_attributes_and_config,
+        contract.check_output_is_the_same_in_every_mode,
+        contract.check_batch_equals_its_examples,
+        contract.check_output_shape_is_predicted,
+        lambda d: contract.check_output_dtype_follows_the_policy(d, "mixed_float16"),
+    ],
+)
+def test_check_sees_a_broken_promise(check):
+    with pytest.raises(AssertionError):
+        check(Descriptor(lambda: Forgetful(scale=2.0), {"tokens": TOKENS}))

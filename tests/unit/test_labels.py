@@ -1,0 +1,181 @@
+"""Label sets: the published lists, round trips, and what is refused."""
+
+import os
+import pickle
+import stat
+
+import pytest
+
+from ast_keras.labels import PUBLISHED, LabelError, LabelSet, did_you_mean
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "first", "last", "first_id"),
+    [
+        ("audioset", 527, "Speech", "Field recording", "/m/09x0r"),
+        ("esc50", 50, "dog", "hand_saw", "/m/07rwj00"),
+        ("speech_commands", 35, "backward", "one", "/m/spcmd00"),
+    ],
+)
+def test_label_set_loads_published_lists_in_checkpoint_order(name, size, first, last, first_id):
+    labels = LabelSet.load(name)
+    assert (len(labels), labels.names[0], labels.names[-1]) == (size, first, last)
+    assert labels.ids[0] == first_id
+
+
+def test_published_names_every_list_that_is_shipped():
+    from ast_keras.labels import LABEL_SETS_DIR
+
+    assert sorted(p.stem for p in LABEL_SETS_DIR.glob("*.csv")) == sorted(PUBLISHED)
+
+
+def test_label_set_rejects_unknown_published_list():
+    with pytest.raises(LabelError, match=r"audioset, esc50, speech_commands.*name='imagenet'"):
+        LabelSet.load("imagenet")
+
+
+def test_index_of_finds_names_and_ids():
+    labels = LabelSet.load("audioset")
+    assert [labels.index_of(name) for name in labels.names] == list(range(527))
+    assert [labels.index_of(label_id) for label_id in labels.ids] == list(range(527))
+
+
+def test_index_of_rejects_unknown_label_with_nearest_name():
+    with pytest.raises(LabelError, match=r"Did you mean 'rooster'\? Received: 'Roostr'"):
+        LabelSet.load("esc50").index_of("Roostr")
+
+
+def test_label_set_takes_names_for_ids():
+    labels = LabelSet(["dog", "hen"])
+    assert labels.ids == labels.names == ("dog", "hen")
+    assert labels == LabelSet(("dog", "hen"), ("dog", "hen"))
+    assert pickle.loads(pickle.dumps(labels)).index_of("hen") == 1
+
+
+def test_subset_keeps_ids_and_order():
+    labels = LabelSet(("dog", "cow", "hen"), ("/d", "/c", "/h")).subset([2, 0])
+    assert labels == LabelSet(("hen", "dog"), ("/h", "/d"))
+
+
+@pytest.mark.parametrize(
+    ("names", "ids", "message"),
+    [
+        ((), (), "at least one"),
+        (("dog", " "), (), "name may not be blank. Received: ' ' at 1"),
+        (("dog", "hen"), ("/d", ""), "id may not be blank. Received: '' at 1"),
+        (("dog", "hen", "dog"), (), "name may occur once. Received: 'dog' at indices 0 and 2"),
+        (("dog", "hen"), ("/d", "/d"), "id may occur once"),
+        (("dog", "hen"), ("/d",), "2 names, 1 ids"),
+        (("1", "2"), ("2", "1"), "may not be the id of another label. Received: '1' at"),
+        ((3, "dog"), (), "name may not be blank. Received: 3"),
+    ],
+)
+def test_label_set_rejects_ambiguous_labels(names, ids, message):
+    with pytest.raises(LabelError, match=message):
+        LabelSet(names, ids)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_csv_round_trip_is_exact(name, tmp_path):
+    labels = LabelSet.load(name)
+    labels.to_csv(tmp_path / "labels.csv")
+    assert LabelSet.from_csv(tmp_path / "labels.csv") == labels
+
+
+def test_csv_round_trip_keeps_awkward_names(tmp_path):
+    labels = LabelSet(('say "hi", then go', "Vögel", "a;b", "#1"), ("/a", "/b", "/c", "/d"))
+    labels.to_csv(tmp_path / "labels.csv")
+    assert LabelSet.from_csv(tmp_path / "labels.csv") == labels
+
+
+def test_to_csv_replaces_the_file_and_leaves_no_other(tmp_path):
+    path = tmp_path / "labels.csv"
+    LabelSet(("old",)).to_csv(path)
+    LabelSet(("dog", "hen")).to_csv(path)
+    assert path.read_text() == "index,mid,display_name\n0,dog,dog\n1,hen,hen\n"
+    assert os.listdir(tmp_path) == ["labels.csv"]
+
+
+def test_to_csv_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "labels.csv"
+    LabelSet(("old",)).to_csv(path)
+
+    def fail(source, target):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        LabelSet(("dog",)).to_csv(path)
+    assert LabelSet.from_csv(path).names == ("old",)
+    assert os.listdir(tmp_path) == ["labels.csv"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_to_csv_obeys_the_umask(tmp_path):
+    previous = os.umask(0o022)
+    try:
+        LabelSet(("dog",)).to_csv(tmp_path / "labels.csv")
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE((tmp_path / "labels.csv").stat().st_mode) == 0o644
+
+
+def test_from_csv_sorts_rows_and_copes_with_bom_crlf_and_blank_lines(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_bytes(
+        b'\xef\xbb\xbfindex,mid,display_name\r\n1,/h,"hen, brooding"\r\n\r\n0,/d, dog \r\n'
+    )
+    assert LabelSet.from_csv(path) == LabelSet(("dog", "hen, brooding"), ("/d", "/h"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "first line of a label file must read index,mid,display_name"),
+        ("mid,display_name\n/d,dog\n", "first line of a label file"),
+        ("index,mid,display_name\n", "at least one label"),
+        ("index,mid,display_name\n0,/d,dog\n0,/h,hen\n", "index may occur once.*line 3"),
+        ("index,mid,display_name\n0,/d,dog\n2,/h,hen\n", "without a gap.*without index 1"),
+        ("index,mid,display_name\n0,/d,dog\n1,/h,hen, old\n", "in quotes.*line 3"),
+        ("index,mid,display_name\none,/d,dog\n", "line 2"),
+        ("index,mid,display_name\n0,/d,dog\n1,/h,dog\n", "'dog' in .* lines 2 and 3"),
+        ("index,mid,display_name\n0,/d,dog\n1,,hen\n", "id may not be blank.* in .*labels.csv"),
+    ],
+)
+def test_from_csv_rejects_bad_tables_with_the_line(text, message, tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(LabelError, match=message) as caught:
+        LabelSet.from_csv(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_from_file_reads_plain_names(tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_bytes(b"\xef\xbb\xbfdog\r\nMale speech, man speaking\r\n\r\n hen \r\n")
+    assert LabelSet.from_file(path).names == ("dog", "Male speech, man speaking", "hen")
+
+
+def test_from_file_reads_csv(tmp_path):
+    LabelSet.load("esc50").to_csv(tmp_path / "labels.csv")
+    assert LabelSet.from_file(tmp_path / "labels.csv") == LabelSet.load("esc50")
+
+
+def test_from_file_rejects_repeated_names_with_lines(tmp_path):
+    (tmp_path / "labels.txt").write_text("dog\nhen\n\ndog\n")
+    with pytest.raises(LabelError, match=r"'dog' in .*labels\.txt lines 1 and 4"):
+        LabelSet.from_file(tmp_path / "labels.txt")
+
+
+def test_from_file_rejects_missing_and_undecodable_files(tmp_path):
+    with pytest.raises(LabelError, match=r"No such file or directory. Received: .*none.csv"):
+        LabelSet.from_file(tmp_path / "none.csv")
+    (tmp_path / "latin.txt").write_bytes("Vögel\n".encode("latin-1"))
+    with pytest.raises(LabelError, match="UTF-8"):
+        LabelSet.from_file(tmp_path / "latin.txt")
+
+
+def test_did_you_mean_lists_names_when_none_is_near():
+    assert did_you_mean("zzz", ["dog", "hen"]) == "Known: dog, hen."
+    assert did_you_mean("zzz", map(str, range(20))).endswith("8, 9 and 10 more.")

@@ -1,0 +1,134 @@
+"""What stops a run, in one line, and what it leaves behind."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+
+from ast_keras.audio import AudioError
+from ast_keras.datasets import DatasetError
+from ast_keras.progress import Progress
+from ast_keras.recipe import RecipeError, load_recipe, override
+from ast_keras.run import Run, TrainingError, best_epoch
+
+SMALL = [
+    "frontend.num_frames=48",
+    "data.clip_seconds=0.5",
+    "model.size=ast_test",
+    "train.num_epochs=2",
+    "train.batch_size=4",
+    "train.steps_per_loop=1",
+]
+RENDERED = [*SMALL, "data.num_train=12", "data.num_validation=10", "data.num_test=10"]
+
+
+def small(*settings, base=RENDERED):
+    return override(load_recipe("quickstart"), [*base, *settings])
+
+
+def quiet_run(recipe, workdir):
+    return Run(recipe, workdir, progress=Progress(False))
+
+
+def manifest(folder, labels=("hum", "hiss"), broken=None):
+    rng = np.random.default_rng(1)
+    rows = []
+    for index in range(12):
+        name = f"clip {index}.wav"
+        soundfile.write(folder / name, rng.uniform(-0.3, 0.3, 4800), 16000)
+        rows.append((name, labels[index % 2], ("train", "train", "test")[index % 3]))
+    if broken is not None:
+        (folder / rows[broken][0]).write_bytes(b"RIFF but no more")
+    with open(folder / "sounds.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("path", "labels", "split"), *rows])
+    return [*SMALL, "data.kind=manifest", f"data.path={folder / 'sounds.csv'}"]
+
+
+def test_a_nan_loss_stops_in_one_line_and_is_never_saved(tmp_path):
+    healthy = quiet_run(small(), tmp_path / "run")
+    healthy._save()
+    kept = healthy.checkpoints.latest_checkpoint
+    diverging = quiet_run(small(), tmp_path / "run")
+    diverging.model.head.bias.assign(np.full(10, np.nan))
+    diverging._restore = lambda: None
+    with pytest.raises(TrainingError, match="The loss is nan at step 1: lower") as caught:
+        diverging.train()
+    assert "\n" not in str(caught.value)
+    assert kept in str(caught.value)
+    assert tf.train.latest_checkpoint(tmp_path / "run" / "checkpoints") == kept
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_diverging_learning_rate_is_caught(tmp_path):
+    recipe = small("optimizer.learning_rate=1e30", "optimizer.warmup_steps=0", "train.num_epochs=3")
+    with pytest.raises(TrainingError, match=r"optimizer\.learning_rate"):
+        quiet_run(recipe, tmp_path / "run").train()
+
+
+def test_an_unreadable_file_stops_with_its_name(tmp_path):
+    recipe = small(base=manifest(tmp_path, broken=3))
+    with pytest.raises(AudioError, match=r"clip 3\.wav"):
+        quiet_run(recipe, tmp_path / "run").train()
+
+
+def test_an_unreadable_test_file_stops_with_its_name_and_keeps_the_state(tmp_path):
+    recipe = small(base=manifest(tmp_path, broken=2))
+    with pytest.raises(AudioError, match=r"clip 2\.wav"):
+        quiet_run(recipe, tmp_path / "run").train()
+
+
+def test_own_recordings_train_evaluate_and_report(tmp_path):
+    result = quiet_run(small(base=manifest(tmp_path)), tmp_path / "run").train()
+    assert result.test is None  # without a validation split the test split chose the epoch
+    assert result.chosen["epoch"] in (1, 2)
+    assert result.last["epoch"] == 2
+    report = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert [row["label"] for row in report["per_class"]] == ["hiss", "hum"]
+    assert report["chosen_by"] == "accuracy on test"
+
+
+def test_several_labels_need_binary_cross_entropy(tmp_path):
+    settings = manifest(tmp_path, labels=("hum;hiss", "hiss"))
+    with pytest.raises(RecipeError, match=r"train\.loss=binary"):
+        quiet_run(small(base=settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    recipe = small("train.loss=binary", "train.metric=mean_average_precision", base=settings)
+    result = quiet_run(recipe, tmp_path / "run").train()
+    assert result.metric == "mean_average_precision"
+
+
+def test_a_missing_data_folder_stops_before_anything_is_written(tmp_path):
+    with pytest.raises(DatasetError, match="nowhere"):
+        Run(override(load_recipe("esc10"), ["data.path=nowhere"]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_start_weights_that_cannot_be_had_name_the_way_out(tmp_path):
+    recipe = small("model.start=ast_base_audioset")
+    with pytest.raises(RecipeError, match=r"--set model\.start=random"):
+        quiet_run(recipe, tmp_path / "run")
+
+
+def test_a_saved_model_is_a_start(tmp_path):
+    first = quiet_run(small(), tmp_path / "first")
+    first.train()
+    again = quiet_run(small(f"model.start={tmp_path / 'first' / 'model'}"), tmp_path / "second")
+    np.testing.assert_array_equal(
+        again.model.get_weights()[0], first.model.get_weights()[0]
+    )
+
+
+def test_a_foreign_folder_is_refused_untouched(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(RecipeError, match="work directory must be new"):
+        quiet_run(small(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_best_epoch_is_the_first_of_equals_and_ignores_nan():
+    rows = [{"accuracy": value} for value in (math.nan, 0.5, 0.7, 0.7)]
+    assert best_epoch(rows, "accuracy") is rows[2]
