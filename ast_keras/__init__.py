@@ -4,11 +4,12 @@ Importing this package is cheap: TensorFlow loads when a name that needs it is f
 """
 
 import importlib
+from typing import Any
 
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "ast_keras.audio": ("load_audio", "AudioError", "AudioWarning"),
+    "ast_keras.audio": ("load_audio", "audio_from_array", "audio_info", "AudioError", "AudioWarning"),
     "ast_keras.augment": ("SpectrogramAugment",),
     "ast_keras.convert": ("load_authors_weights",),
     "ast_keras.datasets": ("load_dataset", "SoundDataset", "Split"),
@@ -41,6 +42,8 @@ __all__ = [
     "SpectrogramAugment",
     "Split",
     "TransformerBlock",
+    "audio_from_array",
+    "audio_info",
     "evaluate_predictions",
     "from_preset",
     "list_recipes",
@@ -52,11 +55,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'ast_keras' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return [*globals(), *__all__]

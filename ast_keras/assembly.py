@@ -36,7 +36,11 @@ def make_dataset(recipe: Recipe) -> SoundDataset:
     settings = {name: getattr(data, name) for name in _READER_SETTINGS}
     settings = {name: value for name, value in settings.items() if value is not None}
     if data.kind == "synthetic":
-        settings |= {"seed": recipe.seed, "clip_seconds": data.clip_seconds}
+        settings |= {
+            "seed": recipe.seed,
+            "clip_seconds": data.clip_seconds,
+            "sample_rate": recipe.frontend.sample_rate,
+        }
     dataset = load_dataset(data.kind, data.path, **settings)
     if dataset.multi_label and recipe.train.loss == "categorical":
         raise RecipeError(

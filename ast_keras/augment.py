@@ -13,7 +13,7 @@ def uniform_per_example(seeds, shape):
 
     Args:
       seeds: Integer tensor `[batch, 2]`.
-      shape: Shape of one example's draws.
+      shape: Shape of one example's draws, a list or an integer vector.
 
     Output: float32 `[batch, *shape]`.
 
@@ -22,11 +22,15 @@ def uniform_per_example(seeds, shape):
     >>> uniform_per_example(tf.constant([[1, 2], [3, 4]]), [5]).shape
     TensorShape([2, 5])
     """
-    return tf.map_fn(
-        lambda seed: tf.random.stateless_uniform(shape, seed),
-        tf.cast(seeds, tf.int32),
-        fn_output_signature=tf.TensorSpec(shape, tf.float32),
-    )
+
+    def draw(seed):
+        # Bits, and the algorithm named: XLA would make other floats of the same bits.
+        bits = tf.random.stateless_uniform(
+            shape, seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
+        )
+        return tf.cast(tf.bitwise.right_shift(bits, 8), tf.float32) * 2.0**-24
+
+    return tf.map_fn(draw, tf.cast(seeds, tf.int32), fn_output_signature=tf.float32)
 
 
 def axis_mask(draws, max_width, size):
@@ -45,10 +49,15 @@ def axis_mask(draws, max_width, size):
     """
     width = draws[:, 0] * float(max_width)
     # As in the original: the place is drawn before the width is rounded down.
-    start = tf.floor(draws[:, 1] * (tf.cast(size, tf.float32) - width))
-    end = start + tf.floor(width)
-    index = tf.cast(tf.range(size), tf.float32)[None, :]
+    start = tf.cast(draws[:, 1] * (tf.cast(size, tf.float32) - width), tf.int32)  # towards zero
+    end = start + tf.cast(width, tf.int32)
+    index = tf.range(size)[None, :]
     return (index >= start[:, None]) & (index < end[:, None])
+
+
+def _shape(tensor):
+    """Returns the shape, as numbers where it is known: XLA needs them inside a loop."""
+    return tensor.shape if tensor.shape[1:].is_fully_defined() else tf.shape(tensor)
 
 
 @keras.saving.register_keras_serializable(package="ast_keras")
@@ -134,7 +143,8 @@ class SpectrogramAugment(keras.layers.Layer):
 
     def _add_noise(self, spectrogram, amplitude, seeds):
         # A second stream of the same seed: the first one has given the draws.
-        field = uniform_per_example(seeds + tf.constant([0, 1 << 30]), spectrogram.shape[1:])
+        seeds = tf.cast(seeds, tf.int32) + tf.constant([0, 1 << 30])
+        field = uniform_per_example(seeds, _shape(spectrogram)[1:])
         noise = field * amplitude[:, None, None] / 10.0
         return spectrogram + tf.cast(noise, spectrogram.dtype)
 

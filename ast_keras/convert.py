@@ -102,6 +102,12 @@ def load_authors_weights(model: ASTClassifier, path: str | os.PathLike[str]) -> 
 
     Reference:
       YuanGongND/ast, src/models/ast_models.py.
+
+    Example (of a file that is too large to come along):
+
+    >>> from ast_keras import from_preset
+    >>> model = from_preset("ast_base", num_classes=527)  # doctest: +SKIP
+    >>> load_authors_weights(model, "audioset_10_10_0.4593.safetensors")  # doctest: +SKIP
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file

@@ -170,6 +170,8 @@ class PositionEmbedding(keras.layers.Layer):
             initializer=keras.initializers.TruncatedNormal(stddev=0.02),
             name="embedding",
         )
+        # Else one token alone would be broadcast to all positions.
+        self.input_spec = keras.layers.InputSpec(shape=(None, *input_shape[1:]))
 
     def call(self, tokens):
         return tokens + ops.cast(self.embedding, tokens.dtype)

@@ -143,6 +143,13 @@ def save_to_preset(model: ASTClassifier, folder: str | os.PathLike[str]) -> None
 
     Raises:
       PresetError: If the folder holds something else than a saved model.
+
+    Example:
+
+    >>> folder = pathlib.Path(tempfile.mkdtemp(), "model")
+    >>> save_to_preset(from_preset("ast_test", num_classes=10, num_frames=128), folder)
+    >>> from_preset(folder).num_classes
+    10
     """
     target = pathlib.Path(folder)
     if target.exists() and any(target.iterdir()) and not (target / "task.json").is_file():

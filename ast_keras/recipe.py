@@ -229,7 +229,13 @@ def recipes_dir() -> pathlib.Path:
 
 
 def list_recipes() -> list[str]:
-    """Returns the names that `load_recipe` accepts, sorted."""
+    """Returns the names that `load_recipe` accepts, sorted.
+
+    Example:
+
+    >>> "quickstart" in list_recipes()
+    True
+    """
     return sorted(p.stem for p in recipes_dir().glob("*.py") if not p.stem.startswith("_"))
 
 

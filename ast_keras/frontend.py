@@ -1,0 +1,191 @@
+"""Waveform to normalised log-mel spectrogram, Kaldi's filterbank on `tf.signal`."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ast_keras import mel
+
+
+@keras.saving.register_keras_serializable(package="ast_keras")
+class LogMelFilterbank(keras.layers.Layer):
+    """Computes Kaldi's log-mel filterbank of a waveform, cut or padded and normalised as AST wants.
+
+    Per clip the mean is removed; per frame of 25 ms, every 10 ms, the mean is removed again,
+    pre-emphasis and a window applied, and the power spectrum summed by triangular mel filters. The
+    natural logarithm is padded with 0.0 at the end, or cut, to `num_frames`, and normalised to
+    `(x - mean) / (2 std)`. Padding comes before the normalisation, so it is not zero afterwards:
+    it is `padding_value`. `mean=0, std=0.5` leaves the logarithms as they are.
+
+    The result is float32 under every precision policy, and so is all arithmetic but the Fourier
+    transform, which is float64: half precision cannot hold a power spectrum, and in float32 the
+    weak bins of a strongly tonal frame drown in the rounding of the strong ones.
+
+    Args:
+      sample_rate: Of the waveform, in Hz. The layer cannot check it; `load_audio` resamples.
+      num_mel_bins: Number of mel filters.
+      num_frames: Length of the result, in frames; None for as many as the waveform has.
+      window: "hann" (all released weights) or "hamming" (the paper's words).
+      frame_length_seconds: Length of a frame.
+      frame_step_seconds: Time from one frame to the next.
+      f_min_hz: Lower edge of the lowest filter.
+      f_max_hz: Upper edge of the highest filter; None for half the sample rate.
+      preemphasis: Coefficient of the first-order high-pass.
+      remove_waveform_mean: Whether the mean over the clip is removed first.
+      mean: Of the log-mels of the data set.
+      std: Their standard deviation.
+
+    Input: waveform `[batch, samples]`, floating point in [-1, 1]; optionally `lengths` `[batch]`,
+      the number of samples of each clip in a batch padded to the longest: what follows is not
+      heard, and its frames are padding.
+    Output: float32 `[batch, num_frames, num_mel_bins]`. Only whole frames count: 10 s give 998, and
+      less than 25 ms give none, so nothing but padding.
+
+    Raises:
+      ValueError: If the waveform is not floating point or not `[batch, samples]`, or an argument
+        is out of its range.
+
+    Reference:
+      Kaldi's `compute-fbank-feats`; Gong, Chung, Glass, "AST: Audio Spectrogram Transformer",
+      Interspeech 2021, section 2.1, and YuanGongND/ast, src/dataloader.py.
+
+    Example:
+
+    >>> LogMelFilterbank(num_frames=1024)(tf.zeros([1, 160_000])).shape
+    TensorShape([1, 1024, 128])
+    """
+
+    def __init__(
+        self,
+        sample_rate=16000,
+        num_mel_bins=128,
+        num_frames=None,
+        window="hann",
+        frame_length_seconds=0.025,
+        frame_step_seconds=0.010,
+        f_min_hz=20.0,
+        f_max_hz=None,
+        preemphasis=0.97,
+        remove_waveform_mean=True,
+        mean=-4.2677393,
+        std=4.5689974,
+        **kwargs,
+    ):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        if not std > 0 or (num_frames is not None and num_frames < 1):
+            raise ValueError(
+                "std and num_frames must be positive. "
+                f"Received: std={std}, num_frames={num_frames}"
+            )
+        self.sample_rate = sample_rate
+        self.num_mel_bins = num_mel_bins
+        self.num_frames = num_frames
+        self.window = window
+        self.frame_length_seconds = frame_length_seconds
+        self.frame_step_seconds = frame_step_seconds
+        self.f_min_hz = f_min_hz
+        self.f_max_hz = f_max_hz
+        self.preemphasis = preemphasis
+        self.remove_waveform_mean = remove_waveform_mean
+        self.mean = mean
+        self.std = std
+        self._frame_length = mel.seconds_to_samples(frame_length_seconds, sample_rate)
+        self._frame_step = mel.seconds_to_samples(frame_step_seconds, sample_rate)
+        self._fft_length = mel.fft_length(self._frame_length)
+        self._window = mel.window(window, self._frame_length).astype(np.float32)
+        self._filters = mel.mel_filterbank(
+            num_mel_bins, self._fft_length, sample_rate, f_min_hz, f_max_hz
+        ).astype(np.float32)
+        self.built = True
+
+    @property
+    def padding_value(self):
+        """What padding (0.0 among the log-mels) is after normalisation: `-mean / (2 std)`."""
+        return (0.0 - self.mean) / (2 * self.std)
+
+    @property
+    def num_samples(self):
+        """Number of samples that fill `num_frames` frames; what follows them is not heard."""
+        if self.num_frames is None:
+            return None
+        return (self.num_frames - 1) * self._frame_step + self._frame_length
+
+    def call(self, waveform, lengths=None):
+        if not waveform.dtype.is_floating:
+            raise ValueError(
+                "The waveform must be floating point in [-1, 1]: divide int16 by 32768. "
+                f"Received: dtype={waveform.dtype.name}"
+            )
+        if waveform.shape.rank != 2:
+            raise ValueError(
+                "The waveform must be [batch, samples]: add a batch axis with waveform[None], or "
+                f"mix the channels first. Received: shape={waveform.shape}"
+            )
+        log_mel = self._log_mel(self._remove_mean(waveform, lengths))
+        if lengths is not None:
+            log_mel = tf.where(self._heard(lengths, log_mel), log_mel, 0.0)
+        return (self._fit(log_mel) - self.mean) / (2 * self.std)
+
+    def _remove_mean(self, waveform, lengths):
+        if not self.remove_waveform_mean:
+            return waveform
+        if lengths is None:
+            return waveform - tf.reduce_mean(waveform, axis=1, keepdims=True)
+        lengths = tf.cast(lengths, tf.int32)[:, None]
+        within = tf.range(tf.shape(waveform)[1])[None, :] < lengths
+        total = tf.reduce_sum(tf.where(within, waveform, 0.0), axis=1, keepdims=True)
+        return waveform - total / tf.cast(tf.maximum(lengths, 1), tf.float32)
+
+    def _log_mel(self, waveform):
+        frames = tf.signal.frame(waveform, self._frame_length, self._frame_step)
+        power = tf.square(tf.abs(tf.signal.rfft(self._shape(frames), [self._fft_length])))
+        # Strong and weak bins are apart now: float32 holds each of them.
+        energies = tf.matmul(tf.cast(power, tf.float32), self._filters)
+        return tf.math.log(tf.maximum(energies, mel.ENERGY_FLOOR))
+
+    def _shape(self, frames):
+        """Removes each frame's mean, pre-emphasises and windows: float64 `[..., frame_length]`."""
+        mean = tf.reduce_mean(frames, axis=-1, keepdims=True)
+        mean += tf.reduce_mean(frames - mean, axis=-1, keepdims=True)
+        # As in the original: the first sample of a frame is its own predecessor.
+        before = tf.concat([frames[..., :1], frames[..., :-1]], axis=-1)
+        # (x - m) - a (b - m), written so that neighbours are subtracted first: the difference of
+        # two close float32 is exact, and a large mean leaves no rounding behind.
+        emphasised = (frames - before) + (1 - self.preemphasis) * (before - mean)
+        return tf.cast(emphasised * self._window, tf.float64)
+
+    def _heard(self, lengths, log_mel):
+        frames = (tf.cast(lengths, tf.int32) - self._frame_length) // self._frame_step + 1
+        return (tf.range(tf.shape(log_mel)[1])[None, :] < frames[:, None])[..., None]
+
+    def _fit(self, log_mel):
+        if self.num_frames is None:
+            return log_mel
+        log_mel = log_mel[:, : self.num_frames]
+        missing = self.num_frames - tf.shape(log_mel)[1]
+        log_mel = tf.pad(log_mel, [[0, 0], [0, missing], [0, 0]])
+        return tf.ensure_shape(log_mel, [None, self.num_frames, self.num_mel_bins])
+
+    def compute_output_shape(self, input_shape, lengths_shape=None):
+        batch, samples = input_shape
+        frames = self.num_frames
+        if frames is None and samples is not None:
+            frames = mel.num_frames(samples, self._frame_length, self._frame_step)
+        return (batch, frames, self.num_mel_bins)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "sample_rate": self.sample_rate,
+            "num_mel_bins": self.num_mel_bins,
+            "num_frames": self.num_frames,
+            "window": self.window,
+            "frame_length_seconds": self.frame_length_seconds,
+            "frame_step_seconds": self.frame_step_seconds,
+            "f_min_hz": self.f_min_hz,
+            "f_max_hz": self.f_max_hz,
+            "preemphasis": self.preemphasis,
+            "remove_waveform_mean": self.remove_waveform_mean,
+            "mean": self.mean,
+            "std": self.std,
+        }

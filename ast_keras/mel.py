@@ -1,0 +1,129 @@
+"""Kaldi's filterbank in numbers: windows, mel filters and frame counts. NumPy only."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+# The smallest step of a float32 at 1: Kaldi's floor under the logarithm (-15.942).
+ENERGY_FLOOR = 2.0**-23
+
+
+def window(name: str, length: int) -> FloatArray:
+    """Returns a symmetric window `[length]`.
+
+    The released AST weights come from "hann", although the paper says Hamming.
+
+    Args:
+      name: "hann" or "hamming".
+      length: In samples, at least 2.
+
+    Raises:
+      ValueError: If there is no window of this name.
+
+    Example:
+
+    >>> window("hann", 5).tolist()
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    offsets = {"hann": 0.5, "hamming": 0.54}
+    if name not in offsets:
+        raise ValueError(f"window must be one of {', '.join(offsets)}. Received: window={name!r}")
+    angle = 2 * np.pi * np.arange(length) / (length - 1)
+    shape: FloatArray = offsets[name] - (1 - offsets[name]) * np.cos(angle)
+    return shape
+
+
+def fft_length(frame_length: int) -> int:
+    """Returns the next power of two, to which Kaldi pads a frame.
+
+    Example:
+
+    >>> fft_length(400)
+    512
+    """
+    return 1 << (frame_length - 1).bit_length()
+
+
+def num_frames(num_samples: int, frame_length: int = 400, frame_step: int = 160) -> int:
+    """Returns how many whole frames fit into a waveform; what is left at its end is not seen.
+
+    Example:
+
+    >>> num_frames(160_000), num_frames(399)
+    (998, 0)
+    """
+    return max(0, (num_samples - frame_length) // frame_step + 1)
+
+
+def hertz_to_mel(hertz: npt.ArrayLike) -> FloatArray:
+    """Converts frequencies in Hz to Kaldi's mel scale, `1127 ln(1 + f / 700)`.
+
+    Example:
+
+    >>> round(float(hertz_to_mel(1000.0)), 2)
+    999.99
+    """
+    mel: FloatArray = 1127.0 * np.log1p(np.asarray(hertz, np.float64) / 700.0)
+    return mel
+
+
+def mel_filterbank(
+    num_mel_bins: int = 128,
+    fft_size: int = 512,
+    sample_rate: int = 16000,
+    f_min_hz: float = 20.0,
+    f_max_hz: float | None = None,
+) -> FloatArray:
+    """Returns the weights `[fft_size // 2 + 1, num_mel_bins]` from power spectrum to mel energies.
+
+    The filters are triangles on the mel scale, evenly spaced there, not normalised. As in Kaldi
+    the Nyquist bin belongs to none. With many bins the lowest ones are narrower than the spacing
+    of the spectrum and some catch nothing.
+
+    Args:
+      num_mel_bins: Number of filters.
+      fft_size: Length of the Fourier transform, in samples.
+      sample_rate: In Hz.
+      f_min_hz: Lower edge of the first filter.
+      f_max_hz: Upper edge of the last one; None for half the sample rate.
+
+    Raises:
+      ValueError: If the edges do not lie in order between 0 and half the sample rate.
+
+    Reference:
+      Povey et al., "The Kaldi Speech Recognition Toolkit", ASRU 2011; feat/mel-computations.cc.
+
+    Example:
+
+    >>> mel_filterbank().shape
+    (257, 128)
+    """
+    nyquist = sample_rate / 2
+    top = nyquist if f_max_hz is None else f_max_hz
+    if not 0 <= f_min_hz < top <= nyquist:
+        raise ValueError(
+            "The filterbank must satisfy 0 <= f_min_hz < f_max_hz <= sample_rate / 2. "
+            f"Received: f_min_hz={f_min_hz}, f_max_hz={f_max_hz}, sample_rate={sample_rate}"
+        )
+    edges = np.linspace(hertz_to_mel(f_min_hz), hertz_to_mel(top), num_mel_bins + 2)
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    mel = hertz_to_mel(np.arange(fft_size // 2) * sample_rate / fft_size)[:, None]
+    rising, falling = (mel - left) / (centre - left), (right - mel) / (right - centre)
+    weights = np.maximum(0.0, np.minimum(rising, falling))
+    return np.pad(weights, ((0, 1), (0, 0)))
+
+
+def seconds_to_samples(seconds: float, sample_rate: int) -> int:
+    """Returns a duration in whole samples, rounded down as Kaldi does.
+
+    Example:
+
+    >>> seconds_to_samples(0.025, 16000)
+    400
+    """
+    return math.floor(round(seconds * sample_rate, 6))
