@@ -115,7 +115,7 @@ class DropPath(keras.layers.Layer):
             raise ValueError(f"rate must lie in [0, 1). Received: rate={rate}")
         self.rate = rate
         self.seed = seed
-        # A generator is state that is saved and restored: have one only where it is used.
+        # A generator is one more variable: have one only where it is used.
         self.seed_generator = keras.random.SeedGenerator(seed) if rate else None
 
     def call(self, branch, training=None):

@@ -138,13 +138,17 @@ class LogMelFilterbank(keras.layers.Layer):
 
     def _log_mel(self, waveform):
         frames = tf.signal.frame(waveform, self._frame_length, self._frame_step)
-        power = tf.square(tf.abs(tf.signal.rfft(self._shape(frames), [self._fft_length])))
+        missing = self._fft_length - self._frame_length
+        frames = tf.pad(self._shape(frames), [[0, 0], [0, 0], [0, missing]])
+        # The complex transform: XLA has no real one in float64.
+        spectrum = tf.signal.fft(tf.cast(frames, tf.complex128))[..., : self._fft_length // 2 + 1]
         # Strong and weak bins are apart now: float32 holds each of them.
+        power = tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
         energies = tf.matmul(tf.cast(power, tf.float32), self._filters)
         return tf.math.log(tf.maximum(energies, mel.ENERGY_FLOOR))
 
     def _shape(self, frames):
-        """Removes each frame's mean, pre-emphasises and windows: float64 `[..., frame_length]`."""
+        """Removes each frame's mean, pre-emphasises, windows: float32 `[..., frame_length]`."""
         mean = tf.reduce_mean(frames, axis=-1, keepdims=True)
         mean += tf.reduce_mean(frames - mean, axis=-1, keepdims=True)
         # As in the original: the first sample of a frame is its own predecessor.
@@ -152,7 +156,7 @@ class LogMelFilterbank(keras.layers.Layer):
         # (x - m) - a (b - m), written so that neighbours are subtracted first: the difference of
         # two close float32 is exact, and a large mean leaves no rounding behind.
         emphasised = (frames - before) + (1 - self.preemphasis) * (before - mean)
-        return tf.cast(emphasised * self._window, tf.float64)
+        return emphasised * self._window
 
     def _heard(self, lengths, log_mel):
         frames = (tf.cast(lengths, tf.int32) - self._frame_length) // self._frame_step + 1

@@ -218,15 +218,14 @@ def test_augment_takes_the_largest_seeds(spectrogram):
     assert not np.array_equal(changed, spectrogram[:2])
 
 
-def test_augment_without_seeds_draws_anew_and_repeats_from_its_saved_state(spectrogram, tmp_path):
-    layer = everything()
-    first = layer(spectrogram, training=True).numpy()
-    path = tf.train.Checkpoint(layer=layer).save(tmp_path / "checkpoint")
+def test_augment_without_seeds_draws_anew_and_repeats_from_a_saved_state(spectrogram):
+    layer, other = everything(), everything(seed=5)
+    layer(spectrogram, training=True)
+    state = layer.seed_generator.state.numpy()
     second = layer(spectrogram, training=True).numpy()
-    assert not np.array_equal(first, second)
-    restored = everything(seed=5)
-    tf.train.Checkpoint(layer=restored).restore(path).assert_consumed()
-    np.testing.assert_array_equal(restored(spectrogram, training=True), second)
+    assert not np.array_equal(layer(spectrogram, training=True), second)
+    other.seed_generator.state.assign(state)
+    np.testing.assert_array_equal(other(spectrogram, training=True), second)
 
 
 def test_augment_without_seeds_repeats_with_the_layers_seed(spectrogram):
@@ -256,8 +255,8 @@ def test_augment_is_the_same_compiled_with_a_free_batch_size(jit_compile, spectr
     for batch in (6, 1):
         expected = augmented(layer, spectrogram[:batch], seeds_of(batch))
         actual = compiled(spectrogram[:batch], seeds_of(batch)).numpy()
-        # The division by ten becomes a multiplication: one rounding, seen 1.2e-7.
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=4e-7)
+        # The division by ten becomes a multiplication, fused with the sum: seen 2.4e-7.
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=8e-7)
 
 
 def test_augment_without_seeds_runs_compiled(spectrogram):
@@ -283,7 +282,9 @@ def test_augment_keeps_a_half_precision_dtype(dtype, spectrogram):
     assert output.dtype == dtype
     expected = augmented(everything(noise=False), spectrogram, seeds_of(6))
     # Masks and roll move numbers only: what comes out are the halved ones.
-    np.testing.assert_array_equal(tf.cast(output, tf.float32), tf.cast(tf.cast(expected, dtype), tf.float32))
+    np.testing.assert_array_equal(
+        tf.cast(output, tf.float32), tf.cast(tf.cast(expected, dtype), tf.float32)
+    )
     noisy = everything(dtype=dtype)(halved, training=True, seeds=seeds_of(6))
     assert noisy.dtype == dtype
     assert np.isfinite(tf.cast(noisy, tf.float32)).all()

@@ -11,6 +11,7 @@ import tensorflow as tf
 import ast_keras
 from ast_keras.augment import SpectrogramAugment
 from ast_keras.encoder import DropPath, SelfAttention, TransformerBlock
+from ast_keras.frontend import LogMelFilterbank
 from ast_keras.labels import LabelSet
 from ast_keras.model import ASTBackbone, ASTClassifier
 from ast_keras.patches import PatchEmbedding, PositionEmbedding, SpecialTokens
@@ -24,6 +25,8 @@ def random(*shape):
     return _RNG.standard_normal(shape).astype("float32")
 
 
+WAVEFORM = 0.1 * random(2, 1500)  # 21 frames of 160 samples, every 64
+LENGTHS = np.array([1500, 900], "int32")
 SPECTROGRAM = random(2, 24, 16)  # [batch, frames, mel]
 TOKENS = random(2, 7, 12)
 SEEDS = np.array([[1, 2], [3, 4]], "int32")
@@ -53,10 +56,28 @@ def make_augment():
     )
 
 
+def make_frontend(num_frames=24):
+    return LogMelFilterbank(
+        sample_rate=8000,
+        num_mel_bins=16,
+        num_frames=num_frames,
+        window="hamming",
+        frame_length_seconds=0.020,
+        frame_step_seconds=0.008,
+        f_min_hz=50.0,
+        f_max_hz=3500.0,
+        preemphasis=0.9,
+        remove_waveform_mean=False,
+        mean=-6.6,
+        std=5.3,
+    )
+
+
 def make_classifier():
     return ASTClassifier(
         make_backbone(),
         num_classes=3,
+        frontend=make_frontend(),
         augment=make_augment(),
         labels=LabelSet(("dog", "cow", "hen"), ("d", "c", "h")),
         score_activation="sigmoid",
@@ -66,6 +87,8 @@ def make_classifier():
 
 # float32 sums of at most 100 terms in another order, on outputs near one: seen 4.8e-7.
 SUMS = 2e-6
+# Logarithms of float32 energies, divided by 2 std: seen 0.
+LOGS = 1e-6
 
 DESCRIPTORS = {
     "DropPath": [Descriptor(lambda: DropPath(0.5, seed=3), {"branch": TOKENS})],
@@ -99,12 +122,22 @@ DESCRIPTORS = {
             tolerance=4e-7,
         ),
     ],
-    "ASTBackbone": [
-        Descriptor(make_backbone, {"spectrogram": SPECTROGRAM}, tolerance=SUMS)
+    "LogMelFilterbank": [
+        Descriptor(make_frontend, {"waveform": WAVEFORM}, output_dtype="float32", tolerance=LOGS),
+        Descriptor(
+            lambda: make_frontend(None),
+            {"waveform": WAVEFORM, "lengths": LENGTHS},
+            output_dtype="float32",
+            tolerance=LOGS,
+        ),
     ],
+    "ASTBackbone": [Descriptor(make_backbone, {"spectrogram": SPECTROGRAM}, tolerance=SUMS)],
     "ASTClassifier": [
         Descriptor(
-            make_classifier, {"waveform": SPECTROGRAM}, output_dtype="float32", tolerance=SUMS
+            make_classifier,
+            {"waveform": WAVEFORM, "lengths": LENGTHS},
+            output_dtype="float32",
+            tolerance=SUMS,
         ),
     ],
 }

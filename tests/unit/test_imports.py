@@ -127,7 +127,12 @@ def test_module_imports_only_what_stands_before_it(name):
 
 
 @pytest.mark.parametrize(
-    "code", ["from ast_keras.run import Run", "def f():\n    from ast_keras import run", "import ast_keras.run"]
+    "code",
+    [
+        "from ast_keras.run import Run",
+        "def f():\n    from ast_keras import run",
+        "import ast_keras.run",
+    ],
 )
 def test_reverse_import_is_seen(code):
     assert imported_modules(ast.parse(code)) == {"ast_keras.run"}

@@ -142,7 +142,9 @@ def test_override_sets_one_field_and_json_keeps_it(name, text, value, tmp_path):
     assert load_recipe(path) == changed
 
 
-@pytest.mark.parametrize("name", [n for n, (hint, _) in FIELDS.items() if type(None) in kinds(hint)])
+@pytest.mark.parametrize(
+    "name", [n for n, (hint, _) in FIELDS.items() if type(None) in kinds(hint)]
+)
 def test_override_clears_an_optional_field(name):
     text = next(text for n, text, _ in SETTINGS if n == name)
     changed = override(DEFAULT, [f"{name}={text}"])
