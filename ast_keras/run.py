@@ -158,8 +158,9 @@ class Run:
 
     def _make_checkpoints(self):
         checkpoint = tf.train.Checkpoint(
-            model=self.model,
-            optimizer=self.optimizer,
+            # By list, not by object: Keras hides the state of its random generators from TensorFlow.
+            model=[variable.value for variable in self.model.variables],
+            optimizer=[variable.value for variable in self.optimizer.variables],
             loss_sum=self.trainer.loss_sum,
             loss_steps=self.trainer.loss_steps,
             state=self._state,
