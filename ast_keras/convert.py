@@ -34,11 +34,11 @@ def _patch_kernel(tensors: list[Array]) -> Array:
 
 
 def _tokens(tensors: list[Array]) -> Array:
-    return np.concatenate([t.reshape(1, -1) for t in tensors])  # each [1, 1, embed]
+    return np.concatenate([np.squeeze(t, 0) for t in tensors])  # each [1, 1, embed]
 
 
 def _positions(tensors: list[Array]) -> Array:
-    return tensors[0][0]  # [1, tokens, embed] -> [tokens, embed]
+    return np.squeeze(tensors[0], 0)  # [1, tokens, embed] -> [tokens, embed]
 
 
 def authors_names(model: ASTClassifier) -> dict[str, tuple[tuple[str, ...], Layout]]:
@@ -73,9 +73,7 @@ def authors_names(model: ASTClassifier) -> dict[str, tuple[tuple[str, ...], Layo
     return table
 
 
-def _pair(
-    ours: str, theirs: str, norm: bool = False
-) -> dict[str, tuple[tuple[str, ...], Layout]]:
+def _pair(ours: str, theirs: str, norm: bool = False) -> dict[str, tuple[tuple[str, ...], Layout]]:
     if norm:
         return {
             f"{ours}/gamma": ((f"{theirs}.weight",), _same),
@@ -134,7 +132,13 @@ def assign(model: ASTClassifier, tensors: Mapping[str, Array]) -> None:
         if missing:
             raise ConvertError(f"The file lacks a tensor of the model. Missing: {missing[0]}")
         used.update(names)
-        values[path] = layout([tensors[name] for name in names])
+        try:
+            values[path] = layout([tensors[name] for name in names])
+        except ValueError:  # NumPy's: not that many axes
+            shapes = ", ".join(f"{name} {np.shape(tensors[name])}" for name in names)
+            raise ConvertError(
+                f"A tensor's shape is not the authors'. Received: {shapes}"
+            ) from None
     extra = sorted(set(tensors) - used)
     if extra:
         raise ConvertError(

@@ -3,7 +3,10 @@
 import keras
 from keras import ops
 
+# Imported so that a saved model finds these parts: Keras knows a class once its module is loaded.
+from ast_keras.augment import SpectrogramAugment  # noqa: F401
 from ast_keras.encoder import TransformerBlock
+from ast_keras.frontend import LogMelFilterbank  # noqa: F401
 from ast_keras.labels import LabelSet
 from ast_keras.patches import PatchEmbedding, PositionEmbedding, SpecialTokens, patch_grid
 
@@ -68,8 +71,9 @@ class ASTBackbone(keras.Model):
         drop_path=0.0,
         layer_norm_epsilon=1e-6,
         dtype=None,
-        **kwargs,
-    ):
+        name=None,
+        trainable=True,
+    ):  # no **kwargs: a functional model would ignore a misspelt argument
         # --- Layers ---
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         patches = PatchEmbedding(embed_dim, patch_size, strides, dtype=policy, name="patches")
@@ -98,7 +102,7 @@ class ASTBackbone(keras.Model):
         tokens = position_dropout(positions(specials(patches(spectrogram))))
         for block in blocks:
             tokens = block(tokens)
-        super().__init__(inputs=spectrogram, outputs=norm(tokens), **kwargs)
+        super().__init__(inputs=spectrogram, outputs=norm(tokens), name=name, trainable=trainable)
 
         # --- Config ---
         self.embed_dim = embed_dim

@@ -15,6 +15,7 @@ A preset folder holds what keras-hub's does, plus the labels:
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
 import pathlib
@@ -72,7 +73,12 @@ def from_preset(
     True
     """
     name = os.fspath(preset)
-    if labels is not None and num_classes is None:
+    if labels is not None:
+        if num_classes not in (None, len(labels)):
+            raise PresetError(
+                "There must be one label for each class: leave num_classes out. "
+                f"Received: {len(labels)} labels, num_classes={num_classes}"
+            )
         num_classes = len(labels)
     if name in SIZES:
         return _from_size(name, num_classes, labels, overrides)
@@ -110,11 +116,10 @@ def _from_size(
 def _from_folder(
     folder: pathlib.Path, num_classes: int | None, labels: LabelSet | None
 ) -> ASTClassifier:
-    config = _read_json(folder / "task.json")
+    saved = _read_model(folder / "task.json")
     weights = folder / "task.weights.h5"
     if not weights.is_file():
         raise PresetError(f"A saved model needs its weights. Missing: {weights}")
-    saved: ASTClassifier = keras.saving.deserialize_keras_object(config)
     try:
         saved.load_weights(weights)
     except (OSError, ValueError) as error:
@@ -152,7 +157,7 @@ def save_to_preset(model: ASTClassifier, folder: str | os.PathLike[str]) -> None
     10
     """
     target = pathlib.Path(folder)
-    if target.exists() and any(target.iterdir()) and not (target / "task.json").is_file():
+    if target.exists() and not _may_replace(target):
         raise PresetError(
             "A model is saved to a new folder or over an older saved model. "
             f"Received: {target}, which holds something else"
@@ -160,6 +165,7 @@ def save_to_preset(model: ASTClassifier, folder: str | os.PathLike[str]) -> None
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
+        _require_room(staging, 2 * 4 * model.count_params() + (1 << 20))
         _write_files(model, staging)
         _swap(staging, target)
     except BaseException:
@@ -167,15 +173,34 @@ def save_to_preset(model: ASTClassifier, folder: str | os.PathLike[str]) -> None
         raise
 
 
+def _may_replace(target: pathlib.Path) -> bool:
+    return target.is_dir() and ((target / "task.json").is_file() or not any(target.iterdir()))
+
+
+def _require_room(folder: pathlib.Path, size: int) -> None:
+    """Raises OSError unless `size` bytes can be written: HDF5 takes the process down instead."""
+    trial = folder / "room"
+    with open(trial, "wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        elif shutil.disk_usage(folder).free < size:  # not on every system
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+    trial.unlink()
+
+
 def _swap(staging: pathlib.Path, target: pathlib.Path) -> None:
-    """Puts the finished folder in place; the old one is moved away first and then deleted."""
+    """Puts the finished folder in place; the old one is moved away first and deleted last."""
     staging.chmod(0o755)  # mkdtemp makes it private
     if not target.exists():
         staging.rename(target)
         return
     old = target.with_name(f".{target.name}-old-{os.getpid()}")
     target.rename(old)
-    staging.rename(target)
+    try:
+        staging.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
     shutil.rmtree(old)
 
 
@@ -202,6 +227,18 @@ def _write_files(model: ASTClassifier, folder: pathlib.Path) -> None:
 
 def _write_json(path: pathlib.Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_model(path: pathlib.Path) -> ASTClassifier:
+    config = _read_json(path)
+    try:
+        model = keras.saving.deserialize_keras_object(config)
+    except Exception as error:  # a damaged configuration fails anywhere inside Keras
+        line = " ".join(str(error).split())[:200]
+        raise PresetError(f"This is no model's configuration: {line} Received: {path}") from None
+    if not isinstance(model, ASTClassifier):
+        raise PresetError(f"This is not an ASTClassifier's configuration. Received: {path}")
+    return model
 
 
 def _read_json(path: pathlib.Path) -> Any:

@@ -83,12 +83,14 @@ def serialized(layer):
 
 
 def own_arguments(layer):
-    """Returns the constructor's arguments that the class names itself, with their defaults."""
+    """Returns the constructor's arguments beyond every Keras layer's, with their defaults."""
     if "__init__" not in vars(type(layer)):
         return {}
     parameters = list(inspect.signature(type(layer).__init__).parameters.values())[1:]
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {p.name: p.default for p in parameters if p.kind not in variadic}
+    keras_own = ("name", "dtype", "trainable")
+    named = [p for p in parameters if p.kind not in variadic and p.name not in keras_own]
+    return {p.name: p.default for p in named}
 
 
 # --- Checks ---

@@ -100,9 +100,9 @@ def test_from_preset_takes_a_frontend_or_none():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"preset": "ast_bse", "num_classes": 5}, "A preset is one of ast_test, .* 'ast_bse'"),
+        ({"preset": "ast_bse", "num_classes": 5}, "A preset is one of ast_test, .*'ast_bse'"),
         ({"preset": "ast_test"}, "A new model needs num_classes or labels"),
-        ({"preset": "ast_test", "num_classes": 5, "num_frame": 3}, "no argument .* 'num_frame'"),
+        ({"preset": "ast_test", "num_classes": 5, "num_frame": 3}, "no argument .*'num_frame'"),
         ({"preset": "ast_test", "num_classes": 5, "labels": LABELS}, "one label for each class"),
         ({"preset": "ast_test", "num_classes": 5, "num_heads": 5}, "num_heads must divide"),
         ({"preset": "ast_test", "num_classes": 5, "num_frames": 8}, "at least one patch"),
@@ -192,8 +192,8 @@ def test_from_preset_keeps_the_head_of_the_same_labels(original, model):
 
 
 def test_from_preset_rejects_labels_of_another_number(original):
-    with pytest.raises(ValueError, match="one label for each class"):
-        from_preset(original, num_classes=4, labels=LABELS)
+    message = error_of(from_preset, original, num_classes=4, labels=LABELS)
+    assert "one label for each class" in message
 
 
 def test_from_preset_rejects_arguments_of_the_architecture_for_a_saved_model(original):
@@ -238,7 +238,7 @@ def edited(key, value):
     "edit",
     [
         lambda config: config.update(registered_name="ast_keras>Unknown", class_name="Unknown"),
-        lambda config: config.update(module="keras.layers", class_name="Dense"),
+        lambda config: config.update(keras.saving.serialize_keras_object(keras.layers.Dense(3))),
         lambda config: config.clear(),
         edited("backbone", None),
         edited("num_classes", None),
