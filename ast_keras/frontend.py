@@ -170,8 +170,8 @@ class LogMelFilterbank(keras.layers.Layer):
         log_mel = tf.pad(log_mel, [[0, 0], [0, missing], [0, 0]])
         return tf.ensure_shape(log_mel, [None, self.num_frames, self.num_mel_bins])
 
-    def compute_output_shape(self, input_shape, lengths_shape=None):
-        batch, samples = input_shape
+    def compute_output_shape(self, waveform_shape, lengths_shape=None):
+        batch, samples = waveform_shape
         frames = self.num_frames
         if frames is None and samples is not None:
             frames = mel.num_frames(samples, self._frame_length, self._frame_step)

@@ -1,8 +1,8 @@
 """What every Keras layer and model of this package must do, whatever it computes.
 
 A `Descriptor` says how to make one and what to feed it; each `check_` function takes a descriptor
-and raises AssertionError where a promise is broken. `tests/unit/test_contract.py` applies all of
-them to all registered classes.
+and what `built` makes of it, and raises AssertionError where a promise is broken.
+`tests/unit/test_contract.py` applies all of them to all registered classes.
 """
 
 import dataclasses
@@ -96,8 +96,7 @@ def own_arguments(layer):
 # --- Checks ---
 
 
-def check_config_survives_json(descriptor):
-    layer = built(descriptor)
+def check_config_survives_json(descriptor, layer):
     text = serialized(layer)
     revived = keras.saving.deserialize_keras_object(json.loads(text))
     assert type(revived) is type(layer)
@@ -106,23 +105,20 @@ def check_config_survives_json(descriptor):
     assert json.dumps(type(layer).from_config(config).get_config()) == json.dumps(config)
 
 
-def check_arguments_are_attributes_and_config(descriptor):
-    layer = descriptor.make()
+def check_arguments_are_attributes_and_config(descriptor, layer):
     config = layer.get_config()
     for name in own_arguments(layer):
         assert hasattr(layer, name), f"no attribute for the argument {name}"
         assert name in config, f"no entry in get_config for the argument {name}"
 
 
-def changed_arguments(descriptor):
-    """Returns the constructor's arguments that the descriptor sets to another value."""
-    layer = descriptor.make()
+def changed_arguments(layer):
+    """Returns the constructor's arguments that have another value than their default."""
     config = layer.get_config()
     return {name for name, default in own_arguments(layer).items() if config[name] != default}
 
 
-def check_output_is_the_same_in_every_mode(descriptor):
-    layer = built(descriptor)
+def check_output_is_the_same_in_every_mode(descriptor, layer):
     eager = apply(descriptor, layer)
     specs = {
         name: tf.TensorSpec([None, *value.shape[1:]], value.dtype)  # the batch size is free
@@ -131,14 +127,12 @@ def check_output_is_the_same_in_every_mode(descriptor):
     graph = tf.function(lambda inputs: apply(descriptor, layer, inputs), input_signature=[specs])
     assert_same(descriptor, graph(dict(descriptor.inputs)), eager)
     dataset = tf.data.Dataset.from_tensor_slices(dict(descriptor.inputs)).batch(2)
-    mapped = list(dataset.map(lambda inputs: apply(descriptor, layer, inputs)))
-    assert_same(descriptor, mapped[0], eager)
+    assert_same(descriptor, next(iter(dataset.map(graph))), eager)
     functional = wrapped(descriptor, layer)
     assert_same(descriptor, functional(dict(descriptor.inputs)), eager)
 
 
-def check_batch_equals_its_examples(descriptor):
-    layer = built(descriptor)
+def check_batch_equals_its_examples(descriptor, layer):
     together = apply(descriptor, layer)
     for index in range(2):
         one = {name: value[index : index + 1] for name, value in descriptor.inputs.items()}
@@ -165,8 +159,8 @@ def check_output_dtype_follows_the_policy(descriptor, policy):
     np.testing.assert_array_equal(array(apply(descriptor, revived)), array(output))
 
 
-def check_saved_model_is_bit_identical(descriptor, path):
-    model = wrapped(descriptor, built(descriptor))
+def check_saved_model_is_bit_identical(descriptor, layer, path):
+    model = wrapped(descriptor, layer)
     model.save(path)
     loaded = keras.models.load_model(path)
     assert [w.path for w in loaded.weights] == [w.path for w in model.weights]
@@ -176,8 +170,7 @@ def check_saved_model_is_bit_identical(descriptor, path):
     np.testing.assert_array_equal(array(loaded(inputs)), array(model(inputs)), strict=True)
 
 
-def check_output_shape_is_predicted(descriptor):
-    layer = built(descriptor)
+def check_output_shape_is_predicted(descriptor, layer):
     shape = next(iter(descriptor.inputs.values())).shape
     actual = tuple(apply(descriptor, layer).shape)
     assert tuple(layer.compute_output_shape(shape)) == actual

@@ -110,7 +110,7 @@ def test_attention_stays_finite_in_float16_where_raw_scores_do_not(tokens):
 
 @pytest.mark.parametrize("make", [SelfAttention, lambda n: TransformerBlock(n, HIDDEN)])
 def test_layer_rejects_heads_that_do_not_divide_the_size(make, tokens):
-    with pytest.raises(ValueError, match="num_heads must divide.*num_heads=5, embed_dim=12"):
+    with pytest.raises(ValueError, match=r"num_heads must divide.*num_heads=5, embed_dim=12"):
         make(5)(tokens)
 
 

@@ -25,9 +25,14 @@ def test_replacing_moves_the_finished_file_into_place(tmp_path):
 def test_replacing_keeps_the_old_file_after_an_error(error, tmp_path):
     target = tmp_path / "note.txt"
     target.write_text("old")
-    with pytest.raises(type(error)), replacing(target) as part:
-        part.write_text("ha")
-        raise error
+
+    def fail_in_the_middle():
+        with replacing(target) as part:
+            part.write_text("ha")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail_in_the_middle()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 

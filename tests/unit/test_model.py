@@ -58,10 +58,17 @@ def model():
     return make_model()
 
 
+@pytest.fixture(scope="module")
+def plain():
+    """A model of spectrograms without any rate."""
+    keras.utils.set_random_seed(2)
+    return make_model(frontend=False)
+
+
 # --- Shapes ---
 
 
-# (num_mel_bins, num_frames), patch size, strides, patches: overlapping, not, tall, flat, with rests.
+# (num_mel_bins, num_frames), patch size, strides, patches: square, tall, with frames left over.
 @pytest.mark.parametrize(
     ("size", "patch_size", "strides", "patches"),
     [
@@ -237,7 +244,7 @@ def test_model_rejects_parts_that_do_not_fit(make, says):
     ],
 )
 def test_model_rejects_a_misspelt_argument(make):
-    with pytest.raises((TypeError, ValueError), match="num_frame|front_end"):
+    with pytest.raises((TypeError, ValueError), match=r"num_frame|front_end"):
         make()
 
 
@@ -269,15 +276,14 @@ def test_gradients_reach_every_weight(distillation):
 
 
 @pytest.mark.parametrize("rate", ["dropout", "attention_dropout", "drop_path"])
-def test_rates_act_only_while_training(rate):
-    plain = make_model(frontend=False)
+def test_rates_act_only_while_training(rate, plain):
     model = make_model(frontend=False, **{rate: 0.5})
     model.set_weights(plain.get_weights())
     expected = plain(SPECTROGRAM).numpy()
     np.testing.assert_array_equal(model(SPECTROGRAM), expected)
     np.testing.assert_array_equal(model(SPECTROGRAM, training=False), expected)
     np.testing.assert_array_equal(plain(SPECTROGRAM, training=True), expected)
-    draws = {model(SPECTROGRAM, training=True).numpy().tobytes() for _ in range(6)}
+    draws = {model(SPECTROGRAM, training=True).numpy().tobytes() for _ in range(3)}
     assert len(draws) > 1
 
 
@@ -311,5 +317,5 @@ def test_classifier_learns_with_keras_fit():
         metrics=["accuracy"],
         jit_compile=False,  # compiling would take longer than training
     )
-    history = model.fit(waveforms, classes, batch_size=24, epochs=30, verbose=0).history
+    history = model.fit(waveforms, classes, batch_size=24, epochs=20, verbose=0).history
     assert history["accuracy"][-1] == 1.0

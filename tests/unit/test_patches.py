@@ -108,5 +108,5 @@ def test_position_embedding_adds_one_vector_to_each_place():
 def test_position_embedding_rejects_another_number_of_tokens(count):
     layer = PositionEmbedding()
     layer(random(1, 4, 6))
-    with pytest.raises(ValueError, match="is incompatible with the layer.*4, 6"):
+    with pytest.raises(ValueError, match=r"is incompatible with the layer.*4, 6"):
         layer(random(1, count, 6))  # one token would be broadcast
