@@ -1,7 +1,6 @@
 """Waveform to normalised log-mel spectrogram, Kaldi's filterbank on `tf.signal`."""
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from ast_keras import mel
@@ -17,9 +16,9 @@ class LogMelFilterbank(keras.layers.Layer):
     `(x - mean) / (2 std)`. Padding comes before the normalisation, so it is not zero afterwards:
     it is `padding_value`. `mean=0, std=0.5` leaves the logarithms as they are.
 
-    The result is float32 under every precision policy, and so is all arithmetic but the Fourier
-    transform, which is float64: half precision cannot hold a power spectrum, and in float32 the
-    weak bins of a strongly tonal frame drown in the rounding of the strong ones.
+    The result is float32 under every precision policy, as half precision cannot hold a power
+    spectrum. Inside, up to the energies, the arithmetic is float64: in float32 the weak bins of a
+    strongly tonal frame drown in the rounding of the strong ones.
 
     Args:
       sample_rate: Of the waveform, in Hz. The layer cannot check it; `load_audio` resamples.
@@ -91,11 +90,10 @@ class LogMelFilterbank(keras.layers.Layer):
         self.std = std
         self._frame_length = mel.seconds_to_samples(frame_length_seconds, sample_rate)
         self._frame_step = mel.seconds_to_samples(frame_step_seconds, sample_rate)
-        self._fft_length = mel.fft_length(self._frame_length)
-        self._window = mel.window(window, self._frame_length).astype(np.float32)
+        self._window = mel.window(window, self._frame_length)
         self._filters = mel.mel_filterbank(
-            num_mel_bins, self._fft_length, sample_rate, f_min_hz, f_max_hz
-        ).astype(np.float32)
+            num_mel_bins, mel.fft_length(self._frame_length), sample_rate, f_min_hz, f_max_hz
+        )
         self.built = True
 
     @property
@@ -137,26 +135,10 @@ class LogMelFilterbank(keras.layers.Layer):
         return waveform - total / tf.cast(tf.maximum(lengths, 1), tf.float32)
 
     def _log_mel(self, waveform):
-        frames = tf.signal.frame(waveform, self._frame_length, self._frame_step)
-        missing = self._fft_length - self._frame_length
-        frames = tf.pad(self._shape(frames), [[0, 0], [0, 0], [0, missing]])
-        # The complex transform: XLA has no real one in float64.
-        spectrum = tf.signal.fft(tf.cast(frames, tf.complex128))[..., : self._fft_length // 2 + 1]
-        # Strong and weak bins are apart now: float32 holds each of them.
-        power = tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
-        energies = tf.matmul(tf.cast(power, tf.float32), self._filters)
+        energies = _mel_energies(
+            waveform, self._window, self._filters, self._frame_step, self.preemphasis
+        )
         return tf.math.log(tf.maximum(energies, mel.ENERGY_FLOOR))
-
-    def _shape(self, frames):
-        """Removes each frame's mean, pre-emphasises, windows: float32 `[..., frame_length]`."""
-        mean = tf.reduce_mean(frames, axis=-1, keepdims=True)
-        mean += tf.reduce_mean(frames - mean, axis=-1, keepdims=True)
-        # As in the original: the first sample of a frame is its own predecessor.
-        before = tf.concat([frames[..., :1], frames[..., :-1]], axis=-1)
-        # (x - m) - a (b - m), written so that neighbours are subtracted first: the difference of
-        # two close float32 is exact, and a large mean leaves no rounding behind.
-        emphasised = (frames - before) + (1 - self.preemphasis) * (before - mean)
-        return emphasised * self._window
 
     def _heard(self, lengths, log_mel):
         frames = (tf.cast(lengths, tf.int32) - self._frame_length) // self._frame_step + 1
@@ -193,3 +175,41 @@ class LogMelFilterbank(keras.layers.Layer):
             "mean": self.mean,
             "std": self.std,
         }
+
+
+# A graph of its own also when called eagerly: one operation after the other is several times slower.
+@tf.function(reduce_retracing=True)
+def _mel_energies(waveform, window, filters, frame_step, preemphasis):
+    """Returns the mel energies of every whole frame, `[batch, samples]` to `[batch, frames, mel]`."""
+    frame_length, num_bins = window.shape[0], filters.shape[0]
+    fft_length = 2 * (num_bins - 1)
+
+    def windowed(samples):
+        frames = tf.signal.frame(tf.cast(samples, tf.float64), frame_length, frame_step)
+        frames -= tf.reduce_mean(frames, axis=-1, keepdims=True)
+        # As in the original: the first sample of a frame is its own predecessor.
+        before = tf.concat([frames[..., :1], frames[..., :-1]], axis=-1)
+        return (frames - preemphasis * before) * window  # [..., frames, frame_length]
+
+    def energies(spectrum):
+        power = tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
+        # Strong and weak bins are apart now: float32 holds each of them.
+        return tf.matmul(tf.cast(power, tf.float32), tf.cast(filters, tf.float32))
+
+    def clip_by_clip():
+        # What one clip needs stays in the cache: twice as fast as the whole batch on a CPU.
+        return tf.map_fn(
+            lambda clip: energies(tf.signal.rfft(windowed(clip), [fft_length])),
+            waveform,
+            fn_output_signature=tf.TensorSpec([None, filters.shape[1]], tf.float32),
+        )
+
+    def batch_at_once():
+        # The complex transform: XLA has no real one in float64 (TensorFlow 2.16).
+        padding = [[0, 0], [0, 0], [0, fft_length - frame_length]]
+        frames = tf.cast(tf.pad(windowed(waveform), padding), tf.complex128)
+        return energies(tf.signal.fft(frames)[..., :num_bins])
+
+    # 0 on a CPU, 1 on any other device and in a graph that XLA compiles.
+    device = tf.raw_ops.DeviceIndex(device_names=["CPU"])
+    return tf.switch_case(device, [clip_by_clip, batch_at_once])

@@ -93,7 +93,7 @@ def test_mask_widths_are_uniform_below_the_maximum(draws):
     masks = axis_mask(tf.constant(draws[:, 2:4]), 48, 128).numpy()
     counts = np.bincount(masks.sum(1), minlength=48)
     assert len(counts) == 48  # zero and 47 are widths, 48 is none
-    # Seen 0.5; five standard deviations would be one chance in a million.
+    # The draws are fixed; of others, fewer than one in ten thousand would go beyond five.
     assert abs(chi_square(counts, [NUM_DRAWS / 48] * 48)) < 5
 
 
