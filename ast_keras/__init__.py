@@ -9,7 +9,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "ast_keras.audio": ("load_audio", "audio_from_array", "audio_info", "AudioError", "AudioWarning"),
+    "ast_keras.audio": (
+        "load_audio",
+        "audio_from_array",
+        "audio_info",
+        "AudioError",
+        "AudioWarning",
+    ),
     "ast_keras.augment": ("SpectrogramAugment",),
     "ast_keras.convert": ("load_authors_weights",),
     "ast_keras.datasets": ("load_dataset", "SoundDataset", "Split"),

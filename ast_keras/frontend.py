@@ -73,8 +73,7 @@ class LogMelFilterbank(keras.layers.Layer):
         super().__init__(**{**kwargs, "dtype": "float32"})
         if not std > 0 or (num_frames is not None and num_frames < 1):
             raise ValueError(
-                "std and num_frames must be positive. "
-                f"Received: std={std}, num_frames={num_frames}"
+                f"std and num_frames must be positive. Received: std={std}, num_frames={num_frames}"
             )
         self.sample_rate = sample_rate
         self.num_mel_bins = num_mel_bins

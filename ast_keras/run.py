@@ -212,9 +212,7 @@ class Run:
         )
         while len(self.history) < self.recipe.train.num_epochs:
             with _quiet():
-                controller.train(
-                    (len(self.history) + 1) * steps, checkpoint_at_completion=False
-                )
+                controller.train((len(self.history) + 1) * steps, checkpoint_at_completion=False)
                 scores = controller.evaluate()
             self._end_epoch(scores)
 
@@ -234,9 +232,7 @@ class Run:
 
     def _evaluator(self, pipeline, watch=None):
         dataset = distribute(self.strategy, pipeline, 0, pipeline.steps_per_epoch)
-        return ASTEvaluator(
-            self.model, dataset, self.dataset.multi_label, self.strategy, watch
-        )
+        return ASTEvaluator(self.model, dataset, self.dataset.multi_label, self.strategy, watch)
 
     def _after_loop(self, output):
         step = int(self.global_step.numpy())

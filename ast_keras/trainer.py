@@ -122,7 +122,9 @@ class ASTEvaluator(orbit.StandardEvaluator):
         return state
 
     def eval_end(self, state=None):
-        self.scores, self.targets = (tf.concat(part, 0).numpy() for part in zip(*state, strict=True))
+        self.scores, self.targets = (
+            tf.concat(part, 0).numpy() for part in zip(*state, strict=True)
+        )
         self.evaluation = evaluate_predictions(self.scores, self.targets, self.multi_label)
         return self.evaluation.summary()
 

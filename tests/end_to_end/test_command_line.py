@@ -64,7 +64,9 @@ def train(workdir, *settings):
 def weights(path):
     found = {}
     with h5py.File(path) as file:
-        file.visititems(lambda n, v: found.update({n: v[()]} if isinstance(v, h5py.Dataset) else {}))
+        file.visititems(
+            lambda n, v: found.update({n: v[()]} if isinstance(v, h5py.Dataset) else {})
+        )
     return found
 
 

@@ -71,7 +71,9 @@ def test_every_policy_leaves_it_in_float32(policy):
     try:
         inputs = keras.Input((8000,), dtype="float32")
         layer = LogMelFilterbank(num_frames=48, dtype=policy)
-        model = keras.Model(inputs, keras.layers.Activation("linear", dtype="float32")(layer(inputs)))
+        model = keras.Model(
+            inputs, keras.layers.Activation("linear", dtype="float32")(layer(inputs))
+        )
         assert layer.compute_dtype == "float32"
         np.testing.assert_array_equal(model(waveform), expected)
     finally:
@@ -99,7 +101,11 @@ def test_lengths_unknown_when_traced_work():
 def test_symbolic_shapes_are_right():
     assert LogMelFilterbank()(keras.Input((16000,))).shape == (None, 98, 128)
     assert LogMelFilterbank()(keras.Input((None,))).shape == (None, None, 128)
-    assert LogMelFilterbank(num_frames=7, num_mel_bins=40)(keras.Input((None,))).shape == (None, 7, 40)
+    assert LogMelFilterbank(num_frames=7, num_mel_bins=40)(keras.Input((None,))).shape == (
+        None,
+        7,
+        40,
+    )
 
 
 def test_filterbank_rejects_what_is_no_waveform():

@@ -15,7 +15,11 @@ def test_window_matches_the_definition(name):
 
 @pytest.mark.parametrize(
     ("bins", "fft_size", "rate", "low", "high"),
-    [(128, 512, 16000, 20.0, 8000.0), (40, 512, 16000, 0.0, 7600.0), (64, 1024, 32000, 60.0, 16000.0)],
+    [
+        (128, 512, 16000, 20.0, 8000.0),
+        (40, 512, 16000, 0.0, 7600.0),
+        (64, 1024, 32000, 60.0, 16000.0),
+    ],
 )
 def test_filters_match_the_definition(bins, fft_size, rate, low, high):
     expected = kaldi_fbank.filters(bins, fft_size, rate, low, high)

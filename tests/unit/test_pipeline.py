@@ -51,7 +51,10 @@ def test_dataset_holds_the_same_batches():
 
 def test_rows_of_workers_make_up_the_global_batch():
     pipeline = make(**AUGMENTED)
-    whole, parts = pipeline.batch(1), [pipeline.batch(1, slice(0, 2)), pipeline.batch(1, slice(2, 4))]
+    whole, parts = (
+        pipeline.batch(1),
+        [pipeline.batch(1, slice(0, 2)), pipeline.batch(1, slice(2, 4))],
+    )
     assert_same(whole, {k: np.concatenate([p[k] for p in parts]) for k in whole})
 
 
@@ -100,12 +103,8 @@ def test_mixup_mixes_as_the_authors_do():
 
 
 def test_mixup_rate_partner_and_weight_follow_the_rule():
-    split = Split(
-        sources=[np.zeros(4, "float32")] * 1000, targets=[(i,) for i in range(1000)]
-    )
-    pipeline = make(
-        split, num_classes=1000, clip_samples=4, training=True, mixup_rate=0.6
-    )
+    split = Split(sources=[np.zeros(4, "float32")] * 1000, targets=[(i,) for i in range(1000)])
+    pipeline = make(split, num_classes=1000, clip_samples=4, training=True, mixup_rate=0.6)
     weights, partners, mixed = [], [], 0
     order = pipeline.order(0)
     for position in range(1000):

@@ -117,9 +117,7 @@ def test_a_saved_model_is_a_start(tmp_path):
     first = quiet_run(small(), tmp_path / "first")
     first.train()
     again = quiet_run(small(f"model.start={tmp_path / 'first' / 'model'}"), tmp_path / "second")
-    np.testing.assert_array_equal(
-        again.model.get_weights()[0], first.model.get_weights()[0]
-    )
+    np.testing.assert_array_equal(again.model.get_weights()[0], first.model.get_weights()[0])
 
 
 def test_a_foreign_folder_is_refused_untouched(tmp_path):
