@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import sys
+import traceback
 from collections.abc import Callable
 
 from absl import logging
+
+PACKAGE = str(pathlib.Path(__file__).resolve().parent)
 
 
 def run_command(main: Callable[[list[str]], int], argv: list[str]) -> int:
@@ -28,5 +32,8 @@ def run_command(main: Callable[[list[str]], int], argv: list[str]) -> int:
 
 
 def _is_users(error: BaseException) -> bool:
-    home = type(error).__module__.partition(".")[0]
-    return home == "ast_keras" or isinstance(error, OSError)
+    if isinstance(error, OSError) or type(error).__module__.startswith("ast_keras."):
+        return True
+    # A ValueError of ours names a rule that an argument broke; one from elsewhere is a defect.
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, ValueError) and frames[-1].filename.startswith(PACKAGE)

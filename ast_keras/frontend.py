@@ -176,10 +176,10 @@ class LogMelFilterbank(keras.layers.Layer):
         }
 
 
-# A graph of its own also when called eagerly: one operation after the other is several times slower.
+# A graph of its own when called eagerly, too: one operation after the other is much slower.
 @tf.function(reduce_retracing=True)
 def _mel_energies(waveform, window, filters, frame_step, preemphasis):
-    """Returns the mel energies of every whole frame, `[batch, samples]` to `[batch, frames, mel]`."""
+    """Returns mel energies of every whole frame: `[batch, samples]` to `[batch, frames, mel]`."""
     frame_length, num_bins = window.shape[0], filters.shape[0]
     fft_length = 2 * (num_bins - 1)
 

@@ -27,7 +27,7 @@ def window(name: str, length: int) -> FloatArray:
 
     Example:
 
-    >>> window("hann", 5).tolist()
+    >>> window("hann", 5).round(3).tolist()
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     offsets = {"hann": 0.5, "hamming": 0.54}

@@ -16,13 +16,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ast_keras import audio
 from ast_keras.datasets import Split
 
 _ORDER, _EXAMPLE = 1, 2  # streams of random numbers, never shared between purposes
 
-Batch = dict[str, np.ndarray]
+Array = npt.NDArray[Any]
+Batch = dict[str, Array]
 
 
 def generator(seed: int, stream: int, epoch: int, position: int = 0) -> np.random.Generator:
@@ -30,14 +32,14 @@ def generator(seed: int, stream: int, epoch: int, position: int = 0) -> np.rando
 
     Example:
 
-    >>> generator(1, 2, epoch=0, position=5).integers(100) == generator(1, 2, 0, 5).integers(100)
-    True
+    >>> int(generator(1, 2, epoch=0, position=5).integers(1000))
+    676
     """
     key = np.array([seed % 2**64, stream], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, epoch, position]))
 
 
-def mixup(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
+def mixup(first: Array, second: Array, weight: float) -> Array:
     """Mixes two waveforms, `weight` of the first and the rest of the second.
 
     The means are removed before and after mixing, and the second is padded with zeros or cut to
@@ -60,7 +62,8 @@ def mixup(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
     kept = min(len(first), len(second))
     fitted[:kept] = (second - second.mean())[:kept] if kept else 0
     mixed = weight * (first - first.mean()) + (1 - weight) * fitted
-    return (mixed - mixed.mean()).astype(first.dtype)
+    result: Array = (mixed - mixed.mean()).astype(first.dtype)
+    return result
 
 
 class Pipeline:
@@ -133,9 +136,9 @@ class Pipeline:
         self.num_workers = num_workers or os.cpu_count() or 1
         self.error: Exception | None = None  # what stopped a batch
         self._cache_bytes = cache_bytes
-        self._cache: dict[int, np.ndarray] = {}
+        self._cache: dict[int, Array] = {}
         self._lock = threading.Lock()
-        self._orders: dict[int, np.ndarray] = {}
+        self._orders: dict[int, Array] = {}
 
     @property
     def num_examples(self) -> int:
@@ -147,7 +150,7 @@ class Pipeline:
         """Number of batches that show every example once."""
         return -(-self.num_examples // self.batch_size)
 
-    def order(self, epoch: int) -> np.ndarray:
+    def order(self, epoch: int) -> Array:
         """Returns the split's indices in the order of this epoch."""
         if not self.training:
             return np.arange(self.num_examples)
@@ -160,7 +163,7 @@ class Pipeline:
                 }
             return self._orders[epoch]
 
-    def waveform(self, index: int) -> np.ndarray:
+    def waveform(self, index: int) -> Array:
         """Returns a clip of the split as decoded, float32 `[up to clip_samples]`."""
         cached = self._cache.get(index)
         if cached is not None:
@@ -175,7 +178,7 @@ class Pipeline:
                 self._cache[index] = clip
         return clip
 
-    def example(self, epoch: int, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def example(self, epoch: int, position: int) -> tuple[Array, Array, Array]:
         """Returns waveform, target and seed of one place in an epoch."""
         index = int(self.order(epoch)[position])
         clip, target = self.waveform(index), self._target(index)
@@ -185,14 +188,12 @@ class Pipeline:
             clip, target = self._augment(clip, target, rng)
         return clip, target, seed
 
-    def _target(self, index: int) -> np.ndarray:
+    def _target(self, index: int) -> Array:
         target = np.zeros(self.num_classes, np.float32)
         target[list(self.split.targets[index])] = 1.0
         return target
 
-    def _augment(
-        self, clip: np.ndarray, target: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _augment(self, clip: Array, target: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         # Always the same number of draws, so that one setting does not change another's.
         mixes, partner, weight = rng.random(), rng.integers(self.num_examples), rng.beta(10, 10)
         shift, gain = rng.integers(-self.shift_samples, self.shift_samples + 1), rng.uniform(-1, 1)

@@ -17,12 +17,14 @@ from __future__ import annotations
 import datetime
 import errno
 import json
+import math
 import os
 import pathlib
 import shutil
 import tempfile
 from typing import Any
 
+import h5py
 import keras
 
 from ast_keras.frontend import LogMelFilterbank
@@ -125,6 +127,7 @@ def _from_folder(
     except (OSError, ValueError) as error:
         line = str(error).splitlines()[0]
         raise PresetError(f"These weights cannot be read: {line} Received: {weights}") from None
+    _require_all_used(weights, saved)
     if num_classes is None or (labels is not None and labels == saved.labels):
         return saved
     return ASTClassifier(
@@ -137,6 +140,19 @@ def _from_folder(
         head_layer_norm_epsilon=saved.head_layer_norm_epsilon,
         name=saved.name,
     )
+
+
+def _require_all_used(weights: pathlib.Path, model: ASTClassifier) -> None:
+    """Refuses weights of a larger model: Keras reads what fits and says nothing of the rest."""
+    sizes: list[int] = []
+    with h5py.File(weights) as file:
+        file.visititems(lambda _, item: sizes.append(getattr(item, "size", 0)))
+    used = sum(math.prod(weight.shape) for weight in model.weights)
+    if sum(sizes) != used:
+        raise PresetError(
+            f"These weights are not those of the model beside them: they hold {sum(sizes)} "
+            f"numbers, the model {used}. Received: {weights}"
+        )
 
 
 def save_to_preset(model: ASTClassifier, folder: str | os.PathLike[str]) -> None:
@@ -222,7 +238,12 @@ def _write_files(model: ASTClassifier, folder: pathlib.Path) -> None:
     }
     _write_json(folder / "metadata.json", metadata)
     model.backbone.save_weights(folder / "model.weights.h5")
-    model.save_weights(folder / "task.weights.h5")
+    # Without the optimizer: Keras would write its state, twice the size of the weights, too.
+    optimizer, model.optimizer = getattr(model, "optimizer", None), None
+    try:
+        model.save_weights(folder / "task.weights.h5")
+    finally:
+        model.optimizer = optimizer
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:

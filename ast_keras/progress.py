@@ -15,14 +15,25 @@ class Progress:
     On a terminal the line between epochs is written over; in a log there is one every few seconds.
 
     Args:
-      stream: Where to write; None for standard output, False for nowhere.
+      stream: Where to write; None for standard output.
+      quiet: Whether to write nothing.
     """
 
-    def __init__(self, stream: TextIO | bool | None = None) -> None:
-        self._stream = sys.stdout if stream is None else stream
+    def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
+        self._stream = stream or sys.stdout
+        self._quiet = quiet
         self._shown_at = 0.0
 
-    def start(self, name, sizes, first_step, last_step, steps_per_epoch, batch_size, metric):
+    def start(
+        self,
+        name: str,
+        sizes: str,
+        first_step: int,
+        last_step: int,
+        steps_per_epoch: int,
+        batch_size: int,
+        metric: str,
+    ) -> None:
         """Says what will be trained, and remembers the lengths for the time left."""
         self._started_at, self._first_step = time.monotonic(), first_step
         self._last_step, self._steps_per_epoch = last_step, steps_per_epoch
@@ -64,7 +75,7 @@ class Progress:
         self._line(text)
 
     def _line(self, text: str, passing: bool = False) -> None:
-        if not self._stream:
+        if self._quiet:
             return
         if self._stream.isatty():
             text = f"\r\033[K{text}" + ("" if passing else "\n")

@@ -164,6 +164,13 @@ _POSITIVE = (
     ("train", "batch_size"),
     ("train", "steps_per_loop"),
     ("train", "keep_checkpoints"),
+    ("train", "eval_batch_size"),
+    ("train", "checkpoint_minutes"),
+    ("model", "num_layers"),
+    ("optimizer", "decay_start_epoch"),
+    ("optimizer", "decay_every_epochs"),
+    ("optimizer", "decay_rate"),
+    ("optimizer", "gradient_clip_norm"),
     ("optimizer", "learning_rate"),
 )
 _NOT_NEGATIVE = (
@@ -183,6 +190,8 @@ _FRACTIONS = (
     ("model", "drop_path"),
     ("train", "label_smoothing"),
     ("optimizer", "final_fraction"),
+    ("optimizer", "beta_1"),
+    ("optimizer", "beta_2"),
 )
 
 
@@ -197,7 +206,7 @@ def _check(recipe: Recipe) -> None:
                 f"Received: {group}.{field}={value(group, field)!r}"
             )
     for group, field in _POSITIVE:
-        if not value(group, field) > 0:
+        if value(group, field) is not None and not value(group, field) > 0:
             raise RecipeError(
                 f"{group}.{field} must be positive. "
                 f"Received: {group}.{field}={value(group, field)!r}"

@@ -158,7 +158,7 @@ class Run:
 
     def _make_checkpoints(self):
         checkpoint = tf.train.Checkpoint(
-            # By list, not by object: Keras hides the state of its random generators from TensorFlow.
+            # By list, not by object: TensorFlow does not see the state of Keras's generators.
             model=[variable.value for variable in self.model.variables],
             optimizer=[variable.value for variable in self.optimizer.variables],
             loss_sum=self.trainer.loss_sum,

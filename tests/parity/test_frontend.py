@@ -1,4 +1,4 @@
-"""The filterbank against Kaldi's definition in float64, beside torchaudio's own distance from it."""
+"""The filterbank against Kaldi's definition in float64, beside torchaudio's own error."""
 
 import json
 import pathlib

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ast_keras import ASTBackbone, ASTClassifier, AdamL2, load_authors_weights
+from ast_keras import AdamL2, ASTBackbone, ASTClassifier, load_authors_weights
 from ast_keras.trainer import ASTTrainer
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"

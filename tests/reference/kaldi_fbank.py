@@ -1,8 +1,8 @@
-"""Kaldi's log-mel filterbank in float64 NumPy, written from its definition and for reading, not for speed.
+"""Kaldi's log-mel filterbank in float64 NumPy, written for reading, not for speed.
 
-Shares no code with the library: it is what the library is checked against. The definition is that of Kaldi's
-`compute-fbank-feats` (feature-window.cc, mel-computations.cc) with the options of the AST authors: no dither, no
-energy row, only whole frames, waveform in [-1, 1].
+Shares no code with the library: it is what the library is checked against. The definition is that
+of Kaldi's `compute-fbank-feats` (feature-window.cc, mel-computations.cc) with the options of the
+AST authors: no dither, no energy row, only whole frames, waveform in [-1, 1].
 """
 
 import math
@@ -57,7 +57,7 @@ def fbank(
     shape = window(window_name, frame_length)
     starts = range(0, len(waveform) - frame_length + 1, frame_step)
     frames = np.zeros((len(starts), fft_length))
-    for row, start in zip(frames, starts):
+    for row, start in zip(frames, starts, strict=True):
         samples = waveform[start : start + frame_length]
         samples = samples - samples.mean()
         before = np.concatenate([samples[:1], samples[:-1]])

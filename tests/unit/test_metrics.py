@@ -75,7 +75,8 @@ def test_evaluate_predictions_excludes_classes_without_positives_or_negatives():
     targets = np.column_stack([TARGETS, np.zeros(4), np.ones(4)])
     evaluation = evaluate_predictions(scores, targets, multi_label=True)
     two_classes = evaluate_predictions(SCORES, TARGETS, multi_label=True)
-    assert evaluation.num_excluded_classes == 2 and two_classes.num_excluded_classes == 0
+    assert evaluation.num_excluded_classes == 2
+    assert two_classes.num_excluded_classes == 0
     np.testing.assert_array_equal(np.isnan(evaluation.auc), [False, False, True, True])
     np.testing.assert_array_equal(np.isnan(evaluation.average_precision), np.isnan(evaluation.auc))
     np.testing.assert_array_equal(evaluation.num_positives, [2, 2, 0, 4])

@@ -169,7 +169,7 @@ def test_an_unreadable_file_is_reported_by_name_through_the_dataset(tmp_path):
     path = tmp_path / "broken.wav"
     path.write_bytes(b"RIFF nothing")
     pipeline = make(Split(sources=[str(path)], targets=[(0,)]), batch_size=1)
-    with pytest.raises(AudioError, match="broken.wav"), pipeline.clear_errors():
+    with pytest.raises(AudioError, match=r"broken\.wav"), pipeline.clear_errors():
         list(pipeline.dataset(0, 1))
 
 

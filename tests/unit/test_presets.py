@@ -344,3 +344,12 @@ def test_save_that_fails_while_swapping_leaves_the_old_model(saved, model, monke
         save_to_preset(model, saved)
     assert contents(saved) == before
     assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_weights_of_a_larger_model_are_refused(tmp_path):
+    for layers in (1, 2):
+        model = from_preset("ast_test", num_classes=3, num_frames=64, num_layers=layers)
+        save_to_preset(model, tmp_path / str(layers))
+    (tmp_path / "2" / "task.weights.h5").rename(tmp_path / "1" / "task.weights.h5")
+    with pytest.raises(PresetError, match="not those of the model beside them"):
+        from_preset(tmp_path / "1")

@@ -89,7 +89,7 @@ def test_recipe_trains_for_a_moment(name, data, tmp_path):
         settings += ["data.num_train=12", "data.num_validation=10", "data.num_test=10"]
     else:
         settings.append(f"data.path={data[recipe.data.kind]}")
-    result = Run(override(recipe, settings), tmp_path / name, progress=Progress(False)).train()
+    result = Run(override(recipe, settings), tmp_path / name, progress=Progress(quiet=True)).train()
     assert result.last["epoch"] == 1
     assert np.isfinite(result.last["train_loss"])
     assert (tmp_path / name / "model" / "task.weights.h5").is_file()

@@ -31,7 +31,7 @@ def small(*settings, base=RENDERED):
 
 
 def quiet_run(recipe, workdir):
-    return Run(recipe, workdir, progress=Progress(False))
+    return Run(recipe, workdir, progress=Progress(quiet=True))
 
 
 def manifest(folder, labels=("hum", "hiss"), broken=None):

@@ -110,7 +110,8 @@ def test_schedule_takes_numbers_tensors_and_variables(schedule):
     for step in (np.int64(75), tf.constant(75), tf.Variable(75, dtype="int64"), 75.0):
         assert float(schedule(step)) == expected
     assert float(schedule(keras.Variable(75, dtype="int32", trainable=False))) == expected
-    assert schedule(75).dtype == "float32" and schedule(75).shape == ()
+    assert schedule(75).dtype == "float32"
+    assert schedule(75).shape == ()
 
 
 def test_schedule_compiles_to_the_same_rates(schedule):
