@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pathlib
+from typing import Any
 
 import keras
 
@@ -54,7 +55,10 @@ def make_dataset(recipe: Recipe) -> SoundDataset:
 def validation_split(recipe: Recipe, dataset: SoundDataset) -> str:
     """Returns the name of the split that is scored after every epoch and chooses the best one."""
     wanted = recipe.data.validation_split
-    return wanted if wanted in dataset.splits else "test"
+    # Data without a validation split is scored on its test split, as the ESC-50 protocol does.
+    name = "test" if wanted == "validation" and wanted not in dataset.splits else wanted
+    dataset.split(name)
+    return name
 
 
 def make_pipeline(
@@ -100,7 +104,6 @@ def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
         std=recipe.frontend.std,
         name="fbank",
     )
-    settings = recipe.model
     augment = SpectrogramAugment(
         freq_mask_bins=recipe.augment.freq_mask_bins,
         time_mask_frames=recipe.augment.time_mask_frames,
@@ -111,15 +114,18 @@ def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
         dtype="float32",
         name="augment",
     )
-    if settings.start != "random":
-        return from_preset(_start_weights(settings.start), labels=labels)
+    parts = {
+        "labels": labels,
+        "frontend": frontend,
+        "augment": augment,
+        "score_activation": "softmax" if recipe.train.loss == "categorical" else "sigmoid",
+    }
+    if recipe.model.start != "random":
+        return _started_model(recipe, parts)
+    settings = recipe.model
     depth = {} if settings.num_layers is None else {"num_layers": settings.num_layers}
     return from_preset(
         settings.size,
-        labels=labels,
-        frontend=frontend,
-        augment=augment,
-        score_activation="softmax" if recipe.train.loss == "categorical" else "sigmoid",
         num_mel_bins=recipe.frontend.num_mel_bins,
         num_frames=recipe.frontend.num_frames,
         patch_size=settings.patch_size,
@@ -130,17 +136,36 @@ def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
         drop_path=settings.drop_path,
         dtype=recipe.train.precision,
         **depth,
+        **parts,
     )
 
 
-def _start_weights(start: str) -> str:
+def _started_model(recipe: Recipe, parts: dict[str, Any]) -> ASTClassifier:
+    """Takes a saved model's backbone, and its head where the labels are the same."""
+    start = recipe.model.start
     if not pathlib.Path(start).is_dir():
         raise RecipeError(
             "Published start weights cannot be loaded by this version: start from random weights "
             "with --set model.start=random, or from the folder of a saved model. "
             f"Received: model.start={start!r}"
         )
-    return start
+    saved = from_preset(start)
+    if saved.backbone.policy.name != recipe.train.precision:
+        raise RecipeError(
+            f"The start model computes in {saved.backbone.policy.name}: set train.precision to "
+            f"that. Received: train.precision={recipe.train.precision!r}"
+        )
+    model = ASTClassifier(
+        saved.backbone,
+        len(parts["labels"]),
+        head_layer_norm_epsilon=saved.head_layer_norm_epsilon,
+        name=saved.name,
+        **parts,
+    )
+    if saved.labels == parts["labels"]:
+        for layer in ("head_norm", "head"):
+            getattr(model, layer).set_weights(getattr(saved, layer).get_weights())
+    return model
 
 
 def make_schedule(

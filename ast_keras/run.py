@@ -34,7 +34,7 @@ from ast_keras.presets import from_preset, save_to_preset
 from ast_keras.progress import Progress
 from ast_keras.recipe import Recipe, RecipeError, load_recipe
 from ast_keras.report import SCORES, per_class, score_table
-from ast_keras.trainer import ASTEvaluator, ASTTrainer, distribute, global_step_of
+from ast_keras.trainer import ASTEvaluator, ASTTrainer, distribute
 
 # Settings that may change between two parts of one run: they do not change its result.
 _FREE = {
@@ -118,11 +118,11 @@ class Run:
             self.model = assembly.make_model(recipe, self.dataset.labels)
             self.optimizer = assembly.make_optimizer(recipe, self.pipeline.steps_per_epoch)
         self.schedule = assembly.make_schedule(recipe, self.pipeline.steps_per_epoch)
-        self.global_step = global_step_of(self.optimizer)
         self.trainer = ASTTrainer(
             self.model, self.optimizer, assembly.make_loss(recipe), None, self.strategy,
             jit_compile=recipe.train.jit_compile,
         )  # fmt: skip
+        self.global_step = self.trainer.global_step
         self.history: list[dict[str, float]] = []
         self._state = _JSONState(self)
         self._saved_at = time.monotonic()
@@ -161,6 +161,7 @@ class Run:
             # By list, not by object: TensorFlow does not see the state of Keras's generators.
             model=[variable.value for variable in self.model.variables],
             optimizer=[variable.value for variable in self.optimizer.variables],
+            global_step=self.global_step,
             loss_sum=self.trainer.loss_sum,
             loss_steps=self.trainer.loss_steps,
             state=self._state,
@@ -239,8 +240,8 @@ class Run:
         if not math.isfinite(output["loss"]):
             raise TrainingError(
                 f"The loss is {output['loss']} at step {step}: lower optimizer.learning_rate or "
-                "set optimizer.gradient_clip_norm=1, and run again from "
-                f"{self._last_checkpoint()}"
+                "set optimizer.gradient_clip_norm=1, in another --workdir. "
+                f"Last good state: {self._last_checkpoint()}"
             )
         output["learning_rate"] = float(self.schedule(step - 1))
         self.progress.update(step, output["epoch_loss"], output["learning_rate"])
@@ -282,7 +283,7 @@ class Run:
         self._saved_at = time.monotonic()
 
     def _last_checkpoint(self):
-        return self.checkpoints.latest_checkpoint or "the start: there is no checkpoint yet"
+        return self.checkpoints.latest_checkpoint or "none, no checkpoint was written yet"
 
     def _write_history(self):
         if not self.history:

@@ -13,11 +13,6 @@ def distribute(strategy, pipeline, first_step, last_step):
     return strategy.experimental_distribute_dataset(pipeline.dataset(first_step, last_step))
 
 
-def global_step_of(optimizer):
-    """Returns the variable that counts the optimizer's steps, also under loss scaling."""
-    return getattr(optimizer, "inner_optimizer", optimizer).iterations.value
-
-
 class ASTTrainer(orbit.StandardTrainer):
     """Trains a classifier on distributed batches of `Pipeline`.
 
@@ -44,6 +39,8 @@ class ASTTrainer(orbit.StandardTrainer):
             self._gradients = tf.function(self._loss_and_gradients, jit_compile=True)
         with self.strategy.scope():
             optimizer.build(model.trainable_variables)
+            # Counts batches: under loss scaling the optimizer does not count those it skips.
+            self.global_step = tf.Variable(0, dtype=tf.int64, name="global_step")
             # Of the epoch so far; checkpointed, so that a resumed epoch reports all of itself.
             self.loss_sum = tf.Variable(0.0, name="loss_sum")
             self.loss_steps = tf.Variable(0.0, name="loss_steps")
@@ -54,6 +51,7 @@ class ASTTrainer(orbit.StandardTrainer):
     def train_step(self, iterator):
         per_replica = self.strategy.run(self._replica_step, args=(next(iterator),))
         loss = self.strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
+        self.global_step.assign_add(1)
         self.loss_sum.assign_add(loss)
         self.loss_steps.assign_add(1.0)
         self.last_loss.assign(loss)

@@ -116,8 +116,25 @@ def test_start_weights_that_cannot_be_had_name_the_way_out(tmp_path):
 def test_a_saved_model_is_a_start(tmp_path):
     first = quiet_run(small(), tmp_path / "first")
     first.train()
-    again = quiet_run(small(f"model.start={tmp_path / 'first' / 'model'}"), tmp_path / "second")
-    np.testing.assert_array_equal(again.model.get_weights()[0], first.model.get_weights()[0])
+    start = f"model.start={tmp_path / 'first' / 'model'}"
+    again = quiet_run(small(start, "augment.freq_mask_bins=7"), tmp_path / "second")
+    for ours, theirs in zip(again.model.get_weights(), first.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert again.model.augment.freq_mask_bins == 7
+    with pytest.raises(RecipeError, match="computes in float32"):
+        quiet_run(small(start, "train.precision=mixed_bfloat16"), tmp_path / "third")
+
+
+def test_a_split_of_another_name_is_asked_for_by_name(tmp_path):
+    with pytest.raises(DatasetError, match="valid"):
+        quiet_run(small("data.validation_split=valid"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_trains_to_the_last_step(precision, tmp_path):
+    run = quiet_run(small(f"train.precision={precision}", "train.num_epochs=1"), tmp_path / "run")
+    assert np.isfinite(run.train().last["train_loss"])
+    assert int(run.global_step.numpy()) == run.last_step
 
 
 def test_a_foreign_folder_is_refused_untouched(tmp_path):
