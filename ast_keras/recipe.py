@@ -9,21 +9,17 @@ work directory, from which the run can be repeated. Only the standard library is
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import math
 import os
 import pathlib
 import runpy
-import types
 import typing
 from typing import Any
 
+from ast_keras.labels import did_you_mean
+from ast_keras.settings import RecipeError, convert_value, parse_value
+
 PACKAGE_DIR = pathlib.Path(__file__).resolve().parent
-
-
-class RecipeError(ValueError):
-    """Raised when a recipe cannot be found, read or changed as asked."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,10 +263,9 @@ def load_recipe(source: str | os.PathLike[str]) -> Recipe:
     if not text.endswith((".py", ".json")):
         names = list_recipes()
         if text not in names:
-            hint = _nearest(text, names)
             raise RecipeError(
-                f"There is no recipe of this name.{hint} Known: {', '.join(names)}; "
-                f"a path must end in .py or .json. Received: recipe={text!r}"
+                f"There is no recipe of this name. {did_you_mean(text, names)} All: "
+                f"{', '.join(names)}; a path must end in .py or .json. Received: recipe={text!r}"
             )
         text = str(recipes_dir() / f"{text}.py")
     path = pathlib.Path(text)
@@ -301,14 +296,14 @@ def _from_json(path: pathlib.Path) -> Recipe:
     for key, value in values.items():
         group = _group(recipe, key)
         if not dataclasses.is_dataclass(group):
-            changes[key] = _convert(value, _hints(recipe)[key], key)
+            changes[key] = convert_value(value, _hints(recipe)[key], key)
             continue
         if not isinstance(value, dict):
             raise RecipeError(f"{key} must be an object. Received: {key}={value!r} in {path}")
         hints = _hints(group)
         for field in value:
             _require(field, hints, f"{key} has no field of this name")
-        fields = {f: _convert(v, hints[f], f"{key}.{f}") for f, v in value.items()}
+        fields = {f: convert_value(v, hints[f], f"{key}.{f}") for f, v in value.items()}
         changes[key] = dataclasses.replace(group, **fields)  # type: ignore[type-var]
     return dataclasses.replace(recipe, **changes)
 
@@ -347,11 +342,11 @@ def override(recipe: Recipe, assignments: typing.Sequence[str]) -> Recipe:
                 raise RecipeError(f"{head} is a group: set {head}.FIELD. Received: --set {name}")
             hints = _hints(group)
             _require(field, hints, f"{head} has no field of this name")
-            groups.setdefault(head, {})[field] = _parse(text, hints[field], name)
+            groups.setdefault(head, {})[field] = parse_value(text, hints[field], name)
         elif dot:
             raise RecipeError(f"{head} has no fields of its own. Received: --set {name}")
         else:
-            groups.setdefault("", {})[head] = _parse(text, _hints(recipe)[head], name)
+            groups.setdefault("", {})[head] = parse_value(text, _hints(recipe)[head], name)
     changes: dict[str, Any] = groups.pop("", {})
     for head, fields in groups.items():
         changes[head] = dataclasses.replace(getattr(recipe, head), **fields)
@@ -369,66 +364,4 @@ def _hints(group: Any) -> dict[str, Any]:
 
 def _require(name: str, known: typing.Iterable[str], rule: str) -> None:
     if name not in known:
-        raise RecipeError(f"{rule}.{_nearest(name, known)} Received: {name!r}")
-
-
-def _nearest(name: str, known: typing.Iterable[str]) -> str:
-    known = list(known)
-    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" Did you mean {match[0]!r}?" if match else f" Known: {', '.join(known)}."
-
-
-def _parse(text: str, hint: Any, name: str) -> Any:
-    """Reads a command-line value as the field's type."""
-    text = text.strip()
-    options = _options(hint)
-    if type(None) in options and text.lower() in ("none", "null"):
-        return None
-    kind = next(o for o in options if o is not type(None))
-    try:
-        if kind is bool:
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if typing.get_origin(kind) is tuple:
-            items = [item.strip() for item in text.strip("()[]").split(",") if item.strip()]
-            element = typing.get_args(kind)[0]
-            return _tuple([element(item) for item in items], kind, name)
-        return _convert(kind(text), kind, name)
-    except (KeyError, ValueError):
-        raise _type_error(name, hint, text) from None
-
-
-def _convert(value: Any, hint: Any, name: str) -> Any:
-    """Checks a value against the field's type; lists become tuples, 1 a float; no NaN, no inf."""
-    options = _options(hint)
-    if value is None and type(None) in options:
-        return None
-    kind = next(o for o in options if o is not type(None))
-    if typing.get_origin(kind) is tuple and isinstance(value, list):
-        return _tuple(value, kind, name)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if typing.get_origin(kind) is not tuple and type(value) is kind and _is_usable(value):
-        return value
-    raise _type_error(name, hint, value)
-
-
-def _is_usable(value: Any) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def _tuple(items: list[Any], kind: Any, name: str) -> tuple[Any, ...]:
-    args = typing.get_args(kind)
-    fits = Ellipsis in args or len(items) == len(args)
-    if not fits or any(type(item) is not args[0] for item in items):
-        raise _type_error(name, kind, ",".join(map(str, items)))
-    return tuple(items)
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return typing.get_args(hint) if union else (hint,)
-
-
-def _type_error(name: str, hint: Any, value: Any) -> RecipeError:
-    kind = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
-    return RecipeError(f"{name} must be of type {kind}. Received: {name}={value!r}")
+        raise RecipeError(f"{rule}. {did_you_mean(name, known)} Received: {name!r}")

@@ -17,9 +17,7 @@ import dataclasses
 import io
 import json
 import math
-import os
 import pathlib
-import platform
 import signal
 import time
 
@@ -32,20 +30,10 @@ from ast_keras.files import write_json, write_text
 from ast_keras.metrics import Evaluation
 from ast_keras.presets import from_preset, save_to_preset
 from ast_keras.progress import Progress
-from ast_keras.recipe import Recipe, RecipeError, load_recipe
+from ast_keras.recipe import RecipeError
 from ast_keras.report import SCORES, per_class, score_table
 from ast_keras.trainer import ASTEvaluator, ASTTrainer, distribute
-
-# Settings that may change between two parts of one run: they do not change its result.
-_FREE = {
-    ("data", "path"),
-    ("data", "labels_path"),
-    ("data", "num_workers"),
-    ("data", "cache_megabytes"),
-    ("train", "steps_per_loop"),
-    ("train", "checkpoint_minutes"),
-    ("train", "keep_checkpoints"),
-}
+from ast_keras.workdir import check_workdir, claim_workdir
 
 
 class TrainingError(RuntimeError):
@@ -104,7 +92,7 @@ class Run:
         self.workdir = pathlib.Path(workdir)
         self.progress = progress or Progress()
         self.dataset = assembly.make_dataset(recipe)
-        self._check_workdir()
+        check_workdir(recipe, self.workdir)
         keras.utils.set_random_seed(recipe.seed)
         if recipe.train.deterministic:
             tf.config.experimental.enable_op_determinism()
@@ -128,25 +116,7 @@ class Run:
         self._saved_at = time.monotonic()
         self._signal: int | None = None
         self._make_checkpoints()
-        self._claim_workdir()  # last: a mistake above leaves no trace
-
-    # --- Work directory ---
-
-    def _check_workdir(self):
-        saved = self.workdir / "recipe.json"
-        if saved.is_file():
-            # Before its first checkpoint a run has nothing to lose: its recipe may be changed.
-            if (self.workdir / "checkpoints" / "checkpoint").is_file():
-                _require_same(self.recipe, load_recipe(saved), self.workdir)
-        elif self.workdir.is_dir() and any(self.workdir.iterdir()):
-            raise RecipeError(
-                "A work directory must be new, or hold a run of this recipe. "
-                f"Received: {self.workdir}, which holds something else"
-            )
-
-    def _claim_workdir(self):
-        write_text(self.workdir / "recipe.json", self.recipe.to_json())
-        write_json(self.workdir / "environment.json", _environment())
+        claim_workdir(recipe, self.workdir)  # last: a mistake above leaves no trace
 
     def _check_batch_size(self):
         replicas = self.strategy.num_replicas_in_sync
@@ -386,31 +356,6 @@ class _JSONState(tf.train.experimental.PythonState):
 
     def deserialize(self, value: str) -> None:
         self._run.history[:] = json.loads(value)
-
-
-def _require_same(recipe: Recipe, saved: Recipe, workdir: pathlib.Path) -> None:
-    wanted, found = dataclasses.asdict(recipe), dataclasses.asdict(saved)
-    for group, value in wanted.items():
-        fields = value if isinstance(value, dict) else {"": value}
-        for field, setting in fields.items():
-            other = found[group][field] if field else found[group]
-            if setting != other and (group, field) not in _FREE:
-                name = f"{group}.{field}" if field else group
-                raise RecipeError(
-                    f"This work directory holds a run with {name}={other!r}: use a new one, or go "
-                    f"on with --recipe {workdir}/recipe.json. Received: {name}={setting!r}"
-                )
-
-
-def _environment() -> dict[str, object]:
-    return {
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "devices": [device.name for device in tf.config.list_logical_devices()],
-    }
 
 
 @contextlib.contextmanager

@@ -14,9 +14,10 @@ PACKAGE = pathlib.Path(ast_keras.__file__).parent
 # A module imports only modules above it.
 ORDER = [
     "ast_keras",
-    "ast_keras.recipe",
     "ast_keras.files",
     "ast_keras.labels",
+    "ast_keras.settings",
+    "ast_keras.recipe",
     "ast_keras.mel",
     "ast_keras.decoding",
     "ast_keras.audio",
@@ -48,6 +49,7 @@ ORDER = [
     "ast_keras.trainer",
     "ast_keras.assembly",
     "ast_keras.progress",
+    "ast_keras.workdir",
     "ast_keras.run",
     # Command lines.
     "ast_keras.command",
