@@ -36,5 +36,5 @@ def get_recipe() -> Recipe:
             schedule="warmup_cosine",
             warmup_steps=300,
         ),
-        train=Train(num_epochs=30, batch_size=32),
+        train=Train(num_epochs=20, batch_size=32),
     )

@@ -67,7 +67,18 @@ PURE = [
     for name in ORDER
     if name.split(".")[1:2] == ["datasets"]
     or name.removeprefix("ast_keras.")
-    in ("recipe", "files", "labels", "mel", "audio", "decoding", "metrics", "figures", "report")
+    in (
+        "recipe",
+        "settings",
+        "files",
+        "labels",
+        "mel",
+        "audio",
+        "decoding",
+        "metrics",
+        "figures",
+        "report",
+    )
 ]
 HEAVY = ("tensorflow", "keras", "tensorflow_io", "orbit", "official", "matplotlib")
 COMMANDS = ORDER[ORDER.index("ast_keras.command") + 1 :]
