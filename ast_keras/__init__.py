@@ -28,8 +28,10 @@ _EXPORTS = {
     "ast_keras.patches": ("PatchEmbedding",),
     "ast_keras.pipeline": ("Pipeline",),
     "ast_keras.presets": ("from_preset", "save_to_preset"),
+    "ast_keras.schedules": ("EpochDecaySchedule", "WarmupCosineSchedule"),
     "ast_keras.recipe": ("Recipe", "load_recipe", "list_recipes"),
 }
+_SAVED = ("ast_keras.model", "ast_keras.optimizers", "ast_keras.presets", "ast_keras.schedules")
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "AdamL2",
     "AudioError",
     "AudioWarning",
+    "EpochDecaySchedule",
     "LabelSet",
     "LogMelFilterbank",
     "PatchEmbedding",
@@ -48,6 +51,7 @@ __all__ = [
     "SpectrogramAugment",
     "Split",
     "TransformerBlock",
+    "WarmupCosineSchedule",
     "audio_from_array",
     "audio_info",
     "evaluate_predictions",
@@ -64,6 +68,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'ast_keras' has no attribute {name!r}")
+    if _HOME[name] in _SAVED:
+        # Keras finds the parts of a saved model once their modules are loaded: one brings all.
+        for module in _SAVED:
+            importlib.import_module(module)
     return getattr(importlib.import_module(_HOME[name]), name)
 
 

@@ -12,10 +12,10 @@ from ast_keras.augment import SpectrogramAugment
 from ast_keras.datasets import SoundDataset, load_dataset
 from ast_keras.frontend import LogMelFilterbank
 from ast_keras.labels import LabelSet
-from ast_keras.model import ASTClassifier
+from ast_keras.model import ASTBackbone, ASTClassifier
 from ast_keras.optimizers import AdamL2
 from ast_keras.pipeline import Pipeline
-from ast_keras.presets import from_preset
+from ast_keras.presets import SIZES, from_preset
 from ast_keras.recipe import Recipe, RecipeError
 from ast_keras.schedules import EpochDecaySchedule, WarmupCosineSchedule
 
@@ -155,6 +155,7 @@ def _started_model(recipe: Recipe, parts: dict[str, Any]) -> ASTClassifier:
             f"The start model computes in {saved.backbone.policy.name}: set train.precision to "
             f"that. Received: train.precision={recipe.train.precision!r}"
         )
+    _require_same_backbone(recipe, saved.backbone)
     model = ASTClassifier(
         saved.backbone,
         len(parts["labels"]),
@@ -166,6 +167,25 @@ def _started_model(recipe: Recipe, parts: dict[str, Any]) -> ASTClassifier:
         for layer in ("head_norm", "head"):
             getattr(model, layer).set_weights(getattr(saved, layer).get_weights())
     return model
+
+
+def _require_same_backbone(recipe: Recipe, backbone: ASTBackbone) -> None:
+    """Refuses settings that the saved model would silently overrule."""
+    settings = recipe.model
+    wanted = dict(SIZES[settings.size]) if settings.size in SIZES else {}
+    if settings.num_layers is not None:
+        wanted["num_layers"] = settings.num_layers
+    kept = ("patch_size", "strides", "use_distillation_token", "dropout", "attention_dropout",
+            "drop_path")  # fmt: skip
+    wanted |= {name: getattr(settings, name) for name in kept}
+    wanted |= {name: getattr(recipe.frontend, name) for name in ("num_frames", "num_mel_bins")}
+    for name, value in wanted.items():
+        if getattr(backbone, name) != value:
+            raise RecipeError(
+                f"The start model keeps its architecture: its {name} is {getattr(backbone, name)}, "
+                f"the recipe's {value}. Change the recipe's model and frontend settings to it. "
+                f"Received: model.start={settings.start!r}"
+            )
 
 
 def make_schedule(

@@ -128,7 +128,10 @@ class SpectrogramAugment(keras.layers.Layer):
 
     def _draw_seeds(self, batch):
         base = tf.cast(self.seed_generator.next(), tf.int32)  # [2]
-        return tf.stack([tf.repeat(base[0], batch), base[1] + tf.range(batch)], axis=1)
+        draws = tf.random.stateless_uniform(
+            [batch, 2], base, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
+        )
+        return tf.bitcast(draws, tf.int32)
 
     def _mask(self, spectrogram, draws):
         frames, mel = tf.shape(spectrogram)[1], spectrogram.shape[2]

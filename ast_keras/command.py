@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import os
 import pathlib
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 
 from absl import logging
 
+_EXTRAS = ("matplotlib", "official", "orbit")
 PACKAGE = str(pathlib.Path(__file__).resolve().parent)
+
+
+class Interrupted(Exception):
+    """Raised between two steps after SIGTERM or SIGINT asked to stop, when all is saved."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
 
 
 def run_command(main: Callable[[list[str]], int], argv: list[str]) -> int:
@@ -24,6 +34,16 @@ def run_command(main: Callable[[list[str]], int], argv: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)
     try:
         return main(argv)
+    except Interrupted as stop:
+        print(f"Stopped by {stop}; saved. The same command goes on from there.")
+        return 128 + stop.signal_number
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRAS:
+            raise
+        print(f"error: {error.name} is missing: pip install 'ast-keras[train]'", file=sys.stderr)
+        return 1
     except Exception as error:
         if not _is_users(error):
             raise

@@ -15,13 +15,6 @@ from ast_keras.command import run_command
 from ast_keras.files import write_json
 from ast_keras.recipe import RecipeError, load_recipe, override
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run: gives recipe and model.")
-_RECIPE = flags.DEFINE_string("recipe", None, "Recipe that names the data, instead of a run's.")
-_MODEL = flags.DEFINE_string("model", None, "Folder of a model; default WORKDIR/model.")
-_SPLIT = flags.DEFINE_string("split", "test", "Which part of the data.")
-_SET = flags.DEFINE_multi_string("set", [], "group.field=value, repeatable.")
-_OUTPUT = flags.DEFINE_string("output", None, "Also write the scores to this JSON file.")
-
 
 def main(argv: list[str]) -> int:
     if len(argv) > 1:
@@ -33,29 +26,37 @@ def main(argv: list[str]) -> int:
 
     model = from_preset(folder)
     dataset = assembly.make_dataset(recipe)
-    _require_same_labels(model.labels, dataset.labels, folder)
-    pipeline = assembly.make_pipeline(recipe, dataset, _SPLIT.value)
+    _require_fit(model, recipe, dataset, folder)
+    pipeline = assembly.make_pipeline(recipe, dataset, flags.FLAGS.split)
     evaluation = evaluate(model, pipeline, dataset.multi_label)
-    print(f"{folder} on {dataset.name}, {_SPLIT.value}: {evaluation.num_examples} examples\n")
+    print(f"{folder} on {dataset.name}, {flags.FLAGS.split}: {evaluation.num_examples} examples\n")
     print(report.class_table(evaluation, dataset.labels))
     print("\n" + report.score_table([("all classes", evaluation.summary())]))
-    if _OUTPUT.value:
+    if flags.FLAGS.output:
         rows = report.per_class(evaluation, dataset.labels)
-        write_json(_OUTPUT.value, {"scores": evaluation.summary(), "per_class": rows})
+        write_json(flags.FLAGS.output, {"scores": evaluation.summary(), "per_class": rows})
     return 0
 
 
 def _recipe_and_model():
-    if _WORKDIR.value is None and (_RECIPE.value is None or _MODEL.value is None):
+    if flags.FLAGS.workdir is None and (flags.FLAGS.recipe is None or flags.FLAGS.model is None):
         raise RecipeError("Say what to evaluate: --workdir DIR, or --model DIR with --recipe NAME")
-    source = _RECIPE.value
+    source = flags.FLAGS.recipe
     if source is None:
-        source = str(pathlib.Path(_WORKDIR.value) / "recipe.json")
-    folder = _MODEL.value or pathlib.Path(_WORKDIR.value) / "model"
-    return override(load_recipe(source), _SET.value), folder
+        source = str(pathlib.Path(flags.FLAGS.workdir) / "recipe.json")
+    folder = flags.FLAGS.model or pathlib.Path(flags.FLAGS.workdir) / "model"
+    return override(load_recipe(source), flags.FLAGS["set"].value), folder
 
 
-def _require_same_labels(ours, theirs, folder):
+def _require_fit(model, recipe, dataset, folder):
+    if model.frontend is None:
+        raise RecipeError(f"This model takes spectrograms, not sound. Received: {folder}")
+    if model.frontend.sample_rate != recipe.frontend.sample_rate:
+        raise RecipeError(
+            f"The model hears {model.frontend.sample_rate} Hz: set frontend.sample_rate to that. "
+            f"Received: frontend.sample_rate={recipe.frontend.sample_rate}"
+        )
+    ours, theirs = model.labels, dataset.labels
     if ours is not None and ours != theirs:
         raise RecipeError(
             "The model's classes must be the data's, in the same order. Received: "
@@ -65,7 +66,13 @@ def _require_same_labels(ours, theirs, folder):
 
 
 def run() -> None:
-    """Runs the command; also what the installed program calls."""
+    """Defines the flags and runs the command; also what the installed program calls."""
+    flags.DEFINE_string("workdir", None, "Folder of a run: gives recipe and model.")
+    flags.DEFINE_string("recipe", None, "Recipe that names the data, instead of a run's.")
+    flags.DEFINE_string("model", None, "Folder of a model; default WORKDIR/model.")
+    flags.DEFINE_string("split", "test", "Which part of the data.")
+    flags.DEFINE_multi_string("set", [], "group.field=value, repeatable.")
+    flags.DEFINE_string("output", None, "Also write the scores to this JSON file.")
     app.run(lambda argv: sys.exit(run_command(main, argv)))
 
 

@@ -19,7 +19,7 @@ class ASTBackbone(keras.Model):
 
     A vision transformer (DeiT) over overlapping patches of a normalised log-mel spectrogram. The
     size is the caller's: any patch size, stride, number of frames and mel bins. The weights start
-    random; `ASTClassifier.from_preset` knows the published sizes.
+    random; `ast_keras.from_preset` knows the published sizes.
 
     Args:
       embed_dim: Size of every token.

@@ -21,10 +21,6 @@ from ast_keras.audio import AudioError, load_audio
 from ast_keras.command import run_command
 from ast_keras.datasets.audio_files import is_audio
 
-_MODEL = flags.DEFINE_string("model", None, "Folder of a saved model (WORKDIR/model of a run).")
-_TOP = flags.DEFINE_integer("top", 5, "How many classes to name for each file.", lower_bound=1)
-_FORMAT = flags.DEFINE_enum("format", "table", ["table", "json", "csv"], "How to print.")
-
 
 class PredictError(ValueError):
     """Raised when the command line does not say what to predict."""
@@ -32,19 +28,19 @@ class PredictError(ValueError):
 
 def main(argv: list[str]) -> int:
     paths = list(_files(argv[1:]))
-    if _MODEL.value is None or not paths:
+    if flags.FLAGS.model is None or not paths:
         raise PredictError("Say with what and on what: --model DIR FILE...")
     from ast_keras.presets import from_preset
 
-    predictor = Predictor(from_preset(_MODEL.value))
+    predictor = Predictor(from_preset(flags.FLAGS.model))
     rows, failed = [], 0
     for path in paths:
         try:
-            rows.append(predictor.predict(path, _TOP.value))
+            rows.append(predictor.predict(path, flags.FLAGS.top))
         except (AudioError, OSError) as error:
             failed += 1
             print(f"error: {error}", file=sys.stderr)
-    print(_WRITERS[_FORMAT.value](rows), end="")
+    print(_WRITERS[flags.FLAGS.format](rows), end="")
     return 1 if failed else 0
 
 
@@ -136,7 +132,10 @@ _WRITERS = {"table": _table, "json": _json, "csv": _csv}
 
 
 def run() -> None:
-    """Runs the command; also what the installed program calls."""
+    """Defines the flags and runs the command; also what the installed program calls."""
+    flags.DEFINE_string("model", None, "Folder of a saved model (WORKDIR/model of a run).")
+    flags.DEFINE_integer("top", 5, "How many classes to name for each file.", lower_bound=1)
+    flags.DEFINE_enum("format", "table", ["table", "json", "csv"], "How to print.")
     app.run(lambda argv: sys.exit(run_command(main, argv)))
 
 

@@ -10,18 +10,15 @@ from absl import app, flags
 from ast_keras.command import run_command
 from ast_keras.recipe import load_recipe, override
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "Folder of the run.")
-_SET = flags.DEFINE_multi_string("set", [], "group.field=value, repeatable.")
-
 
 def main(argv: list[str]) -> int:
-    recipe = override(load_recipe("quickstart"), _SET.value)
+    recipe = override(load_recipe("quickstart"), flags.FLAGS["set"].value)
     from ast_keras.datasets import write_examples
     from ast_keras.predict import Predictor
     from ast_keras.presets import from_preset
     from ast_keras.run import Run
 
-    workdir = pathlib.Path(_WORKDIR.value)
+    workdir = pathlib.Path(flags.FLAGS.workdir)
     result = Run(recipe, workdir).train()
     print(f"\n{result.table()}\n")
     # Clips of the test split, as files: what a user's own recordings look like to the model.
@@ -36,13 +33,16 @@ def main(argv: list[str]) -> int:
         print(f"predicted for {path}:")
         for prediction in row["predictions"]:
             print(f"  {prediction['score']:.4f}  {prediction['label']}")
-    print(f"\ntest accuracy: {result.test['accuracy']:.4f}")
+    print(f"\ntest accuracy: {(result.test or result.chosen)['accuracy']:.4f}")
     print(f"saved model:   {workdir / 'model'}")
     print(f"more like it:  python -m ast_keras.predict --model {workdir / 'model'} FILE...")
     return 0
 
 
 def run() -> None:
+    """Defines the flags and runs the command; also what the installed program calls."""
+    flags.DEFINE_string("workdir", "runs/quickstart", "Folder of the run.")
+    flags.DEFINE_multi_string("set", [], "group.field=value, repeatable.")
     app.run(lambda argv: sys.exit(run_command(main, argv)))
 
 

@@ -178,6 +178,9 @@ _NOT_NEGATIVE = (
     ("augment", "shift_seconds"),
     ("augment", "gain_db"),
     ("optimizer", "warmup_steps"),
+    ("optimizer", "l2"),
+    ("optimizer", "weight_decay"),
+    ("optimizer", "epsilon"),
 )
 _FRACTIONS = (
     ("augment", "mixup_rate"),
@@ -186,6 +189,13 @@ _FRACTIONS = (
     ("model", "drop_path"),
     ("train", "label_smoothing"),
     ("optimizer", "final_fraction"),
+    ("optimizer", "beta_1"),
+    ("optimizer", "beta_2"),
+)
+_BELOW_ONE = (
+    ("model", "dropout"),
+    ("model", "attention_dropout"),
+    ("model", "drop_path"),
     ("optimizer", "beta_1"),
     ("optimizer", "beta_2"),
 )
@@ -219,6 +229,16 @@ def _check(recipe: Recipe) -> None:
                 f"{group}.{field} must lie between 0 and 1. "
                 f"Received: {group}.{field}={value(group, field)!r}"
             )
+    for group, field in _BELOW_ONE:
+        if value(group, field) == 1:
+            raise RecipeError(f"{group}.{field} must be below 1. Received: {group}.{field}=1.0")
+    for field in ("patch_size", "strides"):
+        if min(value("model", field)) < 1:
+            raise RecipeError(
+                f"model.{field} must be positive. Received: model.{field}={value('model', field)}"
+            )
+    if not 0 <= recipe.seed < 2**31:
+        raise RecipeError(f"seed must lie between 0 and 2**31 - 1. Received: seed={recipe.seed}")
     if recipe.optimizer.l2 and recipe.optimizer.weight_decay:
         raise RecipeError(
             "optimizer.l2 (in the gradient) and optimizer.weight_decay (decoupled) exclude each "
@@ -275,8 +295,15 @@ def load_recipe(source: str | os.PathLike[str]) -> Recipe:
 
 
 def _from_python(path: pathlib.Path) -> Recipe:
-    get_recipe = runpy.run_path(str(path)).get("get_recipe")
-    recipe = get_recipe() if callable(get_recipe) else None
+    try:
+        get_recipe = runpy.run_path(str(path)).get("get_recipe")
+        recipe = get_recipe() if callable(get_recipe) else None
+    except RecipeError:
+        raise
+    except Exception as error:
+        raise RecipeError(
+            f"This recipe file does not run: {type(error).__name__}: {error}. Received: {path}"
+        ) from error
     if not isinstance(recipe, Recipe):
         raise RecipeError(
             f"A recipe file must define get_recipe() that returns a Recipe. Received: {path}"

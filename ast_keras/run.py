@@ -17,8 +17,10 @@ import dataclasses
 import io
 import json
 import math
+import os
 import pathlib
 import signal
+import threading
 import time
 
 import keras
@@ -26,6 +28,9 @@ import orbit
 import tensorflow as tf
 
 from ast_keras import assembly, figures
+from ast_keras.audio import AudioError
+from ast_keras.command import Interrupted
+from ast_keras.datasets import fingerprint
 from ast_keras.files import write_json, write_text
 from ast_keras.metrics import Evaluation
 from ast_keras.presets import from_preset, save_to_preset
@@ -33,19 +38,13 @@ from ast_keras.progress import Progress
 from ast_keras.recipe import RecipeError
 from ast_keras.report import SCORES, per_class, score_table
 from ast_keras.trainer import ASTEvaluator, ASTTrainer, distribute
-from ast_keras.workdir import check_workdir, claim_workdir
+from ast_keras.workdir import check_workdir, claim_workdir, locked
+
+_LOOP_SECONDS = 5.0  # between two looks at the loss, the clock and signals
 
 
 class TrainingError(RuntimeError):
     """Raised when training cannot go on; the last checkpoint stays usable."""
-
-
-class Interrupted(Exception):
-    """Raised between two steps after SIGTERM or SIGINT asked to stop."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal.Signals(signal_number).name)
-        self.signal_number = signal_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +87,9 @@ class Run:
     """
 
     def __init__(self, recipe, workdir, strategy=None, progress=None):
+        if recipe.data.path is not None:  # the saved recipe is to work from any folder
+            path = os.path.abspath(os.path.expanduser(recipe.data.path))
+            recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, path=path))
         self.recipe = recipe
         self.workdir = pathlib.Path(workdir)
         self.progress = progress or Progress()
@@ -97,7 +99,7 @@ class Run:
         if recipe.train.deterministic:
             tf.config.experimental.enable_op_determinism()
         self.strategy = strategy or make_strategy()
-        self._check_batch_size()
+        self._check_devices()
         self.pipeline = assembly.make_pipeline(recipe, self.dataset, "train", training=True)
         self.validation = assembly.validation_split(recipe, self.dataset)
         self.validation_pipeline = assembly.make_pipeline(recipe, self.dataset, self.validation)
@@ -118,12 +120,18 @@ class Run:
         self._make_checkpoints()
         claim_workdir(recipe, self.workdir)  # last: a mistake above leaves no trace
 
-    def _check_batch_size(self):
+    def _check_devices(self):
         replicas = self.strategy.num_replicas_in_sync
         if self.recipe.train.batch_size % replicas:
             raise RecipeError(
                 "train.batch_size must be a multiple of the number of devices. Received: "
                 f"train.batch_size={self.recipe.train.batch_size}, devices={replicas}"
+            )
+        if replicas > 1 and self.recipe.optimizer.gradient_clip_norm is not None:
+            # Keras clips each device's share, so the result would depend on their number.
+            raise RecipeError(
+                "optimizer.gradient_clip_norm works on one device only: set it to none, or make "
+                f"one device visible. Received: {replicas} devices"
             )
 
     def _make_checkpoints(self):
@@ -153,6 +161,10 @@ class Run:
           Interrupted: After SIGTERM or SIGINT, when the state has been saved.
           AudioError: If a sound cannot be read, with its name.
         """
+        with locked(self.workdir):
+            return self._train()
+
+    def _train(self):
         self._restore()
         report = self.workdir / "evaluation.json"
         if len(self.history) == self.recipe.train.num_epochs and report.is_file():
@@ -171,6 +183,7 @@ class Run:
             self.strategy, self.pipeline, int(self.global_step.numpy()), self.last_step
         )
         controller = self._controller()
+        self._loop_step, self._loop_at = int(self.global_step.numpy()), time.monotonic()
         self.progress.start(
             name=self.recipe.name,
             sizes=f"{self.dataset}; {self.model.count_params():,} parameters; "
@@ -193,13 +206,19 @@ class Run:
             evaluator=self._evaluator(self.validation_pipeline, self._stop_if_asked),
             global_step=self.global_step,
             strategy=self.strategy,
-            steps_per_loop=self.recipe.train.steps_per_loop,
+            steps_per_loop=self._steps_per_loop,
             checkpoint_manager=None,  # ours: saved with the history, never after a bad loss
             summary_dir=str(self.workdir / "tensorboard" / "train"),
             eval_summary_dir=str(self.workdir / "tensorboard" / "validation"),
-            summary_interval=self.recipe.train.steps_per_loop,
             train_actions=[self._after_loop],
         )
+
+    def _steps_per_loop(self, step):
+        """As many as the recipe says, but few enough that a signal is seen within seconds."""
+        if step == self._loop_step:
+            return 1
+        per_step = (time.monotonic() - self._loop_at) / (step - self._loop_step)
+        return max(1, min(self.recipe.train.steps_per_loop, int(_LOOP_SECONDS / per_step)))
 
     def _evaluator(self, pipeline, watch=None):
         dataset = distribute(self.strategy, pipeline, 0, pipeline.steps_per_epoch)
@@ -208,11 +227,7 @@ class Run:
     def _after_loop(self, output):
         step = int(self.global_step.numpy())
         if not math.isfinite(output["loss"]):
-            raise TrainingError(
-                f"The loss is {output['loss']} at step {step}: lower optimizer.learning_rate or "
-                "set optimizer.gradient_clip_norm=1, in another --workdir. "
-                f"Last good state: {self._last_checkpoint()}"
-            )
+            raise TrainingError(f"The loss is {output['loss']} at step {step}. {self._advice()}")
         output["learning_rate"] = float(self.schedule(step - 1))
         self.progress.update(step, output["epoch_loss"], output["learning_rate"])
         self._stop_if_asked()
@@ -243,14 +258,43 @@ class Run:
         latest = self.checkpoints.latest_checkpoint
         if not latest:
             return
-        with self.strategy.scope():
-            self.checkpoints.checkpoint.restore(latest).assert_existing_objects_matched()
+        for path in reversed(self.checkpoints.checkpoints):
+            if self._restored(path):
+                break
+        else:
+            raise TrainingError(f"No checkpoint of this run can be read. Received: {latest}")
+        if self._state.data not in (None, fingerprint(self.dataset)):
+            raise RecipeError(
+                "The data is not what this run began with (labels, files or their number changed): "
+                f"restore it, or start anew in another --workdir. Received: {self.dataset}"
+            )
         self._write_history()
-        self.progress.resumed(latest, int(self.global_step.numpy()))
+        self.progress.resumed(path, int(self.global_step.numpy()))
+
+    def _restored(self, path):
+        try:
+            with self.strategy.scope():
+                self.checkpoints.checkpoint.restore(path).assert_existing_objects_matched()
+        except (tf.errors.OpError, IndexError, ValueError) as error:
+            line = str(error).splitlines()[0]
+            self.progress.say(f"warning: {path} is damaged, going back one: {line}")
+            return False
+        return True
 
     def _save(self):
-        self.checkpoints.save(checkpoint_number=int(self.global_step.numpy()))
+        finite = [tf.reduce_all(tf.math.is_finite(v)) for v in self.model.trainable_variables]
+        if not tf.reduce_all(finite):
+            raise TrainingError(f"The weights are no longer finite. {self._advice()}")
+        # A step may be saved before and after it is scored: the epochs make the number unique.
+        number = int(self.global_step.numpy()) + len(self.history)
+        self.checkpoints.save(checkpoint_number=number)
         self._saved_at = time.monotonic()
+
+    def _advice(self):
+        return (
+            "Lower optimizer.learning_rate or set optimizer.gradient_clip_norm=1, in another "
+            f"--workdir. Last good state: {self._last_checkpoint()}"
+        )
 
     def _last_checkpoint(self):
         return self.checkpoints.latest_checkpoint or "none, no checkpoint was written yet"
@@ -274,8 +318,10 @@ class Run:
         with self.strategy.scope():
             self.model.set_weights(from_preset(self.workdir / "model").get_weights())
         split = "test" if "test" in self.dataset.splits else self.validation
-        evaluator = self._evaluator(assembly.make_pipeline(self.recipe, self.dataset, split))
-        evaluator.evaluate(tf.constant(-1))
+        pipeline = assembly.make_pipeline(self.recipe, self.dataset, split)
+        evaluator = self._evaluator(pipeline, self._stop_if_asked)
+        with pipeline.clear_errors():
+            evaluator.evaluate(tf.constant(-1))
         self._write_evaluation(evaluator.evaluation, split)
         return self._result(evaluator.evaluation.summary() if split != self.validation else None)
 
@@ -313,8 +359,13 @@ class Run:
 
     @contextlib.contextmanager
     def _signals(self):
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may handle signals
+            return
+
         def remember(number, _):
             self._signal = number
+            signal.signal(number, old[number])  # asked a second time, it stops at once
 
         old = {n: signal.signal(n, remember) for n in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -329,9 +380,11 @@ class Run:
         try:
             with self.pipeline.clear_errors(), self.validation_pipeline.clear_errors():
                 yield
+        except AudioError:
+            raise
         except tf.errors.OpError as error:
             raise TrainingError(
-                f"{error.message.splitlines()[0]} (last checkpoint: {self._last_checkpoint()})"
+                f"{_cause(error)} (last checkpoint: {self._last_checkpoint()})"
             ) from error
         except OSError as error:
             raise TrainingError(
@@ -350,12 +403,23 @@ class _JSONState(tf.train.experimental.PythonState):
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self.data: str | None = None  # of the run that was restored
 
     def serialize(self) -> str:
-        return json.dumps(self._run.history)
+        return json.dumps({"history": self._run.history, "data": fingerprint(self._run.dataset)})
 
     def deserialize(self, value: str) -> None:
-        self._run.history[:] = json.loads(value)
+        state = json.loads(value)
+        self.data = state["data"]
+        self._run.history[:] = state["history"]
+
+
+def _cause(error: tf.errors.OpError) -> str:
+    """Returns the line of a TensorFlow error that says what happened."""
+    noise = ("Graph execution error", "Detected at node", "File ", "[[", "Hint:", "The above")
+    lines = [line.strip() for line in error.message.splitlines()]
+    lines = [line for line in lines if line and not line.startswith(noise)]
+    return lines[-1] if lines else type(error).__name__
 
 
 @contextlib.contextmanager

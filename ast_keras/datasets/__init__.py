@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ast_keras.datasets.class_folders import read_class_folders
-from ast_keras.datasets.dataset import DatasetError, SoundDataset, Source, Split
+from ast_keras.datasets.dataset import DatasetError, SoundDataset, Source, Split, fingerprint
 from ast_keras.datasets.esc50 import read_esc50
 from ast_keras.datasets.manifest import read_manifest
 from ast_keras.datasets.speech_commands import read_speech_commands
@@ -24,6 +24,7 @@ __all__ = [
     "SoundDataset",
     "Source",
     "Split",
+    "fingerprint",
     "load_dataset",
     "read_class_folders",
     "read_esc50",

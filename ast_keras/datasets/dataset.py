@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -125,6 +127,28 @@ class SoundDataset:
                 f"Received: split={name!r}"
             )
         return self.splits[name]
+
+
+def fingerprint(dataset: SoundDataset) -> str:
+    """Returns a hash of labels, examples and their order; equal for a copy in another folder.
+
+    Example:
+
+    >>> split = Split(sources=["a/dog.wav"], targets=[(0,)])
+    >>> moved = Split(sources=["b/dog.wav"], targets=[(0,)])
+    >>> labels = LabelSet(("dog",))
+    >>> first = SoundDataset("first", labels, {"test": split}, multi_label=False)
+    >>> second = SoundDataset("second", labels, {"test": moved}, multi_label=False)
+    >>> fingerprint(first) == fingerprint(second)
+    True
+    """
+    digest = hashlib.sha256(repr(dataset.labels.names).encode())
+    for name, split in sorted(dataset.splits.items()):
+        digest.update(f"{name} {len(split)}".encode())
+        for index in range(len(split)):
+            example = os.path.basename(split.source_name(index)), tuple(split.targets[index])
+            digest.update(repr(example).encode())
+    return digest.hexdigest()
 
 
 def from_examples(

@@ -125,6 +125,49 @@ def test_a_stopped_and_killed_run_ends_in_the_same_weights(finished, tmp_path):
     assert (workdir / "epochs.csv").read_text() == (whole / "epochs.csv").read_text()
 
 
+# Where a kill hurts most: the model folder is new and the checkpoint old; the checkpoint is written
+# and the history is not; the old model folder is moved away and the new one not yet there.
+KILLED = """
+import os, pathlib, sys
+from ast_keras import presets, run, train
+def die(*_):
+    os._exit(9)
+moment = sys.argv.pop(1)
+if moment == "before the checkpoint":
+    run.Run._save = die
+elif moment == "after the checkpoint":
+    run.Run._write_history = die
+else:
+    rename = pathlib.Path.rename
+    def rename_once(self, target):
+        rename(self, target)
+        if "-old-" in str(target):
+            os._exit(9)
+    pathlib.Path.rename = rename_once
+train.run()
+"""
+
+
+def test_a_kill_at_the_worst_moments_loses_nothing(finished, tmp_path):
+    whole, _ = finished
+    workdir = tmp_path / "killed"
+    arguments = list(map(str, train(workdir, "train.checkpoint_minutes=0.001")))
+    for moment in ("before the checkpoint", "after the checkpoint", "amid the model folder"):
+        process = subprocess.run(
+            [sys.executable, "-c", KILLED, moment, *arguments],
+            env=environment(), capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert process.returncode == 9, (moment, process.stderr[-2000:])
+    status, _, errors = run("train", *train(workdir, "train.checkpoint_minutes=0.001"))
+    assert status == 0, errors
+    for folder in ("last", "model"):
+        expected = weights(whole / folder / "task.weights.h5")
+        for name, value in weights(workdir / folder / "task.weights.h5").items():
+            np.testing.assert_array_equal(value, expected[name], err_msg=f"{folder} {name}")
+    assert (workdir / "epochs.csv").read_text() == (whole / "epochs.csv").read_text()
+    assert not [p for p in workdir.rglob(".*")], "half-written folders are left"
+
+
 def test_a_finished_run_says_its_result_again(finished):
     workdir, output = finished
     before = (workdir / "last" / "task.weights.h5").stat().st_mtime

@@ -46,13 +46,13 @@ ORDER = [
     "ast_keras.figures",
     "ast_keras.report",
     # Training: model and data meet.
+    "ast_keras.command",
     "ast_keras.trainer",
     "ast_keras.assembly",
     "ast_keras.progress",
     "ast_keras.workdir",
     "ast_keras.run",
     # Command lines.
-    "ast_keras.command",
     "ast_keras.train",
     "ast_keras.evaluate",
     "ast_keras.predict",

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -52,7 +53,14 @@ def data(tmp_path_factory):
         "go/speaker0_nohash_0.wav\nup/speaker0_nohash_0.wav\n"
     )
     (words / "testing_list.txt").write_text("go/speaker1_nohash_0.wav\nup/speaker1_nohash_0.wav\n")
-    return {"esc50": words.parent / "esc50", "speech_commands": words}
+    with open(root / "sounds.csv", "w", newline="") as file:
+        rows = [(f"esc50/audio/{r[0]}", r[3], ("train", "test")[r[1] - 1]) for r in rows]
+        csv.writer(file).writerows([("path", "labels", "split"), *rows])
+    return {
+        "manifest": root / "sounds.csv",
+        "esc50": words.parent / "esc50",
+        "speech_commands": words,
+    }
 
 
 def test_every_recipe_file_is_listed():
@@ -79,6 +87,28 @@ def test_recipe_says_how_and_what(name):
     for part in (f"--recipe {name}", "Data:", "Expected:", "Cost:"):
         assert part in docstring, part
     assert name in (recipes_dir() / "README.md").read_text()
+
+
+def test_no_page_waits_to_be_filled_in():
+    pages = [*recipes_dir().glob("*"), recipes_dir().parent / "README.md"]
+    for page in pages:
+        if page.is_file():
+            words = set(re.findall(r"\b[A-Z_]{6,}\b", page.read_text(encoding="utf-8")))
+            assert not words - {"AST_KERAS_DATA", "LICENSE", "WORKSPACE", "FOLDER", "CHANGELOG", "README"}
+
+
+def test_own_class_folders_train_too(data, tmp_path):
+    recipe = override(
+        load_recipe("own_sounds"),
+        [
+            *SHORT,
+            "data.kind=folders",
+            f"data.path={data['speech_commands']}",
+            "data.test_fraction=0.5",
+        ],
+    )
+    result = Run(recipe, tmp_path / "run", progress=Progress(quiet=True)).train()
+    assert np.isfinite(result.last["train_loss"])
 
 
 @pytest.mark.parametrize("name", RECIPES)

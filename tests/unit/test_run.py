@@ -10,10 +10,13 @@ import soundfile
 import tensorflow as tf
 
 from ast_keras.audio import AudioError
+from ast_keras.command import Interrupted
 from ast_keras.datasets import DatasetError
+from ast_keras.presets import save_to_preset
 from ast_keras.progress import Progress
 from ast_keras.recipe import RecipeError, load_recipe, override
 from ast_keras.run import Run, TrainingError, best_epoch
+from ast_keras.workdir import locked
 
 SMALL = [
     "frontend.num_frames=48",
@@ -55,7 +58,7 @@ def test_a_nan_loss_stops_in_one_line_and_is_never_saved(tmp_path):
     diverging = quiet_run(small(), tmp_path / "run")
     diverging.model.head.bias.assign(np.full(10, np.nan))
     diverging._restore = lambda: None
-    with pytest.raises(TrainingError, match="The loss is nan at step 1: lower") as caught:
+    with pytest.raises(TrainingError, match=r"The loss is nan at step 1\. Lower") as caught:
         diverging.train()
     assert "\n" not in str(caught.value)
     assert kept in str(caught.value)
@@ -147,3 +150,72 @@ def test_a_foreign_folder_is_refused_untouched(tmp_path):
 def test_best_epoch_is_the_first_of_equals_and_ignores_nan():
     rows = [{"accuracy": value} for value in (math.nan, 0.5, 0.7, 0.7)]
     assert best_epoch(rows, "accuracy") is rows[2]
+
+
+def stopped_run(recipe, workdir, step):
+    """Trains until a step and stops there as after SIGTERM."""
+    run = quiet_run(recipe, workdir)
+    look = run._after_loop
+
+    def stop(output):
+        look(output)
+        if int(run.global_step.numpy()) >= step:
+            raise Interrupted(15)
+
+    run._after_loop = stop
+    with pytest.raises(Interrupted):
+        run.train()
+    return run
+
+
+def test_a_run_is_not_resumed_on_other_data(tmp_path):
+    recipe = small(base=manifest(tmp_path))
+    stopped_run(recipe, tmp_path / "run", step=1)
+    manifest(tmp_path, labels=("hum", "howl"))
+    with pytest.raises(RecipeError, match="not what this run began with"):
+        quiet_run(recipe, tmp_path / "run").train()
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
+    recipe = small()
+    run = stopped_run(recipe, tmp_path / "run", step=4)  # one after the epoch, one at the stop
+    older, newer = run.checkpoints.checkpoints
+    with open(f"{newer}.data-00000-of-00001", "r+b") as file:
+        file.truncate(100)
+    again = quiet_run(recipe, tmp_path / "run")
+    again._restore()
+    assert int(again.global_step.numpy()) == 3
+    with open(f"{older}.data-00000-of-00001", "r+b") as file:
+        file.truncate(100)
+    with pytest.raises(TrainingError, match="No checkpoint of this run can be read"):
+        quiet_run(recipe, tmp_path / "run").train()
+
+
+def test_a_file_deleted_while_training_is_named(tmp_path):
+    recipe = small("data.cache_megabytes=0", base=manifest(tmp_path))
+    run = quiet_run(recipe, tmp_path / "run")
+    (tmp_path / "clip 4.wav").unlink()
+    with pytest.raises(AudioError, match=r"clip 4\.wav"):
+        run.train()
+
+
+def test_a_second_process_is_kept_out_of_the_folder(tmp_path):
+    pytest.importorskip("fcntl", reason="folders are locked where the system can")
+    run = quiet_run(small(), tmp_path / "run")
+    with locked(run.workdir), pytest.raises(RecipeError, match="Another process is training"):
+        run.train()
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    run = quiet_run(small(), tmp_path / "run")
+    run.model.head.bias.assign(np.full(10, np.inf))
+    with pytest.raises(TrainingError, match="no longer finite"):
+        run._save()
+    assert run.checkpoints.latest_checkpoint is None
+
+
+def test_a_start_model_does_not_overrule_settings_silently(tmp_path):
+    save_to_preset(quiet_run(small(), tmp_path / "run").model, tmp_path / "model")
+    recipe = small(f"model.start={tmp_path / 'model'}", "model.drop_path=0.3")
+    with pytest.raises(RecipeError, match=r"its drop_path is 0\.0, the recipe's 0\.3"):
+        quiet_run(recipe, tmp_path / "second")

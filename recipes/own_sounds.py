@@ -1,0 +1,23 @@
+"""Your own recordings from random weights, with the settings of `esc10`.
+
+    python -m ast_keras.train --recipe own_sounds --set data.path=sounds.csv
+
+Data: a CSV with columns path, labels (separated by `;`) and split or fold; or, with
+  `--set data.kind=folders`, a folder that holds a folder for each class. Sounds longer than
+  `data.clip_seconds` are cut to their first 5 s.
+Expected: depends on the data; a few hundred sounds from random weights are few (see `esc10`).
+Cost: as `esc10`, in proportion to the number of sounds.
+"""
+
+import dataclasses
+
+from ast_keras.recipe import Recipe, load_recipe
+
+
+def get_recipe() -> Recipe:
+    base = load_recipe("esc10")
+    return dataclasses.replace(
+        base,
+        name="own_sounds",
+        data=dataclasses.replace(base.data, kind="manifest", subset=None, fold=None),
+    )
