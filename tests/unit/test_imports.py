@@ -81,7 +81,7 @@ PURE = [
     )
 ]
 HEAVY = ("tensorflow", "keras", "tensorflow_io", "orbit", "official", "matplotlib")
-COMMANDS = ORDER[ORDER.index("ast_keras.train") + 1 :]
+COMMANDS = ORDER[ORDER.index("ast_keras.train") :]
 
 
 def module_files():
