@@ -5,8 +5,8 @@
 Data: as `esc10`.
 Expected: with the authors' own code, on 306 of the 400 clips, fold 1, one seed: accuracy 0.267,
   0.367, 0.50, 0.517, 0.50, 0.55 at epochs 1, 5, 10, 15, 20, 25; best 0.583.
-  Measured here: MEASURED
-Cost: COST
+  Measured here: 0.233, 0.400, 0.467, 0.583, 0.550, 0.550 at the same epochs; best 0.600 (one seed).
+Cost: 5.5 M parameters, 602 tokens: 2.9 clips/s on two free cores, about 40 minutes.
 """
 
 import dataclasses
