@@ -73,8 +73,10 @@ class Predictor:
           AudioError: If the file cannot be read.
         """
         waveform = load_audio(path, self.sample_rate)
-        heard = self.model.frontend.num_samples
-        if len(waveform) > heard:
+        frontend = self.model.frontend
+        heard = frontend.num_samples
+        # What is less than a frame is never heard, and not worth a word.
+        if len(waveform) >= heard + round(frontend.frame_step_seconds * self.sample_rate):
             print(
                 f"warning: {path} is {len(waveform) / self.sample_rate:.1f} s long, the model "
                 f"hears the first {heard / self.sample_rate:.1f} s",

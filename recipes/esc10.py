@@ -4,8 +4,9 @@
 
 Data: the ten-class subset of ESC-50, 400 clips of 5 s, folds 1 to 5
   (https://github.com/karolpiczak/ESC-50); partial copies are read as far as they go.
-Expected: accuracy on fold 1 0.711 +- 0.010 at the last epoch, 0.744 +- 0.025 at the best (three seeds,
-  306 of the 400 clips); 0.55 under the authors' settings, 0.817 by logistic regression on log-mels.
+Expected: accuracy on fold 1 0.711 +- 0.010 at the last epoch, 0.744 +- 0.025 at the best (three
+  seeds, 306 of the 400 clips); 0.55 under the authors' settings, 0.817 by logistic regression on
+  log-mels.
 Cost: 80 epochs of 246 clips, 4 to 7 minutes on two shared cores.
 
 What differs from the authors' settings (`esc10_original`), and why, is in recipes/README.md.

@@ -5,8 +5,8 @@
 Data: the folder of Speech Commands V2 (a folder for each word, `validation_list.txt`,
   `testing_list.txt`); partial copies are read as far as they go. The best epoch on the validation
   list is chosen and tested once.
-Expected: on 3,727 clips of nine words accuracy 0.918 +- 0.008 on the test list, 0.935 +- 0.004 on the
-  validation list (three seeds); logistic regression on log-mels 0.810 and 0.834.
+Expected: on 3,727 clips of nine words accuracy 0.918 +- 0.008 on the test list, 0.935 +- 0.004 on
+  the validation list (three seeds); logistic regression on log-mels 0.810 and 0.834.
 Cost: 20 epochs of 2,976 clips, 5 minutes on two shared cores.
 
 The authors' settings start from ImageNet weights and reach 0.9811 (Gong et al. 2021, table 7); what
