@@ -9,7 +9,7 @@ Cost: under 3 minutes on two shared cores, start to finish.
 
 Each token is two frames of the whole spectrum (128x2 patches, without overlap): half as many
 tokens as 16x16 patches with stride 10 would give, and no two-dimensional layout to learn. Masks are
-off: in twelve epochs they cost 15 points of accuracy, since every clip is seen too few times.
+off: with them (24 bins, 10 frames) validation accuracy after ten epochs was 0.818 instead of 0.984.
 """
 
 from ast_keras.recipe import Data, Frontend, Model, Optimizer, Recipe, Train
