@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pathlib
 from typing import Any
 
 import keras
@@ -12,12 +11,14 @@ from ast_keras.augment import SpectrogramAugment
 from ast_keras.datasets import SoundDataset, load_dataset
 from ast_keras.frontend import LogMelFilterbank
 from ast_keras.labels import LabelSet
-from ast_keras.model import ASTBackbone, ASTClassifier
+from ast_keras.model import ASTClassifier
 from ast_keras.optimizers import AdamL2
 from ast_keras.pipeline import Pipeline
-from ast_keras.presets import SIZES, from_preset
-from ast_keras.recipe import Recipe, RecipeError
+from ast_keras.presets import SIZES, from_preset, read_preset
+from ast_keras.recipe import Model, Recipe, RecipeError
 from ast_keras.schedules import EpochDecaySchedule, WarmupCosineSchedule
+from ast_keras.weights.exchange import classifier_from
+from ast_keras.weights.source import Source
 
 # Settings of `recipe.Data` that a reader may take; None leaves the reader's default.
 _READER_SETTINGS = (
@@ -120,6 +121,11 @@ def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
         "augment": augment,
         "score_activation": "softmax" if recipe.train.loss == "categorical" else "sigmoid",
     }
+    if recipe.model.size not in SIZES:
+        raise RecipeError(
+            f"model.size must be one of {', '.join(SIZES)}. "
+            f"Received: model.size={recipe.model.size!r}"
+        )
     if recipe.model.start != "random":
         return _started_model(recipe, parts)
     settings = recipe.model
@@ -141,50 +147,38 @@ def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
 
 
 def _started_model(recipe: Recipe, parts: dict[str, Any]) -> ASTClassifier:
-    """Takes a saved model's backbone, and its head where the labels are the same."""
-    start = recipe.model.start
-    if not pathlib.Path(start).is_dir():
-        raise RecipeError(
-            "Published start weights cannot be loaded by this version: start from random weights "
-            "with --set model.start=random, or from the folder of a saved model. "
-            f"Received: model.start={start!r}"
-        )
-    saved = from_preset(start)
-    if saved.backbone.policy.name != recipe.train.precision:
-        raise RecipeError(
-            f"The start model computes in {saved.backbone.policy.name}: set train.precision to "
-            f"that. Received: train.precision={recipe.train.precision!r}"
-        )
-    _require_same_backbone(recipe, saved.backbone)
-    model = ASTClassifier(
-        saved.backbone,
-        len(parts["labels"]),
-        head_layer_norm_epsilon=saved.head_layer_norm_epsilon,
-        name=saved.name,
+    """Takes the start's weights, and its head too where it is for the same labels."""
+    settings = recipe.model
+    source, _ = read_preset(settings.start, {}, {})
+    _require_same_network(settings, source)
+    return classifier_from(
+        source,
+        strides=settings.strides,
+        patch_size=settings.patch_size,
+        num_frames=recipe.frontend.num_frames,
+        num_mel_bins=recipe.frontend.num_mel_bins,
+        rgb=settings.rgb,
+        position=settings.position,
+        dropout=settings.dropout,
+        attention_dropout=settings.attention_dropout,
+        drop_path=settings.drop_path,
+        dtype=recipe.train.precision,
         **parts,
     )
-    if saved.labels == parts["labels"]:
-        for layer in ("head_norm", "head"):
-            getattr(model, layer).set_weights(getattr(saved, layer).get_weights())
-    return model
 
 
-def _require_same_backbone(recipe: Recipe, backbone: ASTBackbone) -> None:
-    """Refuses settings that the saved model would silently overrule."""
-    settings = recipe.model
-    wanted = dict(SIZES[settings.size]) if settings.size in SIZES else {}
+def _require_same_network(settings: Model, source: Source) -> None:
+    """Refuses settings that the start's weights would silently overrule."""
+    wanted: dict[str, Any] = dict(SIZES[settings.size])
     if settings.num_layers is not None:
         wanted["num_layers"] = settings.num_layers
-    kept = ("patch_size", "strides", "use_distillation_token", "dropout", "attention_dropout",
-            "drop_path")  # fmt: skip
-    wanted |= {name: getattr(settings, name) for name in kept}
-    wanted |= {name: getattr(recipe.frontend, name) for name in ("num_frames", "num_mel_bins")}
+    wanted["use_distillation_token"] = settings.use_distillation_token
     for name, value in wanted.items():
-        if getattr(backbone, name) != value:
+        if getattr(source, name) != value:
             raise RecipeError(
-                f"The start model keeps its architecture: its {name} is {getattr(backbone, name)}, "
-                f"the recipe's {value}. Change the recipe's model and frontend settings to it. "
-                f"Received: model.start={settings.start!r}"
+                f"The start's weights keep their network: its {name} is {getattr(source, name)}, "
+                f"the recipe's {value}. Set model.size, num_layers or use_distillation_token to "
+                f"that of the start. Received: model.start={settings.start!r}"
             )
 
 

@@ -1,172 +1,132 @@
-"""Published weights to ours: names and layouts of the authors' state dictionary."""
+"""Translates weights between this package and others.
+
+    python -m ast_keras.convert --source FILE_OR_DIR --output DIR [--to keras|authors|transformers]
+
+Every tensor is listed with what became of it; what was written is read again and compared.
+"""
 
 from __future__ import annotations
 
-import os
 import pathlib
-from collections.abc import Callable, Mapping
+import sys
+from typing import Any
 
-import numpy as np
+from absl import app, flags
 
-from ast_keras.model import ASTClassifier
+from ast_keras.command import run_command
+from ast_keras.labels import LabelSet
+from ast_keras.weights.errors import WeightsError
 
-Array = np.ndarray
-Layout = Callable[[list[Array]], Array]
-
-# timm's own heads, which AST does not use.
-UNUSED = ("v.head.weight", "v.head.bias", "v.head_dist.weight", "v.head_dist.bias")
-
-
-class ConvertError(ValueError):
-    """Raised when a file's tensors are not the model's."""
+_FITTING = ("strides", "num_frames", "num_mel_bins", "patch_size", "rgb", "position")
 
 
-def _same(tensors: list[Array]) -> Array:
-    return tensors[0]
+def main(argv: list[str]) -> int:
+    values = flags.FLAGS
+    if len(argv) > 1 or values.source is None or values.output is None:
+        raise WeightsError("Say what to convert, and where to: --source FILE_OR_DIR --output DIR")
+    output = pathlib.Path(values.output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise WeightsError(f"The output must be a new folder. Received: --output {output}")
+    from ast_keras.presets import read_preset
+    from ast_keras.weights.exchange import adapt, choose_head, classifier_from
+
+    fitting = _fitting(values)
+    reading = {"format": values.format, "num_heads": values.num_heads}
+    source, parts = read_preset(values.source, reading, fitting)
+    labels = LabelSet.from_file(values.labels) if values.labels else None
+    if labels is not None and source.num_classes == len(labels) and source.labels is None:
+        source = source.labelled(labels)  # the file's own head, which had no names
+    head = choose_head(source, values.num_classes, labels)
+    model = classifier_from(source, values.num_classes, labels, **{**parts, **fitting})
+    steps = {key: fitting[key] for key in ("rgb", "position") if key in fitting}
+    adapted = adapt(source, model.backbone.grid, model.backbone.patch_size, **steps)
+    print(f"{values.source}: {source.weights.variant}, {source.description}\n")
+    print(_table(source, model, head, adapted.changes))
+    for line in _write(model, output, values.to):
+        print(f"note: {line}")
+    _check(model, output)
+    print(f"\nwritten and read again, equal to the bit: {output}")
+    return 0
 
 
-def _dense(tensors: list[Array]) -> Array:
-    return tensors[0].T  # [out, in] -> [in, out]
+def _fitting(values: Any) -> dict[str, Any]:
+    fitting = {name: getattr(values, name) for name in _FITTING}
+    for name in ("strides", "patch_size"):
+        pair = fitting[name]
+        if pair is not None:
+            if len(pair) != 2 or not all(part.isdecimal() and int(part) for part in pair):
+                raise WeightsError(f"--{name} takes MEL,TIME, as in 10,10. Received: {pair}")
+            fitting[name] = (int(pair[0]), int(pair[1]))
+    return {name: value for name, value in fitting.items() if value is not None}
 
 
-def _patch_kernel(tensors: list[Array]) -> Array:
-    return tensors[0].transpose(2, 3, 1, 0)  # [out, in, mel, time] -> [mel, time, in, out]
+def _table(source: Any, model: Any, head: Any, changes: dict[str, str]) -> str:
+    """Returns a line for each tensor: its new name and shape, what it was made of, and how."""
+    from ast_keras.weights.exchange import layouts, weights_by_path
 
-
-def _tokens(tensors: list[Array]) -> Array:
-    return np.concatenate([np.squeeze(t, 0) for t in tensors])  # each [1, 1, embed]
-
-
-def _positions(tensors: list[Array]) -> Array:
-    return np.squeeze(tensors[0], 0)  # [1, tokens, embed] -> [tokens, embed]
-
-
-def authors_names(model: ASTClassifier) -> dict[str, tuple[tuple[str, ...], Layout]]:
-    """Returns, for every weight path of the model, the authors' tensor names and the layout change.
-
-    Example:
-
-    >>> from ast_keras import from_preset
-    >>> model = from_preset("ast_test", num_classes=10, num_frames=128)
-    >>> authors_names(model)["head/kernel"][0]
-    ('mlp_head.1.weight',)
-    """
-    backbone = model.backbone
-    tokens = ("v.cls_token", "v.dist_token")[: backbone.num_special_tokens]
-    table: dict[str, tuple[tuple[str, ...], Layout]] = {
-        "patches/projection/kernel": (("v.patch_embed.proj.weight",), _patch_kernel),
-        "patches/projection/bias": (("v.patch_embed.proj.bias",), _same),
-        "special_tokens/tokens": (tokens, _tokens),
-        "positions/embedding": (("v.pos_embed",), _positions),
-        **_pair("norm", "v.norm", norm=True),
-        **_pair("head_norm", "mlp_head.0", norm=True),
-        **_pair("head", "mlp_head.1"),
-    }
-    for index in range(backbone.num_layers):
-        ours, theirs = f"block_{index}", f"v.blocks.{index}"
-        table |= _pair(f"{ours}/attention_norm", f"{theirs}.norm1", norm=True)
-        table |= _pair(f"{ours}/attention/qkv", f"{theirs}.attn.qkv")
-        table |= _pair(f"{ours}/attention/projection", f"{theirs}.attn.proj")
-        table |= _pair(f"{ours}/mlp_norm", f"{theirs}.norm2", norm=True)
-        table |= _pair(f"{ours}/mlp_hidden", f"{theirs}.mlp.fc1")
-        table |= _pair(f"{ours}/mlp_output", f"{theirs}.mlp.fc2")
-    return table
-
-
-def _pair(ours: str, theirs: str, norm: bool = False) -> dict[str, tuple[tuple[str, ...], Layout]]:
-    if norm:
-        return {
-            f"{ours}/gamma": ((f"{theirs}.weight",), _same),
-            f"{ours}/beta": ((f"{theirs}.bias",), _same),
-        }
-    return {
-        f"{ours}/kernel": ((f"{theirs}.weight",), _dense),
-        f"{ours}/bias": ((f"{theirs}.bias",), _same),
-    }
-
-
-def load_authors_weights(model: ASTClassifier, path: str | os.PathLike[str]) -> None:
-    """Loads a safetensors file with the authors' tensor names into a classifier of that shape.
-
-    Every tensor must be used, except the two heads of timm that AST leaves unused; nothing is
-    assigned unless all fit.
-
-    Args:
-      model: A classifier with the file's sizes.
-      path: A `.safetensors` file; the prefix `module.` of DataParallel is accepted.
-
-    Raises:
-      ConvertError: If a tensor is missing, left over, or of another shape.
-
-    Reference:
-      YuanGongND/ast, src/models/ast_models.py.
-
-    Example (of a file that is too large to come along):
-
-    >>> from ast_keras import from_preset
-    >>> model = from_preset("ast_base", num_classes=527)  # doctest: +SKIP
-    >>> load_authors_weights(model, "audioset_10_10_0.4593.safetensors")  # doctest: +SKIP
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    if not pathlib.Path(path).is_file():
-        raise ConvertError(f"There is no weights file here. Received: {path}")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ConvertError(f"Not a readable safetensors file: {error}. Received: {path}") from None
-    assign(model, {name.removeprefix("module."): value for name, value in tensors.items()})
-
-
-def assign(model: ASTClassifier, tensors: Mapping[str, Array]) -> None:
-    """Assigns tensors under the authors' names to the model's weights, all or none.
-
-    Raises:
-      ConvertError: As `load_authors_weights`.
-    """
-    values = {}
-    used = set(UNUSED)
-    for path, (names, layout) in authors_names(model).items():
-        missing = [name for name in names if name not in tensors]
-        if missing:
-            raise ConvertError(f"The file lacks a tensor of the model. Missing: {missing[0]}")
-        used.update(names)
-        try:
-            values[path] = layout([tensors[name] for name in names])
-        except ValueError:  # NumPy's: not that many axes
-            shapes = ", ".join(f"{name} {np.shape(tensors[name])}" for name in names)
-            raise ConvertError(
-                f"A tensor's shape is not the authors'. Received: {shapes}"
-            ) from None
-    extra = sorted(set(tensors) - used)
-    if extra:
-        raise ConvertError(
-            f"The file holds {len(extra)} tensors that the model has no place for: is num_layers "
-            f"right? First: {extra[0]}"
-        )
     weights = weights_by_path(model)
-    for path, value in values.items():
-        if tuple(weights[path].shape) != value.shape:
-            raise ConvertError(
-                f"A tensor's shape is not the model's. Received: {path} {value.shape}, "
-                f"the model has {tuple(weights[path].shape)}"
-            )
-    for path, value in values.items():
-        weights[path].assign(value)
+    rows = [("weight here", "shape", "tensor there", "what became of it")]
+    unused = dict(source.weights.unused)
+    for path, layout in layouts(model.backbone).items():
+        shape = " x ".join(map(str, weights[path].shape))
+        origins = [n for name in layout.names for n in source.weights.origins.get(name, ())]
+        change = ", ".join(changes[name] for name in layout.names if name in changes)
+        if path.startswith("head") and not head.tensors:
+            unused |= dict.fromkeys(origins, "the head is fresh")
+            origins, change = [], "fresh"
+        elif path.startswith("head/") and head.moved:
+            change = "in the order of the labels"
+        rows.append((path, shape, ", ".join(origins), change or "as it was"))
+    rows += [("", "", name, f"not used: {reason}") for name, reason in unused.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]])
+        for row in rows
+    )
 
 
-def weights_by_path(model: ASTClassifier) -> dict[str, object]:
-    """Returns the classifier's weights by their path, without the names of the models around."""
-    weights = {}
-    for layer in model.backbone.layers:
-        for weight in layer.weights:
-            weights[_below(weight.path, layer.name)] = weight
-    for layer in (model.head_norm, model.head):
-        for weight in layer.weights:
-            weights[_below(weight.path, layer.name)] = weight
-    return weights
+def _write(model: Any, output: pathlib.Path, to: str) -> list[str]:
+    from ast_keras.presets import save_to_preset
+    from ast_keras.weights.writers import export_weights
+
+    if to != "keras":
+        return export_weights(model, output, to)
+    save_to_preset(model, output)
+    return []
 
 
-def _below(path: str, layer: str) -> str:
-    return path[path.index(layer) :] if layer in path else path
+def _check(model: Any, output: pathlib.Path) -> None:
+    """Reads the written files as a user would and compares every number."""
+    import numpy as np
+
+    from ast_keras.presets import read_preset
+    from ast_keras.weights.exchange import canonical_tensors
+
+    backbone = model.backbone
+    size = {name: getattr(backbone, name) for name in ("strides", "num_frames", "num_mel_bins")}
+    again, _ = read_preset(str(output), {"num_heads": backbone.num_heads}, size)
+    for name, tensor in canonical_tensors(model).items():
+        if not np.array_equal(tensor, again.tensors[name], equal_nan=True):
+            raise WeightsError(f"What was written reads back otherwise: {name} in {output}")
+
+
+def run() -> None:
+    """Defines the flags and runs the command; also what the installed program calls."""
+    flags.DEFINE_string("source", None, "File or folder of weights, saved model, or preset name.")
+    flags.DEFINE_string("output", None, "New folder to write.")
+    flags.DEFINE_enum("to", "keras", ["keras", "authors", "transformers"], "What to write.")
+    flags.DEFINE_string("format", None, "What the source is, where its names do not show it.")
+    flags.DEFINE_integer("num_heads", None, "Attention heads, if not 64 wide.", lower_bound=1)
+    flags.DEFINE_integer("num_classes", None, "Give the model a fresh head.", lower_bound=1)
+    flags.DEFINE_string("labels", None, "File of class names, one a line or a label CSV.")
+    flags.DEFINE_list("strides", None, "MEL,TIME between patches.")
+    flags.DEFINE_integer("num_frames", None, "Frames of the spectrogram.", lower_bound=1)
+    flags.DEFINE_integer("num_mel_bins", None, "Bins of the spectrogram.", lower_bound=1)
+    flags.DEFINE_list("patch_size", None, "MEL,TIME of a patch.")
+    flags.DEFINE_enum("rgb", None, ["sum", "mean"], "Colour kernels to one channel.")
+    flags.DEFINE_enum("position", None, ["bilinear", "nearest", "reinit"], "Positions to a grid.")
+    app.run(lambda argv: sys.exit(run_command(main, argv)))
+
+
+if __name__ == "__main__":
+    run()

@@ -3,9 +3,7 @@
 import keras
 from keras import ops
 
-
-def _initializer():
-    return keras.initializers.TruncatedNormal(stddev=0.02)
+from ast_keras.initializers import truncated_normal
 
 
 @keras.saving.register_keras_serializable(package="ast_keras")
@@ -45,10 +43,16 @@ class SelfAttention(keras.layers.Layer):
             )
         self.head_dim = embed_dim // self.num_heads
         self.qkv = keras.layers.Dense(
-            3 * embed_dim, kernel_initializer=_initializer(), dtype=self.dtype_policy, name="qkv"
+            3 * embed_dim,
+            kernel_initializer=truncated_normal(),
+            dtype=self.dtype_policy,
+            name="qkv",
         )
         self.projection = keras.layers.Dense(
-            embed_dim, kernel_initializer=_initializer(), dtype=self.dtype_policy, name="projection"
+            embed_dim,
+            kernel_initializer=truncated_normal(),
+            dtype=self.dtype_policy,
+            name="projection",
         )
         self.qkv.build(input_shape)
         self.projection.build(input_shape)
@@ -185,7 +189,7 @@ class TransformerBlock(keras.layers.Layer):
             epsilon=layer_norm_epsilon, dtype=policy, name="mlp_norm"
         )
         self.mlp_hidden = keras.layers.Dense(
-            mlp_dim, kernel_initializer=_initializer(), dtype=policy, name="mlp_hidden"
+            mlp_dim, kernel_initializer=truncated_normal(), dtype=policy, name="mlp_hidden"
         )
         self.branch_dropout = keras.layers.Dropout(dropout, dtype=policy, name="branch_dropout")
         self.branch_drop_path = DropPath(drop_path, dtype=policy, name="branch_drop_path")
@@ -193,7 +197,7 @@ class TransformerBlock(keras.layers.Layer):
     def build(self, input_shape):
         self.mlp_output = keras.layers.Dense(
             input_shape[-1],
-            kernel_initializer=_initializer(),
+            kernel_initializer=truncated_normal(),
             dtype=self.dtype_policy,
             name="mlp_output",
         )

@@ -7,6 +7,8 @@ import json
 import math
 import os
 import pathlib
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -37,6 +39,48 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Gives a new folder beside the target, which takes the target's place when all went well.
+
+    An old folder there is moved away first and deleted last; whether it may be is the caller's to
+    know. After an error the old one is untouched and the new one gone.
+
+    Example:
+
+    >>> import tempfile
+    >>> target = pathlib.Path(tempfile.mkdtemp(), "model")
+    >>> with replacing_folder(target) as part:
+    ...     _ = (part / "note.txt").write_text("whole")
+    >>> (target / "note.txt").read_text()
+    'whole'
+    """
+    target = pathlib.Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield part
+        part.chmod(0o755)  # mkdtemp makes it private
+        _swap(part, target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _swap(new: pathlib.Path, target: pathlib.Path) -> None:
+    if not target.exists():
+        new.rename(target)
+        return
+    old = target.with_name(f".{target.name}-old-{os.getpid()}")
+    target.rename(old)
+    try:
+        new.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -116,6 +116,35 @@ class LabelSet:
         """
         return LabelSet(tuple(self.names[i] for i in indices), tuple(self.ids[i] for i in indices))
 
+    def indices_of(self, other: LabelSet) -> tuple[int, ...]:
+        """Returns for each label of another set its index in this one; the sets must be the same.
+
+        With `scores[:, model_labels.indices_of(data_labels)]` a model's scores stand in the order
+        of the data. Labels are the same if their ids are; where the ids differ but the names are
+        all the same (one list came without ids), the names decide.
+
+        Raises:
+          LabelError: If a label is missing in either set, or if ids and names contradict each
+            other, with the first few such labels.
+
+        Example:
+
+        >>> LabelSet(("dog", "cow", "hen")).indices_of(LabelSet(("hen", "dog", "cow")))
+        (2, 0, 1)
+        """
+        by_id, by_name = _positions(self.ids, other.ids), _positions(self.names, other.names)
+        if by_id is not None and by_name is not None and by_id != by_name:
+            index = next(i for i, (a, b) in enumerate(zip(by_id, by_name, strict=True)) if a != b)
+            raise LabelError(
+                "The same ids stand for other names, so it is not clear which labels are the same. "
+                f"Received: {other.ids[index]!r} is {self.names[by_id[index]]!r} in one set, "
+                f"{other.names[index]!r} in the other"
+            )
+        indices = by_name if by_id is None else by_id
+        if indices is None:
+            raise LabelError(f"These are not the same classes: {_difference(self, other)}")
+        return indices
+
     @classmethod
     def load(cls, name: str) -> LabelSet:
         """Loads a published list: "audioset" (527), "esc50" (50) or "speech_commands" (35).
@@ -220,6 +249,27 @@ class LabelSet:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(HEADER)
             writer.writerows(zip(range(len(self)), self.ids, self.names, strict=True))
+
+
+def _positions(ours: Sequence[str], theirs: Sequence[str]) -> tuple[int, ...] | None:
+    if set(ours) != set(theirs):
+        return None
+    index = {label: position for position, label in enumerate(ours)}
+    return tuple(index[label] for label in theirs)
+
+
+def _difference(first: LabelSet, second: LabelSet) -> str:
+    """Says what only one of two sets has, by ids or names, whichever they share more of."""
+    by_id = len(set(first.ids) & set(second.ids)) >= len(set(first.names) & set(second.names))
+    parts = []
+    for title, ours, theirs in (("first", first, second), ("second", second, first)):
+        known = set(theirs.ids if by_id else theirs.names)
+        keys = ours.ids if by_id else ours.names
+        only = [name for name, key in zip(ours.names, keys, strict=True) if key not in known]
+        shown = ", ".join(map(repr, only[:3])) or "none"
+        more = f" and {len(only) - 3} more" if len(only) > 3 else ""
+        parts.append(f"only in the {title} ({len(ours)} labels): {shown}{more}")
+    return "; ".join(parts)
 
 
 def _check_labels(kind: str, values: Sequence[str]) -> None:

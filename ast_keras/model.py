@@ -7,6 +7,7 @@ from keras import ops
 from ast_keras.augment import SpectrogramAugment  # noqa: F401
 from ast_keras.encoder import TransformerBlock
 from ast_keras.frontend import LogMelFilterbank  # noqa: F401
+from ast_keras.initializers import truncated_normal
 from ast_keras.labels import LabelSet
 from ast_keras.patches import PatchEmbedding, PositionEmbedding, SpecialTokens, patch_grid
 
@@ -241,13 +242,26 @@ class ASTClassifier(keras.Model):
         )
         self.head = keras.layers.Dense(
             num_classes,
-            kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            kernel_initializer=truncated_normal(),
             dtype="float32",
             name="head",
         )
         self.head_norm.build((None, backbone.embed_dim))
         self.head.build((None, backbone.embed_dim))
         self.built = True
+
+    @classmethod
+    def from_preset(cls, preset, num_classes=None, labels=None, **overrides):
+        """Makes a classifier from a name or from files: `ast_keras.from_preset`, which see."""
+        from ast_keras.presets import from_preset  # late: presets build on this module
+
+        return from_preset(preset, num_classes, labels, **overrides)
+
+    def save_to_preset(self, folder):
+        """Saves the classifier to a folder: `ast_keras.save_to_preset`, which see."""
+        from ast_keras.saved import save_to_preset  # late, as above
+
+        save_to_preset(self, folder)
 
     def spectrogram(self, waveform, lengths=None):
         """Returns the normalised log-mel spectrogram `[batch, frames, mel]` that the model sees."""

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from ast_keras.initializers import lecun_normal, truncated_normal
+
 
 def patch_grid(num_mel_bins, num_frames, patch_size=(16, 16), strides=(10, 10)):
     """Returns the number of patches along mel and along time, as `(mel, time)`.
@@ -71,7 +73,7 @@ class PatchEmbedding(keras.layers.Layer):
             embed_dim,
             self.patch_size,
             strides=self.strides,
-            kernel_initializer="lecun_normal",
+            kernel_initializer=lecun_normal(),
             dtype=self.dtype_policy,
             name="projection",
         )
@@ -133,7 +135,7 @@ class SpecialTokens(keras.layers.Layer):
     def build(self, input_shape):
         self.tokens = self.add_weight(
             shape=(self.num_tokens, input_shape[-1]),
-            initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            initializer=truncated_normal(),
             name="tokens",
         )
 
@@ -167,7 +169,7 @@ class PositionEmbedding(keras.layers.Layer):
     def build(self, input_shape):
         self.embedding = self.add_weight(
             shape=input_shape[1:],
-            initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            initializer=truncated_normal(),
             name="embedding",
         )
         # Else one token alone would be broadcast to all positions.

@@ -1,37 +1,24 @@
-"""Named sizes, and models saved to and loaded from a folder.
-
-A preset folder holds what keras-hub's does, plus the labels:
-
-| file | holds |
-|---|---|
-| config.json | the backbone's configuration |
-| audio_converter.json | the filterbank's configuration |
-| task.json | the whole classifier's configuration |
-| metadata.json | versions that wrote it, date, number of parameters |
-| model.weights.h5, task.weights.h5 | weights of the backbone, of the classifier |
-| labels.csv | index, id and name of every class |
-"""
+"""Classifiers by name: new sizes, published weights, saved models, files of others."""
 
 from __future__ import annotations
 
-import datetime
-import errno
-import json
-import math
+import inspect
 import os
 import pathlib
-import shutil
-import tempfile
 from typing import Any
 
-import h5py
-import keras
-
+from ast_keras import hub
 from ast_keras.frontend import LogMelFilterbank
-from ast_keras.labels import LabelSet
+from ast_keras.labels import LabelSet, did_you_mean
 from ast_keras.model import ASTBackbone, ASTClassifier
+from ast_keras.published import PUBLISHED, Published
+from ast_keras.saved import PresetError, is_saved_model, load_saved_model, save_to_preset
+from ast_keras.weights.exchange import classifier_from, source_of
+from ast_keras.weights.source import Source, read_source
 
-# The sizes of DeiT, and one for tests.
+__all__ = ["SIZES", "PresetError", "from_preset", "read_preset", "save_to_preset"]
+
+# The sizes of DeiT, and two small ones: for tests, and for training on a laptop.
 SIZES: dict[str, dict[str, int]] = {
     "ast_test": {"embed_dim": 48, "num_layers": 2, "num_heads": 3, "mlp_dim": 96},
     "ast_nano": {"embed_dim": 96, "num_layers": 4, "num_heads": 3, "mlp_dim": 384},
@@ -41,10 +28,12 @@ SIZES: dict[str, dict[str, int]] = {
 }
 
 _CLASSIFIER_ARGUMENTS = ("frontend", "augment", "score_activation", "head_layer_norm_epsilon")
-
-
-class PresetError(ValueError):
-    """Raised when a preset or a saved model cannot be found, read or used as asked."""
+_READING_ARGUMENTS = ("format", "num_heads")
+_FITTING_ARGUMENTS = frozenset(
+    name
+    for name, parameter in inspect.signature(classifier_from).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY and name != "name"
+) | {"dtype", "dropout", "attention_dropout", "drop_path"}
 
 
 def from_preset(
@@ -53,20 +42,33 @@ def from_preset(
     labels: LabelSet | None = None,
     **overrides: Any,
 ) -> ASTClassifier:
-    """Makes a classifier of a named size with random weights, or loads a saved one.
+    """Makes a classifier from a name or from files, fitted to the spectrogram that is asked for.
+
+    | `preset` | gives |
+    |---|---|
+    | a name of `SIZES`, as "ast_base" | random weights |
+    | a name of `PUBLISHED`, as "ast_base_audioset" | published weights, fetched once |
+    | a folder that `save_to_preset` wrote | that model, equal to the bit |
+    | a safetensors, PyTorch or TensorFlow file of an AST, DeiT or ViT, or its folder | those |
+
+    With other `num_frames`, `strides`, `num_mel_bins` or `patch_size` than the weights were made
+    for, positions are cut or interpolated and patch kernels summed or resized, as the authors do.
 
     Args:
-      preset: A name of `SIZES`, or the folder that `save_to_preset` wrote.
-      num_classes: Number of classes of a fresh head. None keeps a saved model's head.
-      labels: The classes; implies `num_classes` and, for a saved model, a fresh head unless they
-        are the ones it has.
-      **overrides: For a named size, arguments of `ASTBackbone` (`num_frames`, `strides`, ...) and
-        of `ASTClassifier`: `frontend` (a `LogMelFilterbank`, or None for spectrogram input),
-        `augment`, `score_activation`.
+      preset: See above.
+      num_classes: Number of classes of a fresh head. None keeps the head there is.
+      labels: The classes; implies `num_classes`. The head is kept, its outputs in the order of the
+        labels, if they are the classes it has; else it is fresh.
+      **overrides: For a size, arguments of `ASTBackbone`. For weights, `num_frames`, `strides`,
+        `num_mel_bins`, `patch_size`, `rgb`, `position` (see `classifier_from`), `dropout`,
+        `attention_dropout`, `drop_path` and `dtype`; for files, `format` and `num_heads` too.
+        For all, `frontend` (a `LogMelFilterbank`, or None for spectrogram input), `augment` and
+        `score_activation`.
 
     Raises:
-      PresetError: If there is no such preset, its files are incomplete, or an argument does not
-        apply.
+      PresetError: If there is no such preset, or an argument does not apply.
+      HubError: If published weights are not here and cannot be fetched.
+      WeightsError: If a file does not hold the weights of such a network.
 
     Example:
 
@@ -75,27 +77,28 @@ def from_preset(
     True
     """
     name = os.fspath(preset)
-    if labels is not None:
-        if num_classes not in (None, len(labels)):
-            raise PresetError(
-                "There must be one label for each class: leave num_classes out. "
-                f"Received: {len(labels)} labels, num_classes={num_classes}"
-            )
-        num_classes = len(labels)
+    num_classes = _count_classes(num_classes, labels)
     if name in SIZES:
         return _from_size(name, num_classes, labels, overrides)
-    folder = pathlib.Path(name)
-    if not folder.is_dir():
+    if is_saved_model(pathlib.Path(name)) and not overrides and num_classes is None:
+        return load_saved_model(pathlib.Path(name))
+    reading = {key: overrides.pop(key) for key in _READING_ARGUMENTS if key in overrides}
+    _require_fitting(overrides)
+    source, parts = read_preset(name, reading, overrides)
+    return classifier_from(
+        source, None if labels else num_classes, labels, **{**parts, **overrides}
+    )
+
+
+def _count_classes(num_classes: int | None, labels: LabelSet | None) -> int | None:
+    if labels is None:
+        return num_classes
+    if num_classes not in (None, len(labels)):
         raise PresetError(
-            f"A preset is one of {', '.join(SIZES)} or the folder of a saved model. "
-            f"Received: preset={name!r}"
+            "There must be one label for each class: leave num_classes out. "
+            f"Received: {len(labels)} labels, num_classes={num_classes}"
         )
-    if overrides:
-        raise PresetError(
-            "A saved model keeps its architecture: only num_classes and labels can be given. "
-            f"Received: {', '.join(overrides)}"
-        )
-    return _from_folder(folder, num_classes, labels)
+    return len(labels)
 
 
 def _from_size(
@@ -115,157 +118,95 @@ def _from_size(
     return ASTClassifier(backbone, num_classes, labels=labels, name=name, **parts)
 
 
-def _from_folder(
-    folder: pathlib.Path, num_classes: int | None, labels: LabelSet | None
-) -> ASTClassifier:
-    saved = _read_model(folder / "task.json")
-    weights = folder / "task.weights.h5"
-    if not weights.is_file():
-        raise PresetError(f"A saved model needs its weights. Missing: {weights}")
-    try:
-        saved.load_weights(weights)
-    except (OSError, ValueError) as error:
-        line = str(error).splitlines()[0]
-        raise PresetError(f"These weights cannot be read: {line} Received: {weights}") from None
-    _require_all_used(weights, saved)
-    if num_classes is None or (labels is not None and labels == saved.labels):
-        return saved
-    return ASTClassifier(
-        saved.backbone,
-        num_classes,
-        frontend=saved.frontend,
-        augment=saved.augment,
-        labels=labels,
-        score_activation=saved.score_activation,
-        head_layer_norm_epsilon=saved.head_layer_norm_epsilon,
-        name=saved.name,
-    )
-
-
-def _require_all_used(weights: pathlib.Path, model: ASTClassifier) -> None:
-    """Refuses weights of a larger model: Keras reads what fits and says nothing of the rest."""
-    sizes: list[int] = []
-    with h5py.File(weights) as file:
-        file.visititems(lambda _, item: sizes.append(getattr(item, "size", 0)))
-    used = sum(math.prod(weight.shape) for weight in model.weights)
-    if sum(sizes) != used:
-        raise PresetError(
-            f"These weights are not those of the model beside them: they hold {sum(sizes)} "
-            f"numbers, the model {used}. Received: {weights}"
-        )
-
-
-def save_to_preset(model: ASTClassifier, folder: str | os.PathLike[str]) -> None:
-    """Saves a classifier, replacing the folder as a whole and only when all is written.
+def read_preset(
+    name: str, reading: dict[str, Any], wanted: dict[str, Any]
+) -> tuple[Source, dict[str, Any]]:
+    """Reads weights without making a model of them; sizes have none to read.
 
     Args:
-      model: The classifier; reloading gives bit-identical weights.
-      folder: Where to; an older saved model there is replaced, anything else refused.
+      name: A published name, a saved model's folder, or a file or folder of foreign weights.
+      reading: `format` and `num_heads` of foreign weights, where they do not show it.
+      wanted: Arguments of `classifier_from` to come, of which the spectrogram's size is tried as
+        that of the weights, where nothing else says it.
+
+    Returns:
+      The weights, and arguments of `classifier_from` for what comes along with them.
 
     Raises:
-      PresetError: If the folder holds something else than a saved model.
-
-    Example:
-
-    >>> folder = pathlib.Path(tempfile.mkdtemp(), "model")
-    >>> save_to_preset(from_preset("ast_test", num_classes=10, num_frames=128), folder)
-    >>> from_preset(folder).num_classes
-    10
+      PresetError, HubError, WeightsError: As `from_preset`.
     """
-    target = pathlib.Path(folder)
-    if target.exists() and not _may_replace(target):
+    path = pathlib.Path(name)
+    if is_saved_model(path):
+        saved = load_saved_model(path)
+        for key, own in (("format", None), ("num_heads", saved.backbone.num_heads)):
+            if reading.get(key) not in (None, own):
+                raise PresetError(
+                    f"A saved model says this itself. Received: {key}={reading[key]!r}"
+                )
+        return source_of(saved), _saved_parts(saved, wanted)
+    published = next((p for p in PUBLISHED.values() if name in (p.name, p.hub_id)), None)
+    if published is not None and not path.exists():
+        return _read_published(published, reading), {"name": published.size}
+    if not path.exists() and not path.with_name(f"{path.name}.index").is_file():
         raise PresetError(
-            "A model is saved to a new folder or over an older saved model. "
-            f"Received: {target}, which holds something else"
+            "A preset is a name, the folder of a saved model, or a file of weights. "
+            f"{did_you_mean(name, [*SIZES, *PUBLISHED])} Received: preset={name!r}"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        _require_room(staging, 2 * 4 * model.count_params() + (1 << 20))
-        _write_files(model, staging)
-        _swap(staging, target)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+    return read_source(path, **reading, likely=wanted), {}
 
 
-def _may_replace(target: pathlib.Path) -> bool:
-    return target.is_dir() and ((target / "task.json").is_file() or not any(target.iterdir()))
+def _read_published(published: Published, reading: dict[str, Any]) -> Source:
+    size = SIZES[published.size]
+    file = hub.fetch(published)
+    reading = {**reading, "num_heads": reading.get("num_heads") or size["num_heads"]}
+    source = read_source(file, **reading, known=_known(published))
+    found = {name: getattr(source, name) for name in size}
+    if found != size:
+        raise PresetError(
+            f"The weights of {published.name} must be those of {published.size}, {_listed(size)}. "
+            f"Received: {_listed(found)} in {file}"
+        )
+    return source
 
 
-def _require_room(folder: pathlib.Path, size: int) -> None:
-    """Raises OSError unless `size` bytes can be written: HDF5 takes the process down instead."""
-    trial = folder / "room"
-    with open(trial, "wb") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        elif shutil.disk_usage(folder).free < size:  # not on every system
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
-    trial.unlink()
+def _listed(size: dict[str, int]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in size.items())
 
 
-def _swap(staging: pathlib.Path, target: pathlib.Path) -> None:
-    """Puts the finished folder in place; the old one is moved away first and deleted last."""
-    staging.chmod(0o755)  # mkdtemp makes it private
-    if not target.exists():
-        staging.rename(target)
-        return
-    old = target.with_name(f".{target.name}-old-{os.getpid()}")
-    target.rename(old)
-    try:
-        staging.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old)
-
-
-def _write_files(model: ASTClassifier, folder: pathlib.Path) -> None:
-    serialize = keras.saving.serialize_keras_object
-    _write_json(folder / "config.json", serialize(model.backbone))
-    _write_json(folder / "task.json", serialize(model))
-    if model.frontend is not None:
-        _write_json(folder / "audio_converter.json", serialize(model.frontend))
-    if model.labels is not None:
-        model.labels.to_csv(folder / "labels.csv")
-    import tensorflow as tf
-
-    metadata = {
-        "keras_version": keras.__version__,
-        "tensorflow_version": tf.__version__,
-        "date_saved": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "parameter_count": model.count_params(),
+def _known(published: Published) -> dict[str, Any]:
+    """What the table says of a released AST."""
+    if published.kind != "ast":
+        return {}
+    return {
+        "strides": published.strides,
+        "num_frames": published.num_frames,
+        "mean": published.mean,
+        "std": published.std,
+        "labels": published.labels and LabelSet.load(published.labels),
+        "score_activation": published.score_activation,
     }
-    _write_json(folder / "metadata.json", metadata)
-    model.backbone.save_weights(folder / "model.weights.h5")
-    # Without the optimizer: Keras would write its state, twice the size of the weights, too.
-    optimizer, model.optimizer = getattr(model, "optimizer", None), None
-    try:
-        model.save_weights(folder / "task.weights.h5")
-    finally:
-        model.optimizer = optimizer
 
 
-def _write_json(path: pathlib.Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+def _saved_parts(saved: ASTClassifier, wanted: dict[str, Any]) -> dict[str, Any]:
+    backbone, frontend = saved.backbone, saved.frontend
+    if frontend is not None:
+        size = {key: wanted[key] for key in ("num_frames", "num_mel_bins") if key in wanted}
+        frontend = LogMelFilterbank.from_config({**frontend.get_config(), **size})
+    return {
+        "frontend": frontend,
+        "augment": saved.augment,
+        "name": saved.name,
+        "dtype": backbone.policy.name,
+        "dropout": backbone.dropout,
+        "attention_dropout": backbone.attention_dropout,
+        "drop_path": backbone.drop_path,
+    }
 
 
-def _read_model(path: pathlib.Path) -> ASTClassifier:
-    config = _read_json(path)
-    try:
-        model = keras.saving.deserialize_keras_object(config)
-    except Exception as error:  # a damaged configuration fails anywhere inside Keras
-        line = " ".join(str(error).split())[:200]
-        raise PresetError(f"This is no model's configuration: {line} Received: {path}") from None
-    if not isinstance(model, ASTClassifier):
-        raise PresetError(f"This is not an ASTClassifier's configuration. Received: {path}")
-    return model
-
-
-def _read_json(path: pathlib.Path) -> Any:
-    if not path.is_file():
-        raise PresetError(f"This folder is not a saved model. Missing: {path}")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise PresetError(f"This file is damaged: {error}. Received: {path}") from None
+def _require_fitting(overrides: dict[str, Any]) -> None:
+    for name in overrides:
+        if name not in _FITTING_ARGUMENTS:
+            raise PresetError(
+                "This is no argument for a model with weights, which keep their architecture. "
+                f"{did_you_mean(name, sorted(_FITTING_ARGUMENTS))} Received: {name}"
+            )

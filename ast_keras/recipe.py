@@ -36,7 +36,10 @@ class Frontend:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """The transformer. `start` is "random", a preset's name or a saved model's folder."""
+    """The transformer. `start` is "random", a published preset's name, or files of weights.
+
+    A start is fitted to the frontend's frames and the patches asked for here.
+    """
 
     size: str = "ast_base"
     start: str = "random"
@@ -44,6 +47,10 @@ class Model:
     patch_size: tuple[int, int] = (16, 16)  # (mel, time)
     strides: tuple[int, int] = (10, 10)  # (mel, time)
     use_distillation_token: bool = True
+    rgb: str = "sum"  # or "mean": how an image start's colour kernels become one
+    position: str = (
+        "bilinear"  # or "nearest", "reinit": how a start's positions get to more patches
+    )
     dropout: float = 0.0
     attention_dropout: float = 0.0
     drop_path: float = 0.0
@@ -118,6 +125,9 @@ class Train:
     steps_per_loop: int = 20  # steps between two looks at the loss, the clock and signals
     checkpoint_minutes: float = 10.0  # besides the one after every epoch
     keep_checkpoints: int = 2
+    # First and last epoch whose models are kept in WORKDIR/epochs for `ast_keras.average`; None
+    # keeps none. Each takes the disk of its weights: 350 MB for ast_base, 90 MB for ast_small.
+    keep_epochs: tuple[int, int] | None = None
     deterministic: bool = True
     jit_compile: bool = False
 
@@ -144,6 +154,8 @@ class Recipe:
 
 
 _CHOICES = {
+    ("model", "rgb"): ("sum", "mean"),
+    ("model", "position"): ("bilinear", "nearest", "reinit"),
     ("frontend", "window"): ("hann", "hamming"),
     ("optimizer", "schedule"): ("epoch_decay", "warmup_cosine"),
     ("train", "loss"): ("categorical", "binary"),
@@ -237,6 +249,12 @@ def _check(recipe: Recipe) -> None:
             raise RecipeError(
                 f"model.{field} must be positive. Received: model.{field}={value('model', field)}"
             )
+    kept, epochs = recipe.train.keep_epochs, recipe.train.num_epochs
+    if kept is not None and not 1 <= kept[0] <= kept[1] <= epochs:
+        raise RecipeError(
+            "train.keep_epochs must be the first and the last epoch to keep, from 1 to "
+            f"train.num_epochs={epochs}. Received: train.keep_epochs={kept[0]},{kept[1]}"
+        )
     if not 0 <= recipe.seed < 2**31:
         raise RecipeError(f"seed must lie between 0 and 2**31 - 1. Received: seed={recipe.seed}")
     if recipe.optimizer.l2 and recipe.optimizer.weight_decay:

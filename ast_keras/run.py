@@ -6,6 +6,7 @@
 | checkpoints/ | the last states of everything that training changes |
 | epochs.csv, curves.png, tensorboard/ | the history |
 | model/, last/ | the model of the best and of the last epoch, as `from_preset` reads them |
+| epochs/ | the models of single epochs, where `train.keep_epochs` asks for them |
 | evaluation.json, confusion.png | scores of both, and the confusions of the chosen one |
 """
 
@@ -32,6 +33,7 @@ from ast_keras.audio import AudioError
 from ast_keras.command import Interrupted
 from ast_keras.datasets import fingerprint
 from ast_keras.files import write_json, write_text
+from ast_keras.kept import forget_unfinished, keep_epoch
 from ast_keras.metrics import Evaluation
 from ast_keras.presets import from_preset, save_to_preset
 from ast_keras.progress import Progress
@@ -247,6 +249,9 @@ class Run:
         best = best_epoch(self.history, self.recipe.train.metric)
         if best is row:
             save_to_preset(self.model, self.workdir / "model")
+        first, last = self.recipe.train.keep_epochs or (0, 0)
+        if first <= row["epoch"] <= last:
+            keep_epoch(self.model, self.workdir, row["epoch"])
         # Everything that the checkpoint's history speaks of is written before the checkpoint.
         self._save()
         self._write_history()
@@ -255,6 +260,10 @@ class Run:
     # --- State ---
 
     def _restore(self):
+        self._restore_checkpoint()
+        forget_unfinished(self.workdir, last_epoch=len(self.history))
+
+    def _restore_checkpoint(self):
         latest = self.checkpoints.latest_checkpoint
         if not latest:
             return

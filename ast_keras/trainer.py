@@ -92,16 +92,19 @@ class ASTEvaluator(orbit.StandardEvaluator):
       multi_label: Whether an example may have several labels, or none.
       strategy: A `tf.distribute.Strategy`.
       watch: Called before every batch; it may raise to stop.
+      classes: For each class of the targets its index in the model's output
+        (`LabelSet.indices_of`); None where the order is the same.
 
     Output: `evaluate(-1)` returns the `Evaluation`'s summary; `evaluation`, `scores` and `targets`
-      (`[examples, classes]`, in the split's order) hold the rest.
+      (`[examples, classes]`, in the order of the split and of the targets' classes) hold the rest.
     """
 
-    def __init__(self, model, dataset, multi_label, strategy=None, watch=None):
+    def __init__(self, model, dataset, multi_label, strategy=None, watch=None, classes=None):
         self.model = model
         self.multi_label = multi_label
         self.strategy = strategy or tf.distribute.get_strategy()
         self.watch = watch or (lambda: None)
+        self.classes = classes
         self.evaluation = self.scores = self.targets = None
         super().__init__(dataset)
 
@@ -123,6 +126,8 @@ class ASTEvaluator(orbit.StandardEvaluator):
         self.scores, self.targets = (
             tf.concat(part, 0).numpy() for part in zip(*state, strict=True)
         )
+        if self.classes is not None:
+            self.scores = self.scores[:, self.classes]
         self.evaluation = evaluate_predictions(self.scores, self.targets, self.multi_label)
         return self.evaluation.summary()
 
@@ -131,13 +136,14 @@ class ASTEvaluator(orbit.StandardEvaluator):
         return self.model.scores(logits), batch["target"], batch["weight"]
 
 
-def evaluate(model, pipeline, multi_label):
-    """Returns the `Evaluation` of a model on all examples of a pipeline, on one device.
+def evaluate(model, pipeline, multi_label, classes=None):
+    """Scores a model on all examples of a pipeline, on one device; returns the `ASTEvaluator`.
 
     Raises:
       AudioError: If a sound cannot be read.
     """
-    evaluator = ASTEvaluator(model, pipeline.dataset(0, pipeline.steps_per_epoch), multi_label)
+    dataset = pipeline.dataset(0, pipeline.steps_per_epoch)
+    evaluator = ASTEvaluator(model, dataset, multi_label, classes=classes)
     with pipeline.clear_errors():
         evaluator.evaluate(tf.constant(-1))
-    return evaluator.evaluation
+    return evaluator

@@ -5,12 +5,13 @@
 Data: ESC-50, 2,000 clips of 5 s in 50 classes, folds 1 to 5 (https://github.com/karolpiczak/ESC-50);
   `data.path` is the folder with `audio/` and `meta/esc50.csv`, `data.fold` the one tested on.
 Expected: accuracy 0.956 +- 0.004 over five folds, 0.887 +- 0.007 from ImageNet weights
-  (Gong et al. 2021, table 7). Not measured here: the start weights cannot be had yet.
-Cost: not measured; 25 epochs of 1,600 clips with 602 tokens, written for one GPU.
+  (Gong et al. 2021, table 7). Not measured here: neither the data nor the start weights were at hand.
+Cost: not measured; 25 epochs of 1,600 clips with 602 tokens, written for one GPU. The start weights
+  (346 MB) are fetched once.
 
-The AudioSet start weights come with a later version. Until then the recipe says so;
 `--set model.start=random` trains from random weights (which needs more data than ESC-50 has: see
-`esc10`), and `--set model.start=FOLDER` from a model saved here.
+`esc10`), `--set model.start=deit_base_384 --set optimizer.learning_rate=1e-4` from ImageNet, and
+`--set model.start=FOLDER` from a model saved here.
 """
 
 from ast_keras.recipe import Augment, Data, Frontend, Model, Optimizer, Recipe, Train

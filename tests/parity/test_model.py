@@ -6,10 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from ast_keras.convert import load_authors_weights
 from ast_keras.model import ASTBackbone, ASTClassifier
 from ast_keras.patches import PatchEmbedding, patch_grid
-from ast_keras.presets import SIZES
+from ast_keras.presets import SIZES, from_preset
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
 
@@ -32,10 +31,8 @@ def golden():
 
 @pytest.fixture(scope="module")
 def model():
-    backbone = ASTBackbone(48, num_layers=3, num_heads=3, mlp_dim=192, num_frames=256)
-    classifier = ASTClassifier(backbone, num_classes=11)
-    load_authors_weights(classifier, GOLDENS / "original_small.safetensors")
-    return classifier
+    file = GOLDENS / "original_small.safetensors"
+    return from_preset(file, num_heads=3, num_frames=256, frontend=None)
 
 
 def test_logits_equal_the_original(model, golden):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ast_keras import AdamL2, ASTBackbone, ASTClassifier, load_authors_weights
+from ast_keras import AdamL2, from_preset
 from ast_keras.trainer import ASTTrainer
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
@@ -25,9 +25,8 @@ ABSOLUTE = 3e-6
 def golden(request):
     with np.load(GOLDENS / f"train_{request.param}.npz") as file:
         values = dict(file)
-    backbone = ASTBackbone(48, num_layers=3, num_heads=3, mlp_dim=192, num_frames=128)
-    model = ASTClassifier(backbone, num_classes=5)
-    load_authors_weights(model, GOLDENS / f"train_{request.param}_init.safetensors")
+    file = GOLDENS / f"train_{request.param}_init.safetensors"
+    model = from_preset(file, num_heads=3, num_frames=128, frontend=None)
     return request.param, model, values
 
 

@@ -57,6 +57,50 @@ def test_subset_keeps_ids_and_order():
     assert labels == LabelSet(("hen", "dog"), ("/h", "/d"))
 
 
+AUDIOSET = LabelSet.load("audioset")
+
+
+def test_indices_of_maps_another_order_by_id_and_by_name():
+    order = [(index * 100) % 527 for index in range(527)]  # 100 and 527 have no common divisor
+    shuffled = AUDIOSET.subset(order)
+    assert AUDIOSET.indices_of(shuffled) == tuple(order)
+    assert [AUDIOSET.ids[i] for i in AUDIOSET.indices_of(shuffled)] == list(shuffled.ids)
+    # A list of names alone, as a model hub has it, and one of other spellings under the same ids.
+    assert AUDIOSET.indices_of(LabelSet(shuffled.names)) == tuple(order)
+    assert LabelSet(AUDIOSET.names).indices_of(shuffled) == tuple(order)
+    respelt = LabelSet(tuple(name.upper() for name in shuffled.names), shuffled.ids)
+    assert AUDIOSET.indices_of(respelt) == tuple(order)
+    assert AUDIOSET.indices_of(LabelSet(shuffled.ids)) == tuple(order)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "message"),
+    [
+        (
+            LabelSet(("dog", "cow")),
+            LabelSet(("dog", "hen", "owl")),
+            r"first \(2 labels\): 'cow'; only in the second \(3 labels\): 'hen', 'owl'$",
+        ),
+        (LabelSet(("dog", "cow")), LabelSet(("cow",)), r"'dog'; only in the second .*: none$"),
+        (
+            LabelSet(("dog", "cow"), ("/d", "/c")),
+            LabelSet(("dog", "hen")),  # one name in common, no id
+            r"first \(2 labels\): 'cow'; only in the second \(2 labels\): 'hen'$",
+        ),
+        (AUDIOSET, LabelSet.load("esc50"), r"\(527 labels\): 'Speech', .* and \d+ more; .*\(50 la"),
+        (
+            LabelSet(("dog", "hen"), ("0", "1")),
+            LabelSet(("hen", "dog"), ("0", "1")),
+            "'0' is 'dog' in one set, 'hen' in the other",
+        ),
+    ],
+)
+def test_indices_of_rejects_another_set_with_what_differs(ours, theirs, message):
+    with pytest.raises(LabelError, match=message) as caught:
+        ours.indices_of(theirs)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("names", "ids", "message"),
     [

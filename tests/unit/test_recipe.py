@@ -77,6 +77,7 @@ SETTINGS = [
     ("train.steps_per_loop", "5", 5),
     ("train.checkpoint_minutes", "0.5", 0.5),
     ("train.keep_checkpoints", "3", 3),
+    ("train.keep_epochs", "1,2", (1, 2)),
     ("train.deterministic", "false", False),
     ("train.jit_compile", "true", True),
 ]
@@ -198,6 +199,10 @@ def test_override_rejects_an_unknown_field_with_the_nearest(assignment, nearest)
         (["augment.mixup_rate=1.5"], "augment.mixup_rate must lie between 0 and 1"),
         (["model.dropout=-0.1"], "model.dropout must lie between 0 and 1"),
         (["optimizer.weight_decay=0.1"], "exclude each other"),
+        (["train.keep_epochs=6,26"], "from 1 to train.num_epochs=25"),
+        (["train.keep_epochs=0,3"], "train.keep_epochs=0,3"),
+        (["train.keep_epochs=3,2"], "train.keep_epochs=3,2"),
+        (["train.keep_epochs=6,25", "train.num_epochs=24"], "train.num_epochs=24"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -12,7 +12,8 @@ import tensorflow as tf
 from ast_keras.audio import AudioError
 from ast_keras.command import Interrupted
 from ast_keras.datasets import DatasetError
-from ast_keras.presets import save_to_preset
+from ast_keras.kept import kept_epochs
+from ast_keras.presets import from_preset, save_to_preset
 from ast_keras.progress import Progress
 from ast_keras.recipe import RecipeError, load_recipe, override
 from ast_keras.run import Run, TrainingError, best_epoch
@@ -219,3 +220,70 @@ def test_a_start_model_does_not_overrule_settings_silently(tmp_path):
     recipe = small(f"model.start={tmp_path / 'model'}", "model.drop_path=0.3")
     with pytest.raises(RecipeError, match=r"its drop_path is 0\.0, the recipe's 0\.3"):
         quiet_run(recipe, tmp_path / "second")
+
+
+def kept_weights(workdir):
+    return {epoch: from_preset(path).get_weights() for epoch, path in kept_epochs(workdir).items()}
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for epoch, weights in expected.items():
+        for ours, theirs in zip(found[epoch], weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+KEEPING = ["train.num_epochs=3", "train.keep_epochs=2,3"]
+
+
+@pytest.fixture(scope="module")
+def keeping(tmp_path_factory):
+    """A run that kept its epochs 2 and 3."""
+    workdir = tmp_path_factory.mktemp("keeping") / "run"
+    quiet_run(small(*KEEPING), workdir).train()
+    return workdir
+
+
+def test_a_run_keeps_the_epochs_asked_for(keeping):
+    kept = kept_weights(keeping)
+    assert list(kept) == [2, 3]
+    assert_same({3: kept[3]}, {3: from_preset(keeping / "last").get_weights()})
+    assert any(np.any(a != b) for a, b in zip(kept[2], kept[3], strict=True))
+    for folder in (keeping / "epochs").iterdir():
+        assert not (folder / "model.weights.h5").exists(), "the backbone is stored twice"
+
+
+def test_a_kill_between_kept_epoch_and_checkpoint_loses_nothing(keeping, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def die():
+        if len(run.history) == 3:
+            raise Killed
+        save()
+
+    workdir = tmp_path / "run"
+    run = quiet_run(small(*KEEPING), workdir)
+    save, run._save = run._save, die
+    with pytest.raises(Killed):
+        run.train()
+    kept = kept_epochs(workdir)
+    assert list(kept) == [2, 3]
+    written = (kept[2] / "task.weights.h5").stat().st_mtime_ns
+    # As a kill amid the folder's exchange leaves it: the half-written one is there as well.
+    (workdir / "epochs" / ".02-half").mkdir()
+    (workdir / "epochs" / ".02-half" / "task.weights.h5").write_bytes(b"half")
+    again = quiet_run(small(*KEEPING), workdir)
+    again._restore()
+    assert list(kept_epochs(workdir)) == [2], "the checkpoint does not know epoch 3"
+    again.train()
+    assert_same(kept_weights(workdir), kept_weights(keeping))
+    assert (kept[2] / "task.weights.h5").stat().st_mtime_ns == written
+    assert sorted(p.name for p in (workdir / "epochs").iterdir()) == ["02", "03"]
+    assert (workdir / "epochs.csv").read_text() == (keeping / "epochs.csv").read_text()
+
+
+def test_a_finished_run_asked_again_leaves_the_kept_epochs(keeping):
+    before = kept_weights(keeping)
+    quiet_run(small(*KEEPING), keeping).train()
+    assert_same(kept_weights(keeping), before)

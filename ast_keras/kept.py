@@ -1,0 +1,54 @@
+"""The models of single epochs that a run keeps (`train.keep_epochs`): WORKDIR/epochs/NN."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ast_keras.model import ASTClassifier
+
+_FOLDER = "epochs"
+
+
+def keep_epoch(model: ASTClassifier, workdir: str | os.PathLike[str], epoch: int) -> None:
+    """Saves the model as that of an epoch, whole or not at all, replacing an older one.
+
+    Only what `from_preset` reads is kept: the backbone's weights are not stored a second time.
+    """
+    from ast_keras.presets import save_to_preset
+
+    folder = pathlib.Path(workdir, _FOLDER, f"{epoch:02d}")
+    save_to_preset(model, folder)
+    (folder / "model.weights.h5").unlink()
+
+
+def kept_epochs(workdir: str | os.PathLike[str]) -> dict[int, pathlib.Path]:
+    """Returns the folders of the models that a run has kept, by epoch in order.
+
+    Example:
+
+    >>> import tempfile
+    >>> workdir = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in ("10", "09", ".11-half"):
+    ...     (workdir / "epochs" / name).mkdir(parents=True)
+    >>> list(kept_epochs(workdir))
+    [9, 10]
+    """
+    folders = {int(p.name): p for p in pathlib.Path(workdir, _FOLDER).glob("*") if p.name.isdigit()}
+    return {epoch: folders[epoch] for epoch in sorted(folders)}
+
+
+def forget_unfinished(workdir: str | os.PathLike[str], last_epoch: int) -> None:
+    """Deletes what a killed run left half-written, and the models of epochs after the last.
+
+    An epoch's model is written before the checkpoint that knows of the epoch. After a kill between
+    the two the epoch is trained, and its model written, again.
+    """
+    for left in pathlib.Path(workdir, _FOLDER).glob(".*"):
+        shutil.rmtree(left, ignore_errors=True)
+    for epoch, folder in kept_epochs(workdir).items():
+        if epoch > last_epoch:
+            shutil.rmtree(folder)

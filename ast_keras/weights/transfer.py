@@ -1,0 +1,141 @@
+"""From images to spectrograms: kernels to one channel, positions to another grid. NumPy only.
+
+What the paper calls cross-modality transfer, and the same steps from one spectrogram size to
+another. Grids and patches are `(mel, time)`, which for an image is (rows, columns).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ast_keras.weights.errors import WeightsError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Grid = tuple[int, int]
+
+RGB = ("sum", "mean")
+POSITION = ("bilinear", "nearest", "reinit")
+
+
+def to_one_channel(kernel: Array, rgb: str = "sum") -> Array:
+    """Returns a patch kernel `[embed, 1, mel, time]` for one of `[embed, channels, rows, columns]`.
+
+    Args:
+      kernel: The kernel; one of a single channel is returned as it is.
+      rgb: "sum" shows the spectrogram to every channel, as the authors' code and all released
+        weights; "mean" is what the paper says, a third of that.
+
+    Example:
+
+    >>> float(to_one_channel(np.ones((1, 3, 1, 1), "float32"))[0, 0, 0, 0])
+    3.0
+    """
+    if rgb not in RGB:
+        raise WeightsError(f"rgb must be one of {', '.join(RGB)}. Received: rgb={rgb!r}")
+    if kernel.shape[1] == 1:
+        return kernel
+    reduced: Array = np.sum(kernel, axis=1, keepdims=True, dtype=kernel.dtype)
+    if rgb == "mean":
+        reduced /= kernel.shape[1]
+    return reduced
+
+
+def resize_kernel(kernel: Array, size: Grid) -> Array:
+    """Returns a patch kernel for patches of another size `(mel, time)`.
+
+    The result answers to an enlarged patch as the kernel answered to the patch itself; for a
+    smaller size it is the nearest to that. No released AST has been made so: the authors keep the
+    patches of the image network.
+
+    Args:
+      kernel: `[embed, channels, mel, time]`.
+      size: The new `(mel, time)`.
+
+    Reference:
+      Beyer et al., "FlexiViT: One Model for All Patch Sizes", CVPR 2023, section 3.4.
+
+    Example:
+
+    >>> resize_kernel(np.ones((2, 1, 16, 16), "float32"), (32, 8)).shape
+    (2, 1, 32, 8)
+    """
+    if kernel.shape[2:] == tuple(size):
+        return kernel
+    rows, columns = (
+        np.linalg.pinv(_interpolation(old, new).T)
+        for old, new in zip(kernel.shape[2:], size, strict=True)
+    )
+    resized: Array = rows @ kernel.astype("float64") @ columns.T
+    return resized.astype(kernel.dtype)
+
+
+def resize_positions(
+    positions: Array, num_special: int, source: Grid, target: Grid, method: str = "bilinear"
+) -> Array:
+    """Returns position embeddings for another grid of patches.
+
+    The special tokens keep theirs. Along an axis where the grid is large enough it is cut from the
+    middle, else interpolated; time first, then mel, as the authors do.
+
+    Args:
+      positions: `[1, special + patches, embed]`, patches mel-major.
+      num_special: Number of tokens before the patches, 1 or 2.
+      source: Grid `(mel, time)` of `positions`.
+      target: The grid wanted.
+      method: "bilinear" (half-pixel centres, no smoothing), "nearest", or "reinit" for new random
+        ones (normal, deviation 0.02, from seed 0), the special tokens' included.
+
+    Raises:
+      WeightsError: If `positions` are not of the source grid.
+
+    Example:
+
+    >>> resize_positions(np.zeros((1, 578, 48)), 2, (24, 24), (12, 101)).shape
+    (1, 1214, 48)
+    """
+    if method not in POSITION:
+        raise WeightsError(
+            f"position must be one of {', '.join(POSITION)}. Received: position={method!r}"
+        )
+    expected = num_special + source[0] * source[1]
+    if positions.ndim != 3 or positions.shape[:2] != (1, expected):
+        raise WeightsError(
+            f"A grid of {source[0]} x {source[1]} patches and {num_special} special tokens has "
+            f"positions (1, {expected}, embed). Received: {positions.shape}"
+        )
+    embed = positions.shape[2]
+    if method == "reinit":
+        size = (1, num_special + target[0] * target[1], embed)
+        draws = np.clip(np.random.default_rng(0).standard_normal(size), -2, 2)
+        return (0.02 * draws).astype(positions.dtype)
+    grid = positions[0, num_special:].reshape(*source, embed)
+    grid = _fit(grid, 1, target[1], method)
+    grid = _fit(grid, 0, target[0], method)
+    patches = grid.reshape(1, target[0] * target[1], embed)
+    return np.concatenate([positions[:, :num_special], patches], axis=1)
+
+
+def _fit(grid: Array, axis: int, size: int, method: str) -> Array:
+    """Cuts an axis from the middle, or interpolates where it is too short."""
+    old = grid.shape[axis]
+    if size <= old:
+        start = old // 2 - size // 2
+        return np.take(grid, range(start, start + size), axis)
+    if method == "nearest":
+        return np.take(grid, (np.arange(size) * old) // size, axis)
+    weights = _interpolation(old, size)
+    moved = np.tensordot(weights, grid.astype("float64"), (1, axis))
+    return np.moveaxis(moved, 0, axis).astype(grid.dtype)
+
+
+def _interpolation(old: int, new: int) -> Array:
+    """Returns the matrix `[new, old]` of linear interpolation between the centres of cells."""
+    centres = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    left = np.minimum(centres.astype(int), max(old - 2, 0))
+    weights = np.zeros((new, old))
+    weights[np.arange(new), left] = 1 - (centres - left)
+    if old > 1:
+        weights[np.arange(new), left + 1] += centres - left
+    return weights

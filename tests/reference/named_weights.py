@@ -1,0 +1,105 @@
+"""A small network's tensors under every published name, written out by hand."""
+
+import numpy as np
+
+EMBED, MLP, LAYERS, CLASSES = 12, 20, 2, 4
+# The same tensors under canonical names: what every source must become.
+PARTS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+ROWS = {"attn.qkv": 3 * EMBED, "mlp.fc1": MLP}
+COLUMNS = {"mlp.fc2": MLP}
+AST = "audio_spectrogram_transformer"
+
+
+def random(*shape):
+    return RNG.standard_normal(shape).astype("float32")
+
+
+RNG = np.random.default_rng(3)
+
+
+def canonical(channels=1, distilled=True, grid=(2, 3), head=True, patch=(4, 4)):
+    """Returns random tensors under canonical names."""
+    tensors = {
+        "cls_token": random(1, 1, EMBED),
+        "pos_embed": random(1, 1 + distilled + grid[0] * grid[1], EMBED),
+        "patch_embed.proj.weight": random(EMBED, channels, *patch),
+        "patch_embed.proj.bias": random(EMBED),
+    }
+    if distilled:
+        tensors["dist_token"] = random(1, 1, EMBED)
+    for layer in range(LAYERS):
+        for part in PARTS:
+            rows = ROWS.get(part, EMBED)
+            kernel = (rows,) if part.startswith("norm") else (rows, COLUMNS.get(part, EMBED))
+            tensors[f"blocks.{layer}.{part}.weight"] = random(*kernel)
+            tensors[f"blocks.{layer}.{part}.bias"] = random(rows)
+    for name, rows in (("norm", None), *([("mlp_head.0", None), ("mlp_head.1", CLASSES)] * head)):
+        tensors[f"{name}.weight"] = random(*([EMBED] if rows is None else [rows, EMBED]))
+        tensors[f"{name}.bias"] = random(rows or EMBED)
+    return tensors
+
+
+def authors(tensors, prefix="module."):
+    """Returns canonical tensors as the authors' AST names them, timm's unused heads included."""
+    named = {
+        prefix + (name if name.startswith("mlp_head") else f"v.{name}"): value
+        for name, value in tensors.items()
+    }
+    for head in ("head", "head_dist"):
+        named[f"{prefix}v.{head}.weight"] = random(7, EMBED)
+        named[f"{prefix}v.{head}.bias"] = random(7)
+    return named
+
+
+def timm(tensors):
+    """Returns canonical tensors as timm's DeiT or ViT names them, with its heads."""
+    named = {**tensors, "head.weight": random(7, EMBED), "head.bias": random(7)}
+    if "dist_token" in tensors:
+        named |= {"head_dist.weight": random(7, EMBED), "head_dist.bias": random(7)}
+    return named
+
+
+def transformers(tensors, prefix, version, extra=()):
+    """Returns canonical tensors as transformers names them.
+
+    Args:
+      tensors: Canonical.
+      prefix: "deit.", "vit.", "" or "audio_spectrogram_transformer.".
+      version: 4 or 5.
+      extra: Names of further tensors that its heads have.
+    """
+    attention = "attention.attention." if version == 4 else "attention."
+    parts = ("query", "key", "value") if version == 4 else ("q_proj", "k_proj", "v_proj")
+    inner = {
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+        "attn.proj": "attention.output.dense" if version == 4 else "attention.o_proj",
+        "mlp.fc1": "intermediate.dense" if version == 4 else "mlp.fc1",
+        "mlp.fc2": "output.dense" if version == 4 else "mlp.fc2",
+    }
+    outer = {
+        "cls_token": "embeddings.cls_token",
+        "dist_token": "embeddings.distillation_token",
+        "pos_embed": "embeddings.position_embeddings",
+        "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
+        "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
+        "norm.weight": "layernorm.weight",
+        "norm.bias": "layernorm.bias",
+    }
+    named = {
+        f"{prefix}{theirs}": tensors[ours] for ours, theirs in outer.items() if ours in tensors
+    }
+    for layer in range(LAYERS):
+        start = prefix + (f"encoder.layer.{layer}." if version == 4 else f"layers.{layer}.")
+        for kind in ("weight", "bias"):
+            for ours, theirs in inner.items():
+                named[f"{start}{theirs}.{kind}"] = tensors[f"blocks.{layer}.{ours}.{kind}"]
+            stacked = tensors[f"blocks.{layer}.attn.qkv.{kind}"]
+            for index, part in enumerate(parts):
+                rows = stacked[index * EMBED : (index + 1) * EMBED]
+                named[f"{start}{attention}{part}.{kind}"] = rows
+    for index, part in enumerate(("layernorm", "dense")):
+        if f"mlp_head.{index}.weight" in tensors:
+            for kind in ("weight", "bias"):
+                named[f"classifier.{part}.{kind}"] = tensors[f"mlp_head.{index}.{kind}"]
+    return named | {name: random(EMBED) for name in extra}
