@@ -123,15 +123,16 @@ def assign_canonical(model: ASTClassifier, tensors: Mapping[str, Array]) -> None
                 f"{len(names)} such, first: {min(names)}"
             )
     weights = weights_by_path(model)
-    values = {p: layout.to_ours([tensors[n] for n in layout.names]) for p, layout in table.items()}
-    for path, value in values.items():
-        if tuple(weights[path].shape) != value.shape:
-            raise WeightsError(
-                f"A tensor's shape is not the model's. Received: {path} {value.shape}, "
-                f"the model has {tuple(weights[path].shape)}"
-            )
-    for path, value in values.items():
-        weights[path].assign(value)
+    for path, layout in table.items():
+        ours = np.broadcast_to(np.float32(0), weights[path].shape)
+        for name, like in zip(layout.names, layout.to_theirs(ours), strict=True):
+            if tensors[name].shape != like.shape:
+                raise WeightsError(
+                    f"A tensor's shape is not the model's. Received: {name} {tensors[name].shape}, "
+                    f"the model has {like.shape}"
+                )
+    for path, layout in table.items():
+        weights[path].assign(layout.to_ours([tensors[name] for name in layout.names]))
 
 
 # --- A source made into a classifier ---

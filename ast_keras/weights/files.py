@@ -10,7 +10,8 @@ from typing import Any
 
 from ast_keras.weights.errors import WeightsError
 from ast_keras.weights.safetensors_file import Array, mapped, read_safetensors
-from ast_keras.weights.torch_file import LEGACY_MAGIC, ZIP_MAGIC, read_torch_file
+from ast_keras.weights.torch_file import LEGACY_MAGIC, read_torch_file
+from ast_keras.weights.zip_file import ZIP_MAGIC
 
 # In this order, as transformers looks for them.
 NAMES = (

@@ -103,3 +103,38 @@ def transformers(tensors, prefix, version, extra=()):
             for kind in ("weight", "bias"):
                 named[f"classifier.{part}.{kind}"] = tensors[f"mlp_head.{index}.{kind}"]
     return named | {name: random(EMBED) for name in extra}
+
+
+def model_garden(tensors, heads):
+    """Returns a plain ViT's canonical tensors as variables of the Model Garden's backbone."""
+    encoder = "backbone/layer_with_weights-2"
+    named = {
+        "backbone/layer_with_weights-0/kernel": tensors["patch_embed.proj.weight"].transpose(
+            2, 3, 1, 0
+        ),
+        "backbone/layer_with_weights-0/bias": tensors["patch_embed.proj.bias"],
+        "backbone/layer_with_weights-1/cls": tensors["cls_token"],
+        f"{encoder}/_pos_embed/pos_embedding": tensors["pos_embed"],
+        f"{encoder}/_norm/gamma": tensors["norm.weight"],
+        f"{encoder}/_norm/beta": tensors["norm.bias"],
+    }
+    inner = {"_intermediate_dense": "mlp.fc1", "_output_dense": "mlp.fc2"}
+    norms = {"_attention_layer_norm": "norm1", "_output_layer_norm": "norm2"}
+    for layer in range(LAYERS):
+        block, start = f"blocks.{layer}.", f"{encoder}/_encoder_layers/{layer}/"
+        for theirs, ours in inner.items():
+            named[f"{start}{theirs}/kernel"] = tensors[f"{block}{ours}.weight"].T
+            named[f"{start}{theirs}/bias"] = tensors[f"{block}{ours}.bias"]
+        for theirs, ours in norms.items():
+            named[f"{start}{theirs}/gamma"] = tensors[f"{block}{ours}.weight"]
+            named[f"{start}{theirs}/beta"] = tensors[f"{block}{ours}.bias"]
+        kernels = np.split(tensors[f"{block}attn.qkv.weight"], 3)
+        biases = np.split(tensors[f"{block}attn.qkv.bias"], 3)
+        for part, kernel, bias in zip(("query", "key", "value"), kernels, biases, strict=True):
+            dense = f"{start}_attention_layer/_{part}_dense"
+            named[f"{dense}/kernel"] = kernel.T.reshape(EMBED, heads, -1)
+            named[f"{dense}/bias"] = bias.reshape(heads, -1)
+        dense = f"{start}_attention_layer/_output_dense"
+        named[f"{dense}/kernel"] = tensors[f"{block}attn.proj.weight"].T.reshape(heads, -1, EMBED)
+        named[f"{dense}/bias"] = tensors[f"{block}attn.proj.bias"]
+    return named

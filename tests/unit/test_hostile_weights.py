@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ast_keras.weights import torch_file
+from ast_keras.weights import torch_pickle
 from ast_keras.weights.errors import WeightsError
 from ast_keras.weights.files import read_tensors
 from ast_keras.weights.safetensors_file import write_safetensors
@@ -203,6 +203,7 @@ def hostile_zips():
         "member behind the end": changed(2, 42, "<I", 2**31),
         "encrypted member": changed(2, 8, "<H", 1),
         "another method": changed(2, 10, "<H", 12),
+        "member on another disk": changed(2, 34, "<H", 1),
         "member named twice": directory(*entries, entries[2]),
         "pickle named twice": directory(entries[0], *entries),
         "member left out": directory(*entries[:2]),
@@ -376,7 +377,7 @@ class Reference(pickle._Unpickler):  # in Python: the one in C reserves memory f
     """Python's own interpreter, as a judge of ours: what we accept must be what it reads."""
 
     def find_class(self, module, name):
-        if module == "torch" and name in torch_file.STORAGES:
+        if module == "torch" and name in torch_pickle.STORAGES:
             return name
         builders = {
             "OrderedDict": dict,
@@ -401,14 +402,14 @@ def legacy_reference(path):
     kinds = {value[1][2]: value[1][1] for value in everything(found)}
     kinds |= {key: "FloatStorage" for key in keys if key not in kinds}  # of the optimizer
     for key in keys:
-        code = torch_file.STORAGES[kinds[key]]
+        code = torch_pickle.STORAGES[kinds[key]]
         count = int.from_bytes(raw[start : start + 8], "little")
-        end = start + 8 + count * int(torch_file.STORED[code][1])
+        end = start + 8 + count * int(torch_pickle.STORED[code][1])
         numbers = raw[start + 8 : end]
         if code == "BF16":
             pairs = [numbers[i : i + 2] for i in range(0, len(numbers), 2)]
             numbers, code = b"".join(b"\0\0" + pair for pair in pairs), "F32"
-        dtype = "?" if code == "BOOL" else "<" + torch_file.STORED[code]
+        dtype = "?" if code == "BOOL" else "<" + torch_pickle.STORED[code]
         array = np.frombuffer(numbers, dtype)
         flat[key], start = array.astype("f4") if code == "F16" else array, end
     for name, value in found.items():

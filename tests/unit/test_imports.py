@@ -34,6 +34,8 @@ ORDER = [
     "ast_keras.weights",
     "ast_keras.weights.errors",
     "ast_keras.weights.safetensors_file",
+    "ast_keras.weights.zip_file",
+    "ast_keras.weights.torch_pickle",
     "ast_keras.weights.torch_file",
     "ast_keras.weights.checkpoint_file",
     "ast_keras.weights.files",

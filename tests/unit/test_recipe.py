@@ -27,6 +27,8 @@ SETTINGS = [
     ("model.patch_size", "128,2", (128, 2)),
     ("model.strides", "(16, 16)", (16, 16)),
     ("model.use_distillation_token", "false", False),
+    ("model.rgb", "mean", "mean"),
+    ("model.position", "nearest", "nearest"),
     ("model.dropout", "0.1", 0.1),
     ("model.attention_dropout", "0.2", 0.2),
     ("model.drop_path", "1e-1", 0.1),

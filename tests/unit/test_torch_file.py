@@ -158,14 +158,3 @@ def test_shared_tuples_within_tuples_are_harmless(read):
     laughs = b")" + doubled * 100
     tensors = read(torch_zip(b"}(" + text("laughs") + laughs + text("weight") + tensor() + b"u"))
     assert list(tensors) == ["weight"]
-
-
-def test_live_pytorch_file_reads_the_same(tmp_path):
-    torch = pytest.importorskip("torch")
-    state = torch.nn.TransformerEncoderLayer(16, 2, 32).state_dict()
-    for legacy in (False, True):
-        path = tmp_path / "live.pth"
-        torch.save({"model": state}, path, _use_new_zipfile_serialization=not legacy)
-        tensors = read_torch_file(path)
-        assert list(tensors) == list(state)
-        assert all(np.array_equal(tensors[name], state[name].numpy()) for name in state)
