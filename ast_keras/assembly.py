@@ -17,7 +17,7 @@ from ast_keras.pipeline import Pipeline
 from ast_keras.presets import SIZES, from_preset, read_preset
 from ast_keras.recipe import Model, Recipe, RecipeError
 from ast_keras.schedules import EpochDecaySchedule, WarmupCosineSchedule
-from ast_keras.weights.exchange import classifier_from
+from ast_keras.weights.fitting import classifier_from
 from ast_keras.weights.source import Source
 
 # Settings of `recipe.Data` that a reader may take; None leaves the reader's default.

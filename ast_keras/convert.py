@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise WeightsError(f"The output must be a new folder. Received: --output {output}")
     from ast_keras.presets import read_preset
-    from ast_keras.weights.exchange import adapt, choose_head, classifier_from
+    from ast_keras.weights.fitting import adapt, choose_head, classifier_from
 
     fitting = _fitting(values)
     reading = {"format": values.format, "num_heads": values.num_heads}

@@ -13,7 +13,7 @@ from ast_keras.labels import LabelSet, did_you_mean
 from ast_keras.model import ASTBackbone, ASTClassifier
 from ast_keras.published import PUBLISHED, Published
 from ast_keras.saved import PresetError, is_saved_model, load_saved_model, save_to_preset
-from ast_keras.weights.exchange import classifier_from, source_of
+from ast_keras.weights.fitting import classifier_from, source_of
 from ast_keras.weights.source import Source, read_source
 
 __all__ = ["SIZES", "PresetError", "from_preset", "read_preset", "save_to_preset"]

@@ -35,8 +35,8 @@ class PresetError(ValueError):
 
 
 def is_saved_model(folder: pathlib.Path) -> bool:
-    """Returns whether `save_to_preset` wrote this folder."""
-    return (folder / "task.json").is_file()
+    """Returns whether `save_to_preset` wrote this folder, of which a file may be gone since."""
+    return any((folder / name).is_file() for name in ("task.json", "task.weights.h5"))
 
 
 def load_saved_model(folder: pathlib.Path) -> ASTClassifier:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -14,6 +13,7 @@ import numpy as np
 
 from ast_keras.labels import LabelSet
 from ast_keras.weights import model_garden
+from ast_keras.weights.configuration import read_configuration
 from ast_keras.weights.errors import WeightsError
 from ast_keras.weights.files import read_tensors
 from ast_keras.weights.names import FORMATS, Canonical, to_canonical
@@ -24,9 +24,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # What released ASTs are made for; tried in turn where a file does not say: (stride, frames).
 _RELEASED = tuple((stride, frames) for stride in (10, 12, 14, 16) for frames in (1024, 512, 128))
 _GEOMETRY = ("strides", "num_frames", "num_mel_bins")
-_MODEL_TYPES = ("audio-spectrogram-transformer", "deit", "vit")
-_GELU = ("gelu", "gelu_python")
-_ACTIVATIONS = {"single_label_classification": "softmax", "multi_label_classification": "sigmoid"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +131,8 @@ def read_source(
 ) -> Source:
     """Reads a published network from a file or folder.
 
-    A `config.json` and `preprocessor_config.json` of transformers beside the weights say what the
+    A `config.json` and `preprocessor_config.json` of transformers beside the weights, and a
+    `labels.csv` in their folder, say what the
     tensors cannot: heads, strides, frames, LayerNorm epsilon, normalisation, labels. Without them
     the heads are taken to be 64 wide, and the strides and frames to be those of a released AST with
     as many patches.
@@ -152,7 +150,7 @@ def read_source(
     if format not in (None, *FORMATS):
         raise WeightsError(f"format must be one of {', '.join(FORMATS)}. Received: {format!r}")
     tensors = read_tensors(path)
-    settings = _settings(pathlib.Path(path))
+    settings = read_configuration(pathlib.Path(path))
     weights, heads = _translate(tensors, format)
     _check_shapes(weights.tensors)
     settings |= {name: value for name, value in (known or {}).items() if value is not None}
@@ -246,71 +244,6 @@ def _check_shapes(tensors: Mapping[str, Array]) -> None:
 
 
 # --- What the tensors cannot say ---
-
-
-def _settings(path: pathlib.Path) -> dict[str, Any]:
-    """Reads the configuration of transformers beside the weights, if there is one."""
-    folder = path if path.is_dir() else path.parent
-    config = _read_json(folder / "config.json")
-    if config.get("model_type") not in _MODEL_TYPES:
-        return {}
-    if config.get("hidden_act", "gelu") not in _GELU:
-        raise WeightsError(
-            "AST computes with the exact GELU. "
-            f"Received: hidden_act={config['hidden_act']!r} in {folder / 'config.json'}"
-        )
-    try:
-        return _from_config(config, _read_json(folder / "preprocessor_config.json"))
-    except (AttributeError, TypeError, ValueError, KeyError) as error:
-        raise WeightsError(f"This file is damaged: {error}. Received: {folder}") from None
-
-
-def _from_config(config: dict[str, Any], extractor: dict[str, Any]) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    if "num_attention_heads" in config:
-        settings["num_heads"] = _positive(config, "num_attention_heads")
-    if "layer_norm_eps" in config:
-        settings["layer_norm_epsilon"] = float(config["layer_norm_eps"])
-        if not 0 <= settings["layer_norm_epsilon"] < 1:  # nor NaN
-            raise ValueError(f"layer_norm_eps must be in [0, 1), not {config['layer_norm_eps']!r}")
-        settings["head_layer_norm_epsilon"] = settings["layer_norm_epsilon"]
-    if config["model_type"] != _MODEL_TYPES[0]:
-        return settings
-    settings["strides"] = (
-        _positive(config, "frequency_stride", 10),
-        _positive(config, "time_stride", 10),
-    )
-    settings["num_frames"] = _positive(config, "max_length", 1024)
-    settings["num_mel_bins"] = _positive(config, "num_mel_bins", 128)
-    if config.get("problem_type") in _ACTIVATIONS:
-        settings["score_activation"] = _ACTIVATIONS[config["problem_type"]]
-    names = config.get("id2label") or {}
-    if names and not all(str(name).startswith("LABEL_") for name in names.values()):
-        settings["labels"] = LabelSet(tuple(names[str(index)] for index in range(len(names))))
-    if extractor.get("do_normalize", True) and "mean" in extractor:
-        settings["mean"], settings["std"] = float(extractor["mean"]), float(extractor["std"])
-    elif extractor:
-        settings["mean"], settings["std"] = 0.0, 0.5
-    if "sampling_rate" in extractor:
-        settings["sample_rate"] = _positive(extractor, "sampling_rate")
-    return settings
-
-
-def _positive(config: dict[str, Any], name: str, default: int | None = None) -> int:
-    value = config.get(name, default)
-    if type(value) is not int or value < 1:
-        raise ValueError(f"{name} must be a positive whole number, not {value!r}")
-    return value
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise WeightsError(f"This file is damaged: {error}. Received: {path}") from None
-    return value if isinstance(value, dict) else {}
 
 
 def _geometry(

@@ -6,7 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from ast_keras.weights.exchange import canonical_tensors, classifier_from
+from ast_keras.weights.exchange import canonical_tensors
+from ast_keras.weights.fitting import classifier_from
 from ast_keras.weights.source import read_source
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"

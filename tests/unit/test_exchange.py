@@ -12,15 +12,8 @@ from ast_keras.labels import LabelSet
 from ast_keras.model import ASTBackbone, ASTClassifier
 from ast_keras.presets import from_preset, save_to_preset
 from ast_keras.weights.errors import WeightsError
-from ast_keras.weights.exchange import (
-    adapt,
-    assign_canonical,
-    canonical_tensors,
-    classifier_from,
-    layouts,
-    source_of,
-    weights_by_path,
-)
+from ast_keras.weights.exchange import assign_canonical, canonical_tensors, layouts, weights_by_path
+from ast_keras.weights.fitting import adapt, classifier_from, source_of
 from ast_keras.weights.safetensors_file import read_safetensors, write_safetensors
 from ast_keras.weights.source import read_source
 from ast_keras.weights.writers import export_weights

@@ -42,8 +42,10 @@ ORDER = [
     "ast_keras.weights.names",
     "ast_keras.weights.model_garden",
     "ast_keras.weights.transfer",
+    "ast_keras.weights.configuration",
     "ast_keras.weights.source",
     "ast_keras.weights.exchange",
+    "ast_keras.weights.fitting",
     "ast_keras.weights.writers",
     "ast_keras.presets",
     # Data and scores: from here to report, nothing knows the model.
@@ -87,7 +89,7 @@ KNOWS_THE_MODEL = {
     f"ast_keras.{name}"
     for name in (
         *("patches", "encoder", "model", "saved", "presets"),
-        *("weights.exchange", "weights.writers"),
+        *("weights.exchange", "weights.fitting", "weights.writers"),
     )
 }
 PURE = [

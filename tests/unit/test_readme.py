@@ -5,18 +5,34 @@ import re
 
 import pytest
 
+from ast_keras.presets import SIZES
+from ast_keras.published import PUBLISHED, preset_table
+
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_python_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    example = next(e for e in EXAMPLES if "model.fit" in e)
     names = {}
     exec(compile(example, "README.md", "exec"), names)
     assert names["probabilities"].shape == (16, 2)
     before, after = names["model"].get_weights(), names["again"].get_weights()
     assert all((a == b).all() for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_compile_and_name_presets_that_there_are(example):
+    compile(example, "README.md", "exec")
+    for name in re.findall(r'from_preset\("(\w+)"', example):
+        assert name in {*PUBLISHED, *SIZES, "my_model"}
+
+
+def test_presets_of_the_readme_are_the_table():
+    assert preset_table() in README
 
 
 @pytest.mark.parametrize("page", ["README.md", "WORKSPACE.md", "recipes/README.md"])

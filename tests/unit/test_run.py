@@ -9,9 +9,11 @@ import pytest
 import soundfile
 import tensorflow as tf
 
+from ast_keras import hub
 from ast_keras.audio import AudioError
 from ast_keras.command import Interrupted
 from ast_keras.datasets import DatasetError
+from ast_keras.hub import HubError
 from ast_keras.kept import kept_epochs
 from ast_keras.presets import from_preset, save_to_preset
 from ast_keras.progress import Progress
@@ -111,10 +113,17 @@ def test_a_missing_data_folder_stops_before_anything_is_written(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_start_weights_that_cannot_be_had_name_the_way_out(tmp_path):
-    recipe = small("model.start=ast_base_audioset")
-    with pytest.raises(RecipeError, match=r"--set model\.start=random"):
+def test_start_weights_that_cannot_be_had_name_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.delenv("AST_KERAS_PRESETS", raising=False)
+    monkeypatch.setenv("AST_KERAS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(hub, "_find_in_hub_cache", lambda preset: None)
+    recipe = small("model.size=ast_base", "model.start=ast_base_audioset")
+    message = rf"Put model\.safetensors of .* at {tmp_path / 'cache'}/presets/ast_base_audioset/"
+    with pytest.raises(HubError, match=message):
         quiet_run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_saved_model_is_a_start(tmp_path):
@@ -125,8 +134,10 @@ def test_a_saved_model_is_a_start(tmp_path):
     for ours, theirs in zip(again.model.get_weights(), first.model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert again.model.augment.freq_mask_bins == 7
-    with pytest.raises(RecipeError, match="computes in float32"):
-        quiet_run(small(start, "train.precision=mixed_bfloat16"), tmp_path / "third")
+    mixed = quiet_run(small(start, "train.precision=mixed_bfloat16"), tmp_path / "third").model
+    assert mixed.backbone.policy.name == "mixed_bfloat16"
+    for ours, theirs in zip(mixed.get_weights(), first.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_split_of_another_name_is_asked_for_by_name(tmp_path):
@@ -217,9 +228,12 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 
 def test_a_start_model_does_not_overrule_settings_silently(tmp_path):
     save_to_preset(quiet_run(small(), tmp_path / "run").model, tmp_path / "model")
-    recipe = small(f"model.start={tmp_path / 'model'}", "model.drop_path=0.3")
-    with pytest.raises(RecipeError, match=r"its drop_path is 0\.0, the recipe's 0\.3"):
-        quiet_run(recipe, tmp_path / "second")
+    start = f"model.start={tmp_path / 'model'}"
+    run = quiet_run(small(start, "model.drop_path=0.3"), tmp_path / "second")
+    assert run.model.backbone.drop_path == 0.3
+    with pytest.raises(RecipeError, match=r"its num_layers is 2, the recipe's 1\."):
+        quiet_run(small(start, "model.num_layers=1"), tmp_path / "third")
+    assert not (tmp_path / "third").exists()
 
 
 def kept_weights(workdir):

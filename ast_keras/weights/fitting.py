@@ -1,0 +1,214 @@
+"""A network made into a classifier, fitted to the spectrogram and classes asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ast_keras.frontend import LogMelFilterbank
+from ast_keras.initializers import without_random_start
+from ast_keras.labels import LabelError, LabelSet
+from ast_keras.model import ASTBackbone, ASTClassifier
+from ast_keras.weights import transfer
+from ast_keras.weights.errors import WeightsError
+from ast_keras.weights.exchange import assign_canonical, canonical_tensors
+from ast_keras.weights.names import Canonical
+from ast_keras.weights.source import Source
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapted:
+    """A source's tensors for one spectrogram size, and what was changed, by canonical name."""
+
+    tensors: dict[str, Array]
+    changes: dict[str, str]
+
+
+def adapt(
+    source: Source,
+    grid: transfer.Grid,
+    patch_size: transfer.Grid,
+    rgb: str = "sum",
+    position: str = "bilinear",
+) -> Adapted:
+    """Fits a source's patch kernel and positions to a spectrogram's grid `(mel, time)`."""
+    tensors, changes = dict(source.tensors), {}
+    kernel = tensors["patch_embed.proj.weight"]
+    adapted = transfer.to_one_channel(kernel, rgb)
+    steps = [] if adapted is kernel else [f"{kernel.shape[1]} channels to their {rgb}"]
+    resized = transfer.resize_kernel(adapted, patch_size)
+    if resized is not adapted:
+        steps.append(f"{_by(source.patch_size)} resized to {_by(patch_size)}")
+    if steps:
+        changes["patch_embed.proj.weight"] = ", ".join(steps)
+    tensors["patch_embed.proj.weight"] = resized
+    if grid != source.grid or position not in ("bilinear", "nearest"):
+        special = source.num_special_tokens
+        tensors["pos_embed"] = transfer.resize_positions(
+            tensors["pos_embed"], special, source.grid, grid, position
+        )
+        how = [
+            f"{axis} {old} {'cut' if new < old else position} to {new}"
+            for axis, old, new in zip(("mel", "time"), source.grid, grid, strict=True)
+            if old != new
+        ]
+        changes["pos_embed"] = "new, random" if position == "reinit" else ", ".join(how)
+    return Adapted(tensors, changes)
+
+
+def _by(size: Sequence[int]) -> str:
+    return " x ".join(map(str, size))
+
+
+_ABSENT: Any = object()
+
+
+def classifier_from(
+    source: Source,
+    num_classes: int | None = None,
+    labels: LabelSet | None = None,
+    *,
+    strides: transfer.Grid | None = None,
+    num_frames: int | None = None,
+    num_mel_bins: int | None = None,
+    patch_size: transfer.Grid | None = None,
+    rgb: str = "sum",
+    position: str = "bilinear",
+    frontend: Any = _ABSENT,
+    augment: Any = None,
+    score_activation: str | None = None,
+    name: str = "ast",
+    **backbone_arguments: Any,
+) -> ASTClassifier:
+    """Makes a classifier with a source's weights, fitted to the spectrogram that is asked for.
+
+    Args:
+      source: From `read_source`.
+      num_classes: Number of classes of a fresh head; None keeps the source's.
+      labels: The classes. If they are the source's own, in any order, its head is kept.
+      strides: Step between patches `(mel, time)`; None for the source's, (10, 10) of an image's.
+      num_frames: Frames; None for the source's, 1024 of an image's.
+      num_mel_bins: Bins; None for the source's, 128 of an image's.
+      patch_size: Patch extent `(mel, time)`; None for the source's.
+      rgb: "sum" or "mean" of an image network's colour kernels.
+      position: "bilinear", "nearest" or "reinit"; how positions get to a larger grid.
+      frontend: A `LogMelFilterbank`, or None for spectrogram input; left out, the source's.
+      augment: As of `ASTClassifier`.
+      score_activation: As of `ASTClassifier`; None for the source's, else "softmax".
+      name: Of the model.
+      **backbone_arguments: `dtype`, `dropout`, `attention_dropout`, `drop_path`.
+
+    Raises:
+      WeightsError: If the source has no head and no classes are given.
+    """
+    head = choose_head(source, num_classes, labels)
+    with without_random_start():
+        backbone = ASTBackbone(
+            source.embed_dim,
+            num_layers=source.num_layers,
+            num_heads=source.num_heads,
+            mlp_dim=source.mlp_dim,
+            num_mel_bins=_first(num_mel_bins, source.num_mel_bins, 128),
+            num_frames=_first(num_frames, source.num_frames, 1024),
+            patch_size=tuple(_first(patch_size, source.patch_size)),
+            strides=tuple(_first(strides, source.strides, (10, 10))),
+            use_distillation_token=source.use_distillation_token,
+            layer_norm_epsilon=source.layer_norm_epsilon,
+            name="backbone",
+            **backbone_arguments,
+        )
+    if frontend is _ABSENT:
+        frontend = _frontend(source, backbone)
+    model = ASTClassifier(
+        backbone,
+        head.num_classes,
+        frontend=frontend,
+        augment=augment,
+        labels=head.labels,
+        score_activation=score_activation or source.score_activation or "softmax",
+        head_layer_norm_epsilon=source.head_layer_norm_epsilon,
+        name=name,
+    )
+    adapted = adapt(source, backbone.grid, backbone.patch_size, rgb, position)
+    tensors = {n: t for n, t in adapted.tensors.items() if not n.startswith("mlp_head.")}
+    assign_canonical(model, tensors | head.tensors)
+    return model
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """The head of a classifier to come: the source's tensors, or none for a fresh one."""
+
+    num_classes: int
+    labels: LabelSet | None
+    tensors: dict[str, Array]
+    moved: bool = False  # the source's, its outputs in another order
+
+
+def choose_head(source: Source, num_classes: int | None, labels: LabelSet | None) -> Head:
+    """Decides between the source's head, perhaps in another order, and a fresh one."""
+    own = {name: t for name, t in source.tensors.items() if name.startswith("mlp_head.")}
+    if labels is None:
+        if num_classes is not None:
+            return Head(num_classes, None, {})
+        if source.num_classes is None:
+            raise WeightsError(
+                f"{source.weights.variant} has no head for sounds: give num_classes or labels"
+            )
+        return Head(source.num_classes, source.labels, own)
+    if num_classes not in (None, len(labels)):
+        raise WeightsError(
+            "There must be one label for each class: leave num_classes out. "
+            f"Received: {len(labels)} labels, num_classes={num_classes}"
+        )
+    try:
+        order = source.labels.indices_of(labels) if source.labels else None
+    except LabelError:
+        order = None
+    if order is None:
+        return Head(len(labels), labels, {})
+    for name in ("mlp_head.1.weight", "mlp_head.1.bias"):
+        own[name] = own[name][list(order)]
+    return Head(len(labels), labels, own, moved=order != tuple(range(len(order))))
+
+
+def _frontend(source: Source, backbone: ASTBackbone) -> LogMelFilterbank:
+    normalisation = {} if source.mean is None else {"mean": source.mean, "std": source.std}
+    return LogMelFilterbank(
+        sample_rate=source.sample_rate,
+        num_mel_bins=backbone.num_mel_bins,
+        num_frames=backbone.num_frames,
+        name="fbank",
+        **normalisation,
+    )
+
+
+def source_of(model: ASTClassifier) -> Source:
+    """Returns one of our own models as a source, to fit it to another spectrogram size."""
+    backbone, frontend = model.backbone, model.frontend
+    tensors = canonical_tensors(model)
+    sound = {} if frontend is None else {
+        "mean": frontend.mean, "std": frontend.std, "sample_rate": frontend.sample_rate
+    }  # fmt: skip
+    return Source(
+        weights=Canonical("ours", "an ast-keras model", tensors, {n: (n,) for n in tensors}, {}),
+        num_heads=backbone.num_heads,
+        grid=backbone.grid,
+        num_mel_bins=backbone.num_mel_bins,
+        num_frames=backbone.num_frames,
+        strides=backbone.strides,
+        layer_norm_epsilon=backbone.layer_norm_epsilon,
+        head_layer_norm_epsilon=model.head_layer_norm_epsilon,
+        labels=model.labels,
+        score_activation=model.score_activation,
+        **sound,
+    )
