@@ -9,6 +9,7 @@ import keras
 
 from ast_keras.augment import SpectrogramAugment
 from ast_keras.datasets import SoundDataset, load_dataset
+from ast_keras.fetch_data import find_data
 from ast_keras.frontend import LogMelFilterbank
 from ast_keras.labels import LabelSet
 from ast_keras.model import ASTClassifier
@@ -23,12 +24,13 @@ from ast_keras.weights.source import Source
 # Settings of `recipe.Data` that a reader may take; None leaves the reader's default.
 _READER_SETTINGS = (
     "fold", "subset", "words", "labels_path", "multi_label", "allow_missing", "test_fraction",
-    "validation_fraction", "num_train", "num_validation", "num_test",
+    "validation_fraction", "num_train", "num_validation", "num_test", "clips_path", "test_path",
+    "enhanced_labels",
 )  # fmt: skip
 
 
 def make_dataset(recipe: Recipe) -> SoundDataset:
-    """Reads the recipe's data set.
+    """Reads the recipe's data set, fetched where the recipe gives no path and it is public.
 
     Raises:
       DatasetError: If the data is not there or not as expected.
@@ -43,7 +45,8 @@ def make_dataset(recipe: Recipe) -> SoundDataset:
             "clip_seconds": data.clip_seconds,
             "sample_rate": recipe.frontend.sample_rate,
         }
-    dataset = load_dataset(data.kind, data.path, **settings)
+    path = find_data(data.kind) if data.path is None else data.path
+    dataset = load_dataset(data.kind, path, **settings)
     if dataset.multi_label and recipe.train.loss == "categorical":
         raise RecipeError(
             "Examples with several labels (or none) need binary cross-entropy: "
@@ -74,6 +77,7 @@ def make_pipeline(
         "num_workers": recipe.data.num_workers,
         "cache_bytes": recipe.data.cache_megabytes << 20,
         "seed": recipe.seed,
+        "skip_unreadable": recipe.data.skip_unreadable,
     }
     examples = dataset.split(split)
     if not training:
@@ -83,6 +87,7 @@ def make_pipeline(
         examples,
         batch_size=recipe.train.batch_size,
         training=True,
+        sampling=recipe.data.sampling,
         mixup_rate=recipe.augment.mixup_rate,
         shift_samples=round(recipe.augment.shift_seconds * rate),
         gain_db=recipe.augment.gain_db,
@@ -121,9 +126,9 @@ def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
         "augment": augment,
         "score_activation": "softmax" if recipe.train.loss == "categorical" else "sigmoid",
     }
-    if recipe.model.size not in SIZES:
+    if recipe.model.size not in (*SIZES, "auto"):
         raise RecipeError(
-            f"model.size must be one of {', '.join(SIZES)}. "
+            f"model.size must be one of {', '.join(SIZES)}, auto. "
             f"Received: model.size={recipe.model.size!r}"
         )
     if recipe.model.start != "random":
@@ -169,10 +174,12 @@ def _started_model(recipe: Recipe, parts: dict[str, Any]) -> ASTClassifier:
 
 def _require_same_network(settings: Model, source: Source) -> None:
     """Refuses settings that the start's weights would silently overrule."""
-    wanted: dict[str, Any] = dict(SIZES[settings.size])
+    wanted: dict[str, Any] = {}
+    if settings.size != "auto":
+        wanted |= SIZES[settings.size]
+        wanted["use_distillation_token"] = settings.use_distillation_token
     if settings.num_layers is not None:
         wanted["num_layers"] = settings.num_layers
-    wanted["use_distillation_token"] = settings.use_distillation_token
     for name, value in wanted.items():
         if getattr(source, name) != value:
             raise RecipeError(
@@ -206,14 +213,16 @@ def make_schedule(
 
 
 def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """Makes Adam with L2 in the gradient, or AdamW if the recipe decays decoupled."""
+    """Makes Adam with L2 in the gradient, or AdamW if the recipe decays decoupled.
+
+    `gradient_clip_norm` is the trainer's: it knows the gradient of all devices.
+    """
     settings = recipe.optimizer
     common = {
         "learning_rate": make_schedule(recipe, steps_per_epoch),
         "beta_1": settings.beta_1,
         "beta_2": settings.beta_2,
         "epsilon": settings.epsilon,
-        "global_clipnorm": settings.gradient_clip_norm,
     }
     if settings.weight_decay:
         optimizer = keras.optimizers.AdamW(weight_decay=settings.weight_decay, **common)

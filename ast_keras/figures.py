@@ -55,6 +55,35 @@ def draw_learning_curves(rows: Sequence[Row], path: PathLike, title: str = "Trai
     _save(_learning_curves(rows, title), path)
 
 
+def draw_fold_curves(
+    folds: Mapping[str, Sequence[Row]],
+    metric: str,
+    path: PathLike,
+    marked_epoch: float | None = None,
+    title: str = "Folds",
+) -> None:
+    """Draws one metric by epoch for each fold, thin, and their mean, thick.
+
+    Args:
+        folds: Of each fold by its name one mapping per epoch, with `epoch` and the metric.
+        metric: Which value to draw.
+        path: File to write; its suffix chooses the format.
+        marked_epoch: Epoch to mark with a line; None for none.
+        title: Heading of the figure.
+
+    Raises:
+        ValueError: If there is no fold, or the folds have different epochs.
+        ImportError: If matplotlib is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> rows = [{"epoch": 1, "accuracy": 0.4}, {"epoch": 2, "accuracy": 0.6}]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     draw_fold_curves({"1": rows, "2": rows}, "accuracy", f"{folder}/folds.png")
+    """
+    _save(_fold_curves(folds, metric, marked_epoch, title), path)
+
+
 def draw_confusion_matrix(
     matrix: npt.ArrayLike,
     names: Sequence[str],
@@ -132,6 +161,28 @@ def _learning_curves(rows: Sequence[Row], title: str) -> "Figure":
             _scale_learning_rate(axes, panels[name]["learning_rate"])
         elif name == "Metrics":
             axes.set_ylim(0, 1.02)
+    return figure
+
+
+def _fold_curves(
+    folds: Mapping[str, Sequence[Row]], metric: str, marked_epoch: float | None, title: str
+) -> "Figure":
+    epochs = [_series(rows, "epoch").tolist() for rows in folds.values()]
+    if not epochs or not epochs[0] or any(other != epochs[0] for other in epochs):
+        raise ValueError(f"folds must have the same epochs. Received: epochs={epochs}")
+    lines = {f"fold {name}": _series(rows, metric) for name, rows in folds.items()}
+    lines["mean"] = np.mean(list(lines.values()), axis=0)
+    figure = _new_figure(8.0, 4.2)
+    axes = figure.add_subplot()
+    _draw_lines(axes, np.array(epochs[0]), lines)
+    for line in axes.lines[:-1]:
+        line.set(linewidth=0.9, markersize=2.5)
+    axes.lines[-1].set(linewidth=3.0, markersize=0, color="black")
+    if marked_epoch is not None:
+        axes.axvline(marked_epoch, color="0.5", linestyle="--", zorder=0)
+    axes.legend(frameon=False, fontsize=9)
+    axes.set_ylabel(_label(metric))
+    axes.set_title(title, fontweight="bold")
     return figure
 
 

@@ -11,32 +11,26 @@ import collections
 import concurrent.futures
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras import audio
+from ast_keras.clips import Clips
 from ast_keras.datasets import Split
-
-_ORDER, _EXAMPLE = 1, 2  # streams of random numbers, never shared between purposes
+from ast_keras.sampling import (
+    EXAMPLE,
+    InOrder,
+    Sampling,
+    Shuffled,
+    Weighted,
+    clip_weights,
+    generator,
+)
 
 Array = npt.NDArray[Any]
 Batch = dict[str, Array]
-
-
-def generator(seed: int, stream: int, epoch: int, position: int = 0) -> np.random.Generator:
-    """Returns the random generator of one place in a run.
-
-    Example:
-
-    >>> int(generator(1, 2, epoch=0, position=5).integers(1000))
-    676
-    """
-    key = np.array([seed % 2**64, stream], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, epoch, position]))
 
 
 def mixup(first: Array, second: Array, weight: float) -> Array:
@@ -72,6 +66,11 @@ class Pipeline:
     A batch is a dictionary of arrays, always full: a last, partial batch is filled up with rows of
     weight zero, so that every batch has one shape on every device.
 
+    With `skip_unreadable`, an example whose file cannot be decoded is replaced in training by the
+    next one of the split that can, label and all, and left out of an evaluation (weight zero). So
+    the batches stay a pure function of the files. Each such file is reported once; a file that has
+    gone, or a hundred broken ones in a row, still stop the run.
+
     | key | dtype, shape | meaning |
     |---|---|---|
     | waveform | float32 [batch, clip_samples] | in [-1, 1], zero after `length` |
@@ -87,15 +86,22 @@ class Pipeline:
       clip_samples: Longer clips are cut to this many samples.
       batch_size: Examples per batch, over all devices.
       seed: Decides everything random.
-      training: Whether to shuffle and to augment; otherwise the order is the split's.
+      training: Whether to sample and to augment; otherwise the order is the split's.
+      sampling: In training, "shuffled" shows every example once an epoch; "weighted" draws as many
+        with replacement, each in proportion to its `clip_weights`.
       mixup_rate: Share of examples mixed with another one, drawn uniformly from the split.
       shift_samples: Largest circular shift, both ways.
       gain_db: Largest change of level, both ways, in decibels.
       num_workers: Decoding threads; 0 for one per core.
       cache_bytes: How much decoded sound to keep in memory.
+      skip_unreadable: Whether to go on when a file cannot be decoded.
+
+    Attributes:
+      clips: The decoded sounds; `clips.unreadable` says what was skipped so far.
 
     Raises:
-      ValueError: If the split is empty.
+      ValueError: If the split is empty, the sampling is unknown, or no example has a label to
+        weigh.
 
     Example:
 
@@ -115,11 +121,13 @@ class Pipeline:
         sample_rate: int = 16000,
         seed: int = 0,
         training: bool = False,
+        sampling: str = "shuffled",
         mixup_rate: float = 0.0,
         shift_samples: int = 0,
         gain_db: float = 0.0,
         num_workers: int = 0,
         cache_bytes: int = 0,
+        skip_unreadable: bool = False,
     ) -> None:
         if len(split) == 0:
             raise ValueError("A pipeline needs at least one example. Received: an empty split")
@@ -134,11 +142,26 @@ class Pipeline:
         self.shift_samples = shift_samples
         self.gain_db = gain_db
         self.num_workers = num_workers or os.cpu_count() or 1
+        self.clips = Clips(
+            split.sources,
+            clip_samples=clip_samples,
+            sample_rate=sample_rate,
+            cache_bytes=cache_bytes,
+            skip_unreadable=skip_unreadable,
+        )
         self.error: Exception | None = None  # what stopped a batch
-        self._cache_bytes = cache_bytes
-        self._cache: dict[int, Array] = {}
-        self._lock = threading.Lock()
-        self._orders: dict[int, Array] = {}
+        self._sampling = self._make_sampling(sampling)
+
+    def _make_sampling(self, kind: str) -> Sampling:
+        if kind not in ("shuffled", "weighted"):
+            raise ValueError(
+                f'sampling must be "shuffled" or "weighted". Received: sampling={kind!r}'
+            )
+        if not self.training:
+            return InOrder(self.num_examples)
+        if kind == "shuffled":
+            return Shuffled(self.num_examples, self.seed)
+        return Weighted(clip_weights(self.split.targets, self.num_classes), self.seed)
 
     @property
     def num_examples(self) -> int:
@@ -147,42 +170,22 @@ class Pipeline:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of batches that show every example once."""
+        """Number of batches that hold as many examples as there are."""
         return -(-self.num_examples // self.batch_size)
 
     def order(self, epoch: int) -> Array:
         """Returns the split's indices in the order of this epoch."""
-        if not self.training:
-            return np.arange(self.num_examples)
-        with self._lock:
-            if epoch not in self._orders:
-                rng = generator(self.seed, _ORDER, epoch)
-                self._orders = {
-                    **{e: o for e, o in self._orders.items() if e == epoch - 1},
-                    epoch: rng.permutation(self.num_examples),
-                }
-            return self._orders[epoch]
+        return self._sampling.order(epoch)
 
     def waveform(self, index: int) -> Array:
         """Returns a clip of the split as decoded, float32 `[up to clip_samples]`."""
-        cached = self._cache.get(index)
-        if cached is not None:
-            return cached
-        source = self.split.sources[index]
-        if not isinstance(source, np.ndarray):
-            source = audio.load_audio(source, self.sample_rate)
-        clip = np.ascontiguousarray(source[: self.clip_samples], dtype=np.float32)
-        with self._lock:
-            if clip.nbytes <= self._cache_bytes and index not in self._cache:
-                self._cache_bytes -= clip.nbytes
-                self._cache[index] = clip
-        return clip
+        return self.clips[index]
 
     def example(self, epoch: int, position: int) -> tuple[Array, Array, Array]:
         """Returns waveform, target and seed of one place in an epoch."""
-        index = int(self.order(epoch)[position])
-        clip, target = self.waveform(index), self._target(index)
-        rng = generator(self.seed, _EXAMPLE, epoch, position)
+        index, clip = self.clips.readable(self._sampling.index(epoch, position))
+        target = self._target(index)
+        rng = generator(self.seed, EXAMPLE, epoch, position)
         seed = rng.integers(0, 2**31 - 1, size=2, dtype=np.int32)
         if self.training:
             clip, target = self._augment(clip, target, rng)
@@ -198,8 +201,9 @@ class Pipeline:
         mixes, partner, weight = rng.random(), rng.integers(self.num_examples), rng.beta(10, 10)
         shift, gain = rng.integers(-self.shift_samples, self.shift_samples + 1), rng.uniform(-1, 1)
         if mixes < self.mixup_rate:
-            clip = mixup(clip, self.waveform(int(partner)), weight)
-            target = weight * target + (1 - weight) * self._target(int(partner))
+            index, other = self.clips.readable(int(partner))
+            clip = mixup(clip, other, weight)
+            target = weight * target + (1 - weight) * self._target(index)
         if self.shift_samples:
             clip = np.roll(clip, shift)
         if self.gain_db:
@@ -230,7 +234,8 @@ class Pipeline:
             clip, batch["target"][row], batch["seed"][row] = self.example(epoch, first + place)
             batch["waveform"][row, : len(clip)] = clip
             batch["length"][row] = len(clip)
-            batch["weight"][row] = 1.0 / real
+            left_out = not self.training and first + place in self.clips.unreadable
+            batch["weight"][row] = 0.0 if left_out else 1.0 / real
         return batch
 
     def batches(

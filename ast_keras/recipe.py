@@ -30,8 +30,8 @@ class Frontend:
     num_mel_bins: int = 128
     num_frames: int = 1024
     window: str = "hann"
-    mean: float = -4.2677393
-    std: float = 4.5689974
+    mean: float | None = -4.2677393  # None: as the start weights; AudioSet's if they know none
+    std: float | None = 4.5689974  # likewise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Model:
     A start is fitted to the frontend's frames and the patches asked for here.
     """
 
-    size: str = "ast_base"
+    size: str = "ast_base"  # or "auto": that of the start, tokens and all
     start: str = "random"
     num_layers: int | None = None  # None: as the size says
-    patch_size: tuple[int, int] = (16, 16)  # (mel, time)
-    strides: tuple[int, int] = (10, 10)  # (mel, time)
+    patch_size: tuple[int, int] | None = (16, 16)  # (mel, time); None: as the start
+    strides: tuple[int, int] | None = (10, 10)  # (mel, time); None: as the start, 10,10 of an image
     use_distillation_token: bool = True
     rgb: str = "sum"  # or "mean": how an image start's colour kernels become one
     position: str = (
@@ -66,6 +66,9 @@ class Data:
     subset: str | None = None
     words: tuple[str, ...] | None = None
     labels_path: str | None = None
+    clips_path: str | None = None  # of AudioSet: the clips, where not beside the lists
+    test_path: str | None = None  # of AudioSet: the list of evaluation clips, likewise
+    enhanced_labels: str | None = None  # of AudioSet: a list whose labels replace the official
     multi_label: bool | None = None
     allow_missing: bool | None = None
     test_fraction: float | None = None
@@ -75,6 +78,8 @@ class Data:
     num_test: int | None = None
     clip_seconds: float = 10.24  # longer clips are cut, shorter ones keep their own frames
     validation_split: str = "validation"  # used after every epoch when the data has it, else test
+    sampling: str = "shuffled"  # or "weighted": with replacement, rare labels more often
+    skip_unreadable: bool = False  # train on another clip instead of stopping at a broken file
     num_workers: int = 0  # decoding threads; 0: one per core
     cache_megabytes: int = 4096  # decoded waveforms are kept while they fit
 
@@ -116,11 +121,16 @@ class Train:
     """The loop: lengths, precision, what is kept and when."""
 
     num_epochs: int = 25
-    batch_size: int = 48
+    batch_size: int = 48  # over all devices, and over the parts of an accumulated batch
+    accumulate_steps: int = 1  # parts of a batch, computed in turn: less memory, the same result
     eval_batch_size: int | None = None  # None: twice the training batch, as in the original
-    loss: str = "categorical"  # or "binary"
+    loss: str = "categorical"  # or "binary"; "auto": binary for several labels to a sound
     label_smoothing: float = 0.0
-    metric: str = "accuracy"  # or "mean_average_precision"; chooses the best epoch
+    # Chooses the best epoch; or "mean_average_precision", or "auto": that for several labels.
+    metric: str = "accuracy"
+    # Which model is the run's result: of the epoch with the best metric, of the last epoch, or the
+    # mean of the weights of `keep_epochs`.
+    choose: str = "best"  # or "last", "average"
     precision: str = "float32"  # or "mixed_float16", "mixed_bfloat16"
     steps_per_loop: int = 20  # steps between two looks at the loss, the clock and signals
     checkpoint_minutes: float = 10.0  # besides the one after every epoch
@@ -157,9 +167,11 @@ _CHOICES = {
     ("model", "rgb"): ("sum", "mean"),
     ("model", "position"): ("bilinear", "nearest", "reinit"),
     ("frontend", "window"): ("hann", "hamming"),
+    ("data", "sampling"): ("shuffled", "weighted"),
     ("optimizer", "schedule"): ("epoch_decay", "warmup_cosine"),
-    ("train", "loss"): ("categorical", "binary"),
-    ("train", "metric"): ("accuracy", "mean_average_precision"),
+    ("train", "loss"): ("categorical", "binary", "auto"),
+    ("train", "metric"): ("accuracy", "mean_average_precision", "auto"),
+    ("train", "choose"): ("best", "last", "average"),
     ("train", "precision"): ("float32", "mixed_float16", "mixed_bfloat16"),
 }
 _POSITIVE = (
@@ -170,6 +182,7 @@ _POSITIVE = (
     ("data", "clip_seconds"),
     ("train", "num_epochs"),
     ("train", "batch_size"),
+    ("train", "accumulate_steps"),
     ("train", "steps_per_loop"),
     ("train", "keep_checkpoints"),
     ("train", "eval_batch_size"),
@@ -245,7 +258,7 @@ def _check(recipe: Recipe) -> None:
         if value(group, field) == 1:
             raise RecipeError(f"{group}.{field} must be below 1. Received: {group}.{field}=1.0")
     for field in ("patch_size", "strides"):
-        if min(value("model", field)) < 1:
+        if min(value("model", field) or (1, 1)) < 1:
             raise RecipeError(
                 f"model.{field} must be positive. Received: model.{field}={value('model', field)}"
             )
@@ -254,6 +267,11 @@ def _check(recipe: Recipe) -> None:
         raise RecipeError(
             "train.keep_epochs must be the first and the last epoch to keep, from 1 to "
             f"train.num_epochs={epochs}. Received: train.keep_epochs={kept[0]},{kept[1]}"
+        )
+    if recipe.train.choose == "average" and kept is None:
+        raise RecipeError(
+            "train.choose=average needs the first and the last epoch to average: "
+            "--set train.keep_epochs=6,25. Received: train.keep_epochs=None"
         )
     if not 0 <= recipe.seed < 2**31:
         raise RecipeError(f"seed must lie between 0 and 2**31 - 1. Received: seed={recipe.seed}")

@@ -5,20 +5,21 @@
 | recipe.json, environment.json | what is needed to repeat the run |
 | checkpoints/ | the last states of everything that training changes |
 | epochs.csv, curves.png, tensorboard/ | the history |
-| model/, last/ | the model of the best and of the last epoch, as `from_preset` reads them |
+| model/, last/ | the chosen model and that of the last epoch, as `from_preset` reads them |
 | epochs/ | the models of single epochs, where `train.keep_epochs` asks for them |
-| evaluation.json, confusion.png | scores of both, and the confusions of the chosen one |
+| evaluation.json, confusion.png | the scores, the chosen model's in detail |
+| report.html | all of it on a page, with the worst mistakes |
+
+Until the run ends, model/ is that of the best epoch so far; `ast_keras.finish` then chooses.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
-import dataclasses
 import io
 import json
 import math
-import os
 import pathlib
 import signal
 import threading
@@ -32,15 +33,17 @@ from ast_keras import assembly, figures
 from ast_keras.audio import AudioError
 from ast_keras.command import Interrupted
 from ast_keras.datasets import fingerprint
-from ast_keras.files import write_json, write_text
+from ast_keras.distribution import Workers, distribute, make_strategy
+from ast_keras.files import write_text
+from ast_keras.finish import Result, best_epoch, finish, finished_result
 from ast_keras.kept import forget_unfinished, keep_epoch
-from ast_keras.metrics import Evaluation
-from ast_keras.presets import from_preset, save_to_preset
+from ast_keras.presets import save_to_preset
 from ast_keras.progress import Progress
 from ast_keras.recipe import RecipeError
-from ast_keras.report import SCORES, per_class, score_table
-from ast_keras.trainer import ASTEvaluator, ASTTrainer, distribute
-from ast_keras.workdir import check_workdir, claim_workdir, locked
+from ast_keras.report import SCORES
+from ast_keras.resolution import resolve, with_absolute_paths
+from ast_keras.trainer import ASTEvaluator, ASTTrainer
+from ast_keras.workdir import check_workdir, claim_workdir, locked, require_same_work
 
 _LOOP_SECONDS = 5.0  # between two looks at the loss, the clock and signals
 
@@ -49,92 +52,79 @@ class TrainingError(RuntimeError):
     """Raised when training cannot go on; the last checkpoint stays usable."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What a finished run reports: the scores at the best and at the last epoch."""
-
-    workdir: pathlib.Path
-    metric: str
-    chosen: dict[str, float]
-    last: dict[str, float]
-    test: dict[str, float] | None  # of the chosen model, where there is a validation split
-
-    def table(self) -> str:
-        """Returns the scores as a table to print, and where the model is."""
-        rows = [("best epoch", self.chosen), ("last epoch", self.last)]
-        if self.test is not None:
-            rows.append(("test, best epoch", {**self.test, "epoch": self.chosen["epoch"]}))
-        return f"{score_table(rows)}\nmodel: {self.workdir / 'model'}"
-
-
-def make_strategy() -> tf.distribute.Strategy:
-    """Returns `MirroredStrategy` if several GPUs are visible, else the default for one device."""
-    if len(tf.config.list_logical_devices("GPU")) > 1:
-        return tf.distribute.MirroredStrategy()
-    return tf.distribute.get_strategy()
-
-
 class Run:
     """Trains a recipe in a work directory, from its last checkpoint if there is one.
 
+    Several workers (`ast_keras.distribution`) all make the same run; the first one writes it.
+
     Args:
       recipe: What to train.
-      workdir: A new folder, or one in which a run of the same recipe was stopped.
-      strategy: Devices to train on; None for all visible ones.
+      workdir: A new folder, or one in which a run of the same recipe was stopped; one folder for
+        all workers, on a file system that they share.
+      strategy: Devices to train on; None for all visible ones of all workers.
       progress: Where progress goes.
+      dataset: The recipe's data, where it is read already.
 
     Raises:
-      RecipeError: If the folder holds a run of another recipe.
+      RecipeError: If the folder holds a run of another recipe, or the workers do not agree.
+      WorkerError: If another worker does not come, or is lost.
       DatasetError, PresetError: If data or start weights cannot be had.
     """
 
-    def __init__(self, recipe, workdir, strategy=None, progress=None):
-        if recipe.data.path is not None:  # the saved recipe is to work from any folder
-            path = os.path.abspath(os.path.expanduser(recipe.data.path))
-            recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, path=path))
-        self.recipe = recipe
+    def __init__(self, recipe, workdir, strategy=None, progress=None, dataset=None):
+        recipe = with_absolute_paths(recipe)  # saved, it is to work from any folder
         self.workdir = pathlib.Path(workdir)
-        self.progress = progress or Progress()
-        self.dataset = assembly.make_dataset(recipe)
-        check_workdir(recipe, self.workdir)
         keras.utils.set_random_seed(recipe.seed)
         if recipe.train.deterministic:
             tf.config.experimental.enable_op_determinism()
-        self.strategy = strategy or make_strategy()
+        self.strategy = strategy or make_strategy()  # before TensorFlow is used
+        self.workers = Workers(self.strategy)
+        self.progress = (progress or Progress()) if self.workers.leads else Progress(quiet=True)
+        self.dataset = dataset or assembly.make_dataset(recipe)
+        self.recipe = recipe = resolve(recipe, self.dataset)
         self._check_devices()
+        require_same_work(recipe, fingerprint(self.dataset), self.workers)
+        if self.workers.leads:
+            check_workdir(recipe, self.workdir)
         self.pipeline = assembly.make_pipeline(recipe, self.dataset, "train", training=True)
         self.validation = assembly.validation_split(recipe, self.dataset)
         self.validation_pipeline = assembly.make_pipeline(recipe, self.dataset, self.validation)
         self.last_step = recipe.train.num_epochs * self.pipeline.steps_per_epoch
-        with self.strategy.scope():
-            self.model = assembly.make_model(recipe, self.dataset.labels)
-            self.optimizer = assembly.make_optimizer(recipe, self.pipeline.steps_per_epoch)
-        self.schedule = assembly.make_schedule(recipe, self.pipeline.steps_per_epoch)
-        self.trainer = ASTTrainer(
-            self.model, self.optimizer, assembly.make_loss(recipe), None, self.strategy,
-            jit_compile=recipe.train.jit_compile,
-        )  # fmt: skip
-        self.global_step = self.trainer.global_step
+        with self.workers.clear_errors():
+            self._make_trainer()
         self.history: list[dict[str, float]] = []
         self._state = _JSONState(self)
         self._saved_at = time.monotonic()
         self._signal: int | None = None
+        claim_workdir(recipe, self.workdir, self.workers)  # a mistake above leaves no trace
         self._make_checkpoints()
-        claim_workdir(recipe, self.workdir)  # last: a mistake above leaves no trace
 
     def _check_devices(self):
-        replicas = self.strategy.num_replicas_in_sync
-        if self.recipe.train.batch_size % replicas:
+        train, devices = self.recipe.train, self.strategy.num_replicas_in_sync
+        if train.batch_size < devices * train.accumulate_steps:
             raise RecipeError(
-                "train.batch_size must be a multiple of the number of devices. Received: "
-                f"train.batch_size={self.recipe.train.batch_size}, devices={replicas}"
+                "train.batch_size must be at least train.accumulate_steps times the number of "
+                f"devices. Received: train.batch_size={train.batch_size}, "
+                f"train.accumulate_steps={train.accumulate_steps}, devices={devices}"
             )
-        if replicas > 1 and self.recipe.optimizer.gradient_clip_norm is not None:
-            # Keras clips each device's share, so the result would depend on their number.
-            raise RecipeError(
-                "optimizer.gradient_clip_norm works on one device only: set it to none, or make "
-                f"one device visible. Received: {replicas} devices"
-            )
+
+    def _make_trainer(self):
+        recipe, steps_per_epoch = self.recipe, self.pipeline.steps_per_epoch
+        with self.strategy.scope():
+            self.model = assembly.make_model(recipe, self.dataset.labels)
+            self.optimizer = assembly.make_optimizer(recipe, steps_per_epoch)
+        self.schedule = assembly.make_schedule(recipe, steps_per_epoch)
+        self.trainer = ASTTrainer(
+            self.model,
+            self.optimizer,
+            assembly.make_loss(recipe),
+            None,
+            self.strategy,
+            accumulate_steps=recipe.train.accumulate_steps,
+            clip_norm=recipe.optimizer.gradient_clip_norm,
+            jit_compile=recipe.train.jit_compile,
+        )
+        self.global_step = self.trainer.global_step
 
     def _make_checkpoints(self):
         checkpoint = tf.train.Checkpoint(
@@ -162,22 +152,27 @@ class Run:
           TrainingError: If the loss is no longer finite, or nothing can be written.
           Interrupted: After SIGTERM or SIGINT, when the state has been saved.
           AudioError: If a sound cannot be read, with its name.
+          WorkerError: If another worker is lost.
         """
-        with locked(self.workdir):
+        alone = locked(self.workdir) if self.workers.leads else contextlib.nullcontext()
+        with alone, self.workers.clear_errors():
             return self._train()
 
     def _train(self):
         self._restore()
-        report = self.workdir / "evaluation.json"
-        if len(self.history) == self.recipe.train.num_epochs and report.is_file():
-            return self._result(json.loads(report.read_text(encoding="utf-8"))["test"])
-        with self._signals(), self._clear_errors():
+        result = finished_result(self)
+        if self.workers.gather(result is not None).all():
+            return result
+        with self._signals(), self._clear_errors(), self.workers.clear_errors():
             try:
                 self._train_epochs()
             except Interrupted:
                 self._save()
+                self.workers.wait()  # for the one that saves: a worker that leaves stops the others
                 raise
-            return self._finish()
+            result = finish(self)
+            self.workers.wait()
+            return result
 
     def _train_epochs(self):
         steps = self.pipeline.steps_per_epoch
@@ -186,10 +181,11 @@ class Run:
         )
         controller = self._controller()
         self._loop_step, self._loop_at = int(self.global_step.numpy()), time.monotonic()
+        self._loop_length = 1
         self.progress.start(
             name=self.recipe.name,
             sizes=f"{self.dataset}; {self.model.count_params():,} parameters; "
-            f"{self.strategy.num_replicas_in_sync} device(s)",
+            f"{self.strategy.num_replicas_in_sync} device(s), {self.workers.count} worker(s)",
             first_step=int(self.global_step.numpy()),
             last_step=self.last_step,
             steps_per_epoch=steps,
@@ -203,22 +199,21 @@ class Run:
             self._end_epoch(scores)
 
     def _controller(self):
+        events = self.workdir / "tensorboard" if self.workers.leads else None
         return orbit.Controller(
             trainer=self.trainer,
             evaluator=self._evaluator(self.validation_pipeline, self._stop_if_asked),
             global_step=self.global_step,
             strategy=self.strategy,
-            steps_per_loop=self._steps_per_loop,
+            steps_per_loop=lambda _: self._loop_length,
             checkpoint_manager=None,  # ours: saved with the history, never after a bad loss
-            summary_dir=str(self.workdir / "tensorboard" / "train"),
-            eval_summary_dir=str(self.workdir / "tensorboard" / "validation"),
+            summary_dir=events and str(events / "train"),
+            eval_summary_dir=events and str(events / "validation"),
             train_actions=[self._after_loop],
         )
 
     def _steps_per_loop(self, step):
         """As many as the recipe says, but few enough that a signal is seen within seconds."""
-        if step == self._loop_step:
-            return 1
         per_step = (time.monotonic() - self._loop_at) / (step - self._loop_step)
         return max(1, min(self.recipe.train.steps_per_loop, int(_LOOP_SECONDS / per_step)))
 
@@ -232,8 +227,14 @@ class Run:
             raise TrainingError(f"The loss is {output['loss']} at step {step}. {self._advice()}")
         output["learning_rate"] = float(self.schedule(step - 1))
         self.progress.update(step, output["epoch_loss"], output["learning_rate"])
-        self._stop_if_asked()
-        if time.monotonic() - self._saved_at > 60 * self.recipe.train.checkpoint_minutes:
+        due = time.monotonic() - self._saved_at > 60 * self.recipe.train.checkpoint_minutes
+        # Clocks differ and a signal comes to one process: all workers do as they are told here.
+        asked, dues, lengths = self.workers.gather(
+            self._signal or 0, due, self._steps_per_loop(step)
+        ).T
+        self._loop_length = int(lengths[0])
+        self._stop(asked)
+        if dues[0]:
             self._save()
 
     def _end_epoch(self, scores):
@@ -247,10 +248,10 @@ class Run:
         self.history.append(row)
         self.trainer.reset_epoch()
         best = best_epoch(self.history, self.recipe.train.metric)
-        if best is row:
-            save_to_preset(self.model, self.workdir / "model")
         first, last = self.recipe.train.keep_epochs or (0, 0)
-        if first <= row["epoch"] <= last:
+        if best is row and self.workers.leads:
+            save_to_preset(self.model, self.workdir / "model")
+        if first <= row["epoch"] <= last and self.workers.leads:
             keep_epoch(self.model, self.workdir, row["epoch"])
         # Everything that the checkpoint's history speaks of is written before the checkpoint.
         self._save()
@@ -261,14 +262,15 @@ class Run:
 
     def _restore(self):
         self._restore_checkpoint()
-        forget_unfinished(self.workdir, last_epoch=len(self.history))
+        if self.workers.leads:
+            forget_unfinished(self.workdir, last_epoch=len(self.history))
 
     def _restore_checkpoint(self):
         latest = self.checkpoints.latest_checkpoint
         if not latest:
             return
         for path in reversed(self.checkpoints.checkpoints):
-            if self._restored(path):
+            if self.workers.gather(self._restored(path)).all():
                 break
         else:
             raise TrainingError(f"No checkpoint of this run can be read. Received: {latest}")
@@ -282,7 +284,7 @@ class Run:
 
     def _restored(self, path):
         try:
-            with self.strategy.scope():
+            with self.strategy.scope(), self.workers.clear_errors():
                 self.checkpoints.checkpoint.restore(path).assert_existing_objects_matched()
         except (tf.errors.OpError, IndexError, ValueError) as error:
             line = str(error).splitlines()[0]
@@ -296,7 +298,8 @@ class Run:
             raise TrainingError(f"The weights are no longer finite. {self._advice()}")
         # A step may be saved before and after it is scored: the epochs make the number unique.
         number = int(self.global_step.numpy()) + len(self.history)
-        self.checkpoints.save(checkpoint_number=number)
+        if self.workers.leads:  # all have the same
+            self.checkpoints.save(checkpoint_number=number)
         self._saved_at = time.monotonic()
 
     def _advice(self):
@@ -309,7 +312,7 @@ class Run:
         return self.checkpoints.latest_checkpoint or "none, no checkpoint was written yet"
 
     def _write_history(self):
-        if not self.history:
+        if not self.history or not self.workers.leads:
             return
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(self.history[0]), lineterminator="\n")
@@ -320,51 +323,25 @@ class Run:
             self.history, self.workdir / "curves.png", title=self.recipe.name
         )
 
-    # --- The end ---
-
-    def _finish(self) -> Result:
-        save_to_preset(self.model, self.workdir / "last")
-        with self.strategy.scope():
-            self.model.set_weights(from_preset(self.workdir / "model").get_weights())
-        split = "test" if "test" in self.dataset.splits else self.validation
-        pipeline = assembly.make_pipeline(self.recipe, self.dataset, split)
+    def evaluate(self, split):
+        """Scores the model as it is on a split; returns the `ASTEvaluator`."""
+        pipeline = self.validation_pipeline
+        if split != self.validation:
+            pipeline = assembly.make_pipeline(self.recipe, self.dataset, split)
         evaluator = self._evaluator(pipeline, self._stop_if_asked)
         with pipeline.clear_errors():
             evaluator.evaluate(tf.constant(-1))
-        self._write_evaluation(evaluator.evaluation, split)
-        return self._result(evaluator.evaluation.summary() if split != self.validation else None)
-
-    def _result(self, test: dict[str, float] | None) -> Result:
-        metric = self.recipe.train.metric
-        best = best_epoch(self.history, metric)
-        return Result(self.workdir, metric, chosen=best, last=self.history[-1], test=test)
-
-    def _write_evaluation(self, evaluation: Evaluation, split: str):
-        metric, labels = self.recipe.train.metric, self.dataset.labels
-        if evaluation.confusion_matrix is not None:
-            figures.draw_confusion_matrix(
-                evaluation.confusion_matrix,
-                labels.names,
-                self.workdir / "confusion.png",
-                title=f"{self.recipe.name}, {split}",
-            )
-        # Written last: a run that has it is finished.
-        report = {
-            "chosen_by": f"{metric} on {self.validation}",
-            "chosen_epoch": best_epoch(self.history, metric),
-            "last_epoch": self.history[-1],
-            "split": split,
-            "test": evaluation.summary() if split != self.validation else None,
-            "scores": evaluation.summary(),
-            "per_class": per_class(evaluation, labels),
-        }
-        write_json(self.workdir / "evaluation.json", report)
+        return evaluator
 
     # --- Interruptions ---
 
     def _stop_if_asked(self):
-        if self._signal is not None:
-            raise Interrupted(self._signal)
+        self._stop(self.workers.gather(self._signal or 0))
+
+    def _stop(self, asked):
+        """Stops all workers if any of them was asked to."""
+        if asked.any():
+            raise Interrupted(int(asked.max()))
 
     @contextlib.contextmanager
     def _signals(self):
@@ -400,11 +377,6 @@ class Run:
                 f"Cannot write to {self.workdir}: {error.strerror or error} "
                 f"(last checkpoint: {self._last_checkpoint()})"
             ) from error
-
-
-def best_epoch(history, metric):
-    """Returns the row of the epoch with the highest metric, the first of equals."""
-    return max(history, key=lambda row: -math.inf if math.isnan(row[metric]) else row[metric])
 
 
 class _JSONState(tf.train.experimental.PythonState):

@@ -1,7 +1,8 @@
 """Trains a recipe: `python -m ast_keras.train --recipe esc50 --workdir DIR`.
 
 The same command again goes on where a stopped run was. `--set group.field=value` changes single
-settings, `--print_recipe` shows the result without training.
+settings, `--print_recipe` shows the result without training. `--all_folds` trains on every fold of
+data that has folds, each in DIR/fold_N, and reports mean and spread; `--folds 1,3` on some.
 """
 
 from __future__ import annotations
@@ -23,12 +24,33 @@ def main(argv: list[str]) -> int:
     if flags.FLAGS.print_recipe:
         print(recipe.to_json(), end="")
         return 0
-    # TensorFlow is imported only now: a mistyped setting should not wait for it.
-    from ast_keras.run import Run
-
+    folds = _folds()
     workdir = flags.FLAGS.workdir or f"runs/{recipe.name}-seed{recipe.seed}"
-    print(Run(recipe, workdir).train().table())
+    # TensorFlow is imported only now: a mistyped setting should not wait for it.
+    if flags.FLAGS.all_folds or folds:
+        from ast_keras.folds import run_folds
+
+        workdir = flags.FLAGS.workdir or f"{workdir}-folds"
+        print(run_folds(recipe, workdir, folds).table())
+    else:
+        from ast_keras.run import Run
+
+        print(Run(recipe, workdir).train().table())
     return 0
+
+
+def _folds() -> list[int] | None:
+    """Returns the folds of --folds; None without it."""
+    texts = flags.FLAGS.folds
+    if (texts or flags.FLAGS.all_folds) and any(
+        setting.startswith("data.fold=") for setting in flags.FLAGS["set"].value
+    ):
+        raise RecipeError("Set data.fold, or train --all_folds or --folds, but not both.")
+    if not texts:
+        return None
+    if not all(text.strip().isdecimal() for text in texts):
+        raise RecipeError(f"Folds are numbers, as 1,3. Received: --folds={','.join(texts)}")
+    return [int(text) for text in texts]
 
 
 def run() -> None:
@@ -39,6 +61,8 @@ def run() -> None:
     flags.DEFINE_string("workdir", None, "Folder of the run; default runs/RECIPE-seedN.")
     flags.DEFINE_multi_string("set", [], "group.field=value, repeatable.")
     flags.DEFINE_bool("print_recipe", False, "Print the resolved recipe and exit.")
+    flags.DEFINE_bool("all_folds", False, "Train on every fold of the data, in WORKDIR/fold_N.")
+    flags.DEFINE_list("folds", None, "Train on these folds only, as 1,3.")
     app.run(lambda argv: sys.exit(run_command(main, argv)))
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
+import keras
 import orbit
 import tensorflow as tf
 
 from ast_keras.metrics import evaluate_predictions
-
-
-def distribute(strategy, pipeline, first_step, last_step):
-    """Returns the pipeline's global batches, each split over the strategy's devices."""
-    return strategy.experimental_distribute_dataset(pipeline.dataset(first_step, last_step))
 
 
 class ASTTrainer(orbit.StandardTrainer):
@@ -18,21 +14,40 @@ class ASTTrainer(orbit.StandardTrainer):
 
     The loss is the sum over all devices of `weight * loss` per example, with weights that add up
     to one in a batch, so neither the number of devices nor a filled-up last batch changes it.
+    Nor does gradient accumulation: the gradients of the parts of a batch are added up, and the
+    optimizer is applied once.
 
     Args:
       model: An `ASTClassifier`, made under the strategy's scope.
-      optimizer: Made under the same scope.
+      optimizer: Made under the same scope; on several devices without clipping of its own, which
+        would see one device's share of a gradient.
       loss: A Keras loss from logits with `reduction=None`.
       dataset: Batches as `Pipeline.dataset` makes them, distributed.
       strategy: A `tf.distribute.Strategy`.
+      accumulate_steps: In how many parts, one after another, each device computes its share of a
+        batch; needs about as many times less memory.
+      clip_norm: Largest global norm of a batch's gradient, over all devices; None for any.
       jit_compile: Whether XLA compiles loss and gradients.
     """
 
-    def __init__(self, model, optimizer, loss, dataset, strategy=None, jit_compile=False):
+    def __init__(
+        self,
+        model,
+        optimizer,
+        loss,
+        dataset,
+        strategy=None,
+        accumulate_steps=1,
+        clip_norm=None,
+        jit_compile=False,
+    ):
         self.model = model
         self.optimizer = optimizer
         self.loss = loss
         self.strategy = strategy or tf.distribute.get_strategy()
+        self.accumulate_steps = accumulate_steps
+        self.clip_norm = clip_norm
+        self._scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         self._variables = [v.value for v in model.trainable_variables]
         self._gradients = self._loss_and_gradients
         if jit_compile:
@@ -69,9 +84,50 @@ class ASTTrainer(orbit.StandardTrainer):
         self.loss_steps.assign(0.0)
 
     def _replica_step(self, batch):
-        loss, gradients = self._gradients(batch)
+        if self.accumulate_steps == 1:
+            loss, gradients = self._gradients(batch)
+        else:
+            loss, gradients = self._accumulated(batch)
+        if self.clip_norm is not None or self._scales_loss:
+            factor = self._factor(gradients)
+            gradients = [gradient * factor for gradient in gradients]
         self.optimizer.apply(gradients, self.model.trainable_variables)
         return loss
+
+    def _accumulated(self, batch):
+        """Returns loss and gradients of a batch, computed part by part."""
+        parts = {
+            name: tf.reshape(value, [self.accumulate_steps, -1, *value.shape[1:]])
+            for name, value in batch.items()
+        }
+
+        def add(part, loss, sums):
+            more, gradients = self._gradients({name: parts[name][part] for name in parts})
+            return part + 1, loss + more, [s + g for s, g in zip(sums, gradients, strict=True)]
+
+        zeros = [tf.zeros(v.shape, v.dtype) for v in self._variables]
+        _, loss, sums = tf.while_loop(
+            lambda part, *_: part < self.accumulate_steps,
+            add,
+            (tf.constant(0), tf.constant(0.0), zeros),
+            parallel_iterations=1,  # else parts are computed at once, in the memory of all
+        )
+        return loss, sums
+
+    def _factor(self, gradients):
+        """Returns what to multiply each device's gradients with, the same on all of them.
+
+        Not a number if any is not finite: a loss scale must be halved on all devices or on none,
+        but Keras looks at each device's share.
+        """
+        context = tf.distribute.get_replica_context()
+        if self.clip_norm is None:
+            norm, factor = context.all_reduce("SUM", tf.linalg.global_norm(gradients)), 1.0
+        else:
+            norm = tf.linalg.global_norm(context.all_reduce("SUM", gradients))
+            norm /= self.optimizer.scale_loss(tf.constant(1.0))
+            factor = self.clip_norm / tf.maximum(norm, self.clip_norm)
+        return tf.where(tf.math.is_finite(norm), factor, float("nan"))
 
     def _loss_and_gradients(self, batch):
         with tf.GradientTape() as tape:
@@ -96,7 +152,8 @@ class ASTEvaluator(orbit.StandardEvaluator):
         (`LabelSet.indices_of`); None where the order is the same.
 
     Output: `evaluate(-1)` returns the `Evaluation`'s summary; `evaluation`, `scores` and `targets`
-      (`[examples, classes]`, in the order of the split and of the targets' classes) hold the rest.
+      (`[examples, classes]`, in the order of the split and of the targets' classes) hold the rest,
+      `real` of each batch which rows they were: others are filling, or could not be read.
     """
 
     def __init__(self, model, dataset, multi_label, strategy=None, watch=None, classes=None):
@@ -105,7 +162,7 @@ class ASTEvaluator(orbit.StandardEvaluator):
         self.strategy = strategy or tf.distribute.get_strategy()
         self.watch = watch or (lambda: None)
         self.classes = classes
-        self.evaluation = self.scores = self.targets = None
+        self.evaluation = self.scores = self.targets = self.real = None
         super().__init__(dataset)
 
     def eval_begin(self):
@@ -119,13 +176,12 @@ class ASTEvaluator(orbit.StandardEvaluator):
         self.watch()
         scores, targets, weights = (part.numpy() for part in step_outputs)
         real = weights > 0
-        state.append((scores[real], targets[real]))
+        state.append((scores[real], targets[real], real))
         return state
 
     def eval_end(self, state=None):
-        self.scores, self.targets = (
-            tf.concat(part, 0).numpy() for part in zip(*state, strict=True)
-        )
+        scores, targets, self.real = zip(*state, strict=True)
+        self.scores, self.targets = tf.concat(scores, 0).numpy(), tf.concat(targets, 0).numpy()
         if self.classes is not None:
             self.scores = self.scores[:, self.classes]
         self.evaluation = evaluate_predictions(self.scores, self.targets, self.multi_label)

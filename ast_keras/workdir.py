@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import platform
 import shutil
+import time
 from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 
+from ast_keras.distribution import Workers
 from ast_keras.files import write_json, write_text
 from ast_keras.recipe import Recipe, RecipeError, load_recipe
 
@@ -21,7 +24,9 @@ try:
 except ImportError:  # Windows: there a folder is not locked
     fcntl = None
 
-# Settings that may change between two parts of one run: they do not change its result.
+_SHARED_SECONDS = 60.0  # until a file of one machine is seen on all
+# Settings that may change between two parts of one run, or differ between its workers: they do not
+# change its result (accumulation does by rounding, as the number of devices does).
 _FREE = {
     ("data", "path"),
     ("data", "labels_path"),
@@ -30,6 +35,7 @@ _FREE = {
     ("train", "steps_per_loop"),
     ("train", "checkpoint_minutes"),
     ("train", "keep_checkpoints"),
+    ("train", "accumulate_steps"),
 }
 
 
@@ -51,11 +57,57 @@ def check_workdir(recipe: Recipe, workdir: pathlib.Path) -> None:
         )
 
 
-def claim_workdir(recipe: Recipe, workdir: pathlib.Path) -> None:
+def require_same_work(recipe: Recipe, data: str, workers: Workers) -> None:
+    """Checks that all workers are about to do the same.
+
+    Args:
+      recipe: This worker's recipe.
+      data: The fingerprint of its data.
+      workers: All of them.
+
+    Raises:
+      RecipeError: If one has another recipe or other data.
+    """
+    settings = {f"{group}.{field}": value for group, field, value in _settings(recipe)}
+    for what, text in (("recipe", json.dumps(settings)), ("data", data)):
+        if not workers.same(text):
+            raise RecipeError(
+                "All workers must train the same recipe on the same data. Received: another "
+                f"{what} on one of {workers.count} workers"
+            )
+
+
+def claim_workdir(recipe: Recipe, workdir: pathlib.Path, workers: Workers) -> None:
     """Writes the recipe and the environment, with which the run can be repeated.
 
     What a killed run left half-written is deleted.
+
+    Raises:
+      RecipeError: If the workers do not see the same folder.
     """
+    if workers.leads:
+        _write_claim(recipe, workdir)
+    if workers.count == 1:
+        return
+    workers.wait()
+    began = time.monotonic()
+    while not workers.same(_seen(workdir)):
+        # All workers look at the clock of one: they must agree on when to give up.
+        if workers.gather(time.monotonic() - began)[0] > _SHARED_SECONDS:
+            raise RecipeError(
+                "All workers must see one --workdir, on a file system that they share: "
+                f"{workdir} has other files on another worker. Received: --workdir {workdir}"
+            )
+        time.sleep(0.5)
+
+
+def _seen(workdir: pathlib.Path) -> str:
+    """Returns what decides where a run goes on, as this worker sees it."""
+    files = (workdir / "recipe.json", workdir / "checkpoints" / "checkpoint")
+    return "\n".join(f.read_text(encoding="utf-8") if f.is_file() else "" for f in files)
+
+
+def _write_claim(recipe: Recipe, workdir: pathlib.Path) -> None:
     for left in (*workdir.glob(".model-*"), *workdir.glob(".last-*")):
         shutil.rmtree(left, ignore_errors=True)
     for left in workdir.glob("checkpoints/*_temp"):
@@ -86,17 +138,22 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def _require_same(recipe: Recipe, saved: Recipe, workdir: pathlib.Path) -> None:
-    wanted, found = dataclasses.asdict(recipe), dataclasses.asdict(saved)
-    for group, value in wanted.items():
-        fields = value if isinstance(value, dict) else {"": value}
-        for field, setting in fields.items():
-            other = found[group][field] if field else found[group]
-            if setting != other and (group, field) not in _FREE:
-                name = f"{group}.{field}" if field else group
-                raise RecipeError(
-                    f"This work directory holds a run with {name}={other!r}: use a new one, or go "
-                    f"on with --recipe {workdir}/recipe.json. Received: {name}={setting!r}"
-                )
+    for (group, field, setting), (*_, other) in zip(
+        _settings(recipe), _settings(saved), strict=True
+    ):
+        if setting != other:
+            name = f"{group}.{field}" if field else group
+            raise RecipeError(
+                f"This work directory holds a run with {name}={other!r}: use a new one, or go on "
+                f"with --recipe {workdir}/recipe.json. Received: {name}={setting!r}"
+            )
+
+
+def _settings(recipe: Recipe) -> list[tuple[str, str, object]]:
+    """Returns the settings that decide a run's result: group, field and value."""
+    groups = dataclasses.asdict(recipe).items()
+    fields = [(g, v if isinstance(v, dict) else {"": v}) for g, v in groups]
+    return [(g, f, v[f]) for g, v in fields for f in v if (g, f) not in _FREE]
 
 
 def _environment() -> dict[str, object]:

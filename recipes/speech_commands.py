@@ -1,16 +1,19 @@
-"""Speech Commands from random weights, with settings for little data.
+"""Speech Commands V2, all 35 words, as the authors train on it: from ImageNet weights.
 
-    python -m ast_keras.train --recipe speech_commands --set data.path=speech_commands_v0.02
+    python -m ast_keras.train --recipe speech_commands
 
-Data: the folder of Speech Commands V2 (a folder for each word, `validation_list.txt`,
-  `testing_list.txt`); partial copies are read as far as they go. The best epoch on the validation
-  list is chosen and tested once.
-Expected: on 3,727 clips of nine words accuracy 0.918 +- 0.008 on the test list, 0.935 +- 0.004 on
-  the validation list (three seeds); logistic regression on log-mels 0.810 and 0.834.
-Cost: 20 epochs of 2,976 clips, 5 minutes on two shared cores.
+Data: 105,829 words of 1 s, fetched once (2.4 GB); 84,843 train, 9,981 validation and 11,005 test by
+  the official lists. `data.path` is a copy of one's own, the folder with a folder for each word,
+  `validation_list.txt` and `testing_list.txt`.
+Expected: accuracy 0.9811 +- 0.0005 on the test list (Gong et al. 2021, table 7), of the best epoch
+  on the validation list, tested once; the released weights have 0.98128 there and 0.98016 on the
+  validation list. The authors' log of the latter: 0.943, 0.964, 0.975 at epochs 1, 5, 10. Not
+  measured here.
+Cost: not measured; 30 epochs of 84,843 clips with 146 tokens, written for one GPU. The start
+  weights (351 MB) are fetched once.
 
-The authors' settings start from ImageNet weights and reach 0.9811 (Gong et al. 2021, table 7); what
-differs here, and why, is in recipes/README.md.
+The loss is binary although every clip has one label, as in the original. `speech_commands_small`
+has settings for a part of the data, from random weights.
 """
 
 from ast_keras.recipe import Augment, Data, Frontend, Model, Optimizer, Recipe, Train
@@ -19,23 +22,14 @@ from ast_keras.recipe import Augment, Data, Frontend, Model, Optimizer, Recipe, 
 def get_recipe() -> Recipe:
     return Recipe(
         name="speech_commands",
-        frontend=Frontend(num_frames=98, mean=-6.845978, std=5.5654526),
-        model=Model(size="ast_nano", patch_size=(128, 2), strides=(128, 2)),
+        frontend=Frontend(num_frames=128, mean=-6.845978, std=5.5654526),
+        model=Model(size="ast_base", start="deit_base_384"),
         data=Data(kind="speech_commands", clip_seconds=1.0),
         augment=Augment(
-            mixup_rate=0.5,
-            freq_mask_bins=24,
-            time_mask_frames=24,
-            shift_seconds=0.1,
-            gain_db=6.0,
+            mixup_rate=0.6, freq_mask_bins=48, time_mask_frames=48, noise=True, roll_frames=10
         ),
         optimizer=Optimizer(
-            learning_rate=1e-3,
-            beta_1=0.9,
-            l2=0.0,
-            weight_decay=0.05,
-            schedule="warmup_cosine",
-            warmup_steps=300,
+            learning_rate=2.5e-4, decay_start_epoch=5, decay_every_epochs=1, decay_rate=0.85
         ),
-        train=Train(num_epochs=20, batch_size=32),
+        train=Train(num_epochs=30, batch_size=128, loss="binary"),
     )

@@ -12,6 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 def own_cache(tmp_path_factory):
     """Keeps what tests fetch and remember apart from the user's."""
     os.environ["AST_KERAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["AST_KERAS_MIRROR"] = "http://127.0.0.1:9"  # nobody is there: no test fetches data
 
 
 @pytest.fixture(autouse=True)

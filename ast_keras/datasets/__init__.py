@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ast_keras.datasets.audioset import read_audioset
+from ast_keras.datasets.built import read_built
 from ast_keras.datasets.class_folders import read_class_folders
 from ast_keras.datasets.dataset import DatasetError, SoundDataset, Source, Split, fingerprint
 from ast_keras.datasets.esc50 import read_esc50
@@ -26,6 +28,8 @@ __all__ = [
     "Split",
     "fingerprint",
     "load_dataset",
+    "read_audioset",
+    "read_built",
     "read_class_folders",
     "read_esc50",
     "read_manifest",
@@ -35,6 +39,8 @@ __all__ = [
 ]
 
 READERS: Mapping[str, Callable[..., SoundDataset]] = {
+    "audioset": read_audioset,
+    "built": read_built,
     "esc50": read_esc50,
     "folders": read_class_folders,
     "manifest": read_manifest,
@@ -49,7 +55,8 @@ def load_dataset(
     """Reads a data set of one of the known kinds.
 
     Args:
-      kind: A key of `READERS`: "esc50", "folders", "manifest", "speech_commands" or "synthetic".
+      kind: A key of `READERS`: "audioset", "built", "esc50", "folders", "manifest",
+        "speech_commands" or "synthetic".
       path: The folder or manifest; None for "synthetic", which has none. `~` is understood.
       **settings: Those of the reader, e.g. `fold=1` of `read_esc50`.
 

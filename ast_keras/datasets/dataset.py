@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from ast_keras.datasets.packed import PackedPaths, PackedTargets
 from ast_keras.labels import LabelSet
 
 Source = str | bytes | npt.NDArray[np.float32]
@@ -77,6 +79,17 @@ class Split:
         source = self.sources[index]
         return source if isinstance(source, str) else f"example {index}"
 
+    def _description(self) -> Iterator[bytes]:
+        """Yields what tells this split from another one, wherever its files are."""
+        names = self.sources if self.names is None else self.names
+        if isinstance(names, PackedPaths) and isinstance(self.targets, PackedTargets):
+            yield from names.rows.blocks()
+            yield from self.targets.rows.blocks()
+            return
+        for index in range(len(self)):
+            example = os.path.basename(self.source_name(index)), tuple(self.targets[index])
+            yield repr(example).encode()
+
 
 @dataclass(frozen=True, eq=False)
 class SoundDataset:
@@ -128,9 +141,20 @@ class SoundDataset:
             )
         return self.splits[name]
 
+    @cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(repr(self.labels.names).encode())
+        for name, split in sorted(self.splits.items()):
+            digest.update(f"{name} {len(split)}".encode())
+            for part in split._description():
+                digest.update(part)
+        return digest.hexdigest()
+
 
 def fingerprint(dataset: SoundDataset) -> str:
     """Returns a hash of labels, examples and their order; equal for a copy in another folder.
+
+    It is computed once for a data set, which must not change afterwards.
 
     Example:
 
@@ -142,13 +166,7 @@ def fingerprint(dataset: SoundDataset) -> str:
     >>> fingerprint(first) == fingerprint(second)
     True
     """
-    digest = hashlib.sha256(repr(dataset.labels.names).encode())
-    for name, split in sorted(dataset.splits.items()):
-        digest.update(f"{name} {len(split)}".encode())
-        for index in range(len(split)):
-            example = os.path.basename(split.source_name(index)), tuple(split.targets[index])
-            digest.update(repr(example).encode())
-    return digest.hexdigest()
+    return dataset._fingerprint
 
 
 def from_examples(
@@ -175,11 +193,21 @@ def from_examples(
     all_notes = [*notes]
     if "train" in splits:
         heard = {target for targets in splits["train"].targets for target in targets}
-        silent = [n for i, n in enumerate(labels.names) if i not in heard]
-        if silent:
-            first = ", ".join(silent[:5]) + (", ..." if len(silent) > 5 else "")
-            verb = "has" if len(silent) == 1 else "have"
-            all_notes.append(
-                f"{len(silent)} of {len(labels)} labels {verb} no training example: {first}"
-            )
+        all_notes += silent_label_notes(labels, heard)
     return SoundDataset(name, labels, splits, multi_label, tuple(all_notes))
+
+
+def silent_label_notes(labels: LabelSet, heard: Iterable[int]) -> list[str]:
+    """Returns a note on the labels that no training example has, or none if each has one.
+
+    Example:
+
+    >>> silent_label_notes(LabelSet(("dog", "hen", "cow")), heard=[1])
+    ['2 of 3 labels have no training example: dog, cow']
+    """
+    silent = [labels.names[index] for index in sorted(set(range(len(labels))) - set(heard))]
+    if not silent:
+        return []
+    first = ", ".join(silent[:5]) + (", ..." if len(silent) > 5 else "")
+    verb = "has" if len(silent) == 1 else "have"
+    return [f"{len(silent)} of {len(labels)} labels {verb} no training example: {first}"]

@@ -54,7 +54,7 @@ unpacks. Received: no/such/folder/meta/esc50.csv
     if subset not in ("esc50", "esc10"):
         raise DatasetError(f'subset must be "esc50" or "esc10". Received: subset={subset!r}')
     table = os.path.join(path, "meta", "esc50.csv")
-    rows = list(_read_rows(table, subset))
+    rows = list(read_rows(table, subset))
     folds = sorted({row.fold for row in rows})
     if fold not in folds:
         raise DatasetError(
@@ -85,7 +85,7 @@ unpacks. Received: no/such/folder/meta/esc50.csv
     return from_examples(subset, official.subset(targets), examples, notes=notes)
 
 
-def _read_rows(table: str, subset: str) -> Iterator[_Row]:
+def read_rows(table: str, subset: str) -> Iterator[_Row]:
     """Yields the subset's rows in the order of the table, each checked."""
     names = LabelSet.load("esc50").names
     seen: dict[str, int] = {}

@@ -19,7 +19,7 @@ pytestmark = [
 # A third of what the first seed reached after so many epochs lies between it and the threshold.
 @pytest.mark.parametrize(
     ("name", "folder", "epochs", "threshold"),
-    [("esc10", "esc10", 20, 0.35), ("speech_commands", "sc9", 6, 0.4)],
+    [("esc10", "esc10", 20, 0.35), ("speech_commands_small", "sc9", 6, 0.4)],
 )
 def test_recipe_learns_from_real_recordings(name, folder, epochs, threshold, tmp_path):
     settings = [f"data.path={pathlib.Path(DATA) / folder}", f"train.num_epochs={epochs}"]

@@ -80,6 +80,30 @@ def test_learning_curves_take_the_summary_of_an_evaluation(tmp_path):
     assert png_size(path)[0] > 300
 
 
+FOLDS = {
+    "1": [{"epoch": 1, "accuracy": 0.2}, {"epoch": 2, "accuracy": 0.6}],
+    "3": [{"epoch": 1, "accuracy": 0.4}, {"epoch": 2, "accuracy": math.nan}],
+}
+
+
+def test_fold_curves_draw_each_fold_and_their_mean():
+    (axes,) = figures._fold_curves(FOLDS, "accuracy", 2.0, "Folds").axes
+    lines = {line.get_label(): line.get_ydata() for line in axes.lines[:-1]}
+    expected = {"fold 1": [0.2, 0.6], "fold 3": [0.4, math.nan], "mean": [0.3, math.nan]}
+    assert lines.keys() == expected.keys()
+    for name, values in expected.items():
+        # One sum of two numbers, rounded.
+        np.testing.assert_allclose(lines[name], values, rtol=1e-15)
+    assert list(axes.lines[-1].get_xdata()) == [2.0, 2.0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(expected)
+
+
+@pytest.mark.parametrize("folds", [{}, {"1": []}, {**FOLDS, "2": FOLDS["1"][:1]}])
+def test_fold_curves_reject_folds_of_other_lengths(folds, tmp_path):
+    with pytest.raises(ValueError, match="folds must have the same epochs"):
+        figures.draw_fold_curves(folds, "accuracy", tmp_path / "figure.png")
+
+
 def test_confusion_matrix_colours_the_share_of_the_true_class():
     axes, colorbar = figures._confusion_matrix(COUNTS, NAMES, "Test").axes
     shares = np.ma.filled(axes.images[0].get_array(), math.nan)

@@ -15,6 +15,8 @@ PACKAGE = pathlib.Path(ast_keras.__file__).parent
 ORDER = [
     "ast_keras",
     "ast_keras.files",
+    "ast_keras.archives",
+    "ast_keras.download",
     "ast_keras.labels",
     "ast_keras.settings",
     "ast_keras.recipe",
@@ -49,9 +51,15 @@ ORDER = [
     "ast_keras.weights.writers",
     "ast_keras.presets",
     # Data and scores: from here to report, nothing knows the model.
+    "ast_keras.datasets.packed",
     "ast_keras.datasets.dataset",
     "ast_keras.datasets.tables",
     "ast_keras.datasets.audio_files",
+    "ast_keras.datasets.clip_lists",
+    "ast_keras.datasets.clip_folder",
+    "ast_keras.datasets.audioset",
+    "ast_keras.datasets.record_index",
+    "ast_keras.datasets.built",
     "ast_keras.datasets.sounds",
     "ast_keras.datasets.class_folders",
     "ast_keras.datasets.esc50",
@@ -59,30 +67,54 @@ ORDER = [
     "ast_keras.datasets.speech_commands",
     "ast_keras.datasets.synthetic",
     "ast_keras.datasets",
+    "ast_keras.fetch_data",
+    "ast_keras.builders",
+    "ast_keras.builders.building",
+    "ast_keras.builders.clip_pipeline",
+    "ast_keras.builders.audioset",
+    "ast_keras.builders.esc50",
+    "ast_keras.builders.speech_commands_v2",
+    "ast_keras.clips",
+    "ast_keras.sampling",
     "ast_keras.pipeline",
     "ast_keras.metrics",
     "ast_keras.schedules",
     "ast_keras.optimizers",
     "ast_keras.figures",
     "ast_keras.report",
+    "ast_keras.mistakes",
+    "ast_keras.page",
+    "ast_keras.html_report",
+    "ast_keras.fold_scores",
+    "ast_keras.auditing",
+    "ast_keras.auditing.inspection",
+    "ast_keras.auditing.label_report",
+    "ast_keras.auditing.survey",
+    "ast_keras.auditing.advice",
+    "ast_keras.auditing.findings",
     # Training: model and data meet.
     "ast_keras.command",
+    "ast_keras.distribution",
     "ast_keras.trainer",
     "ast_keras.assembly",
     "ast_keras.progress",
     "ast_keras.workdir",
+    "ast_keras.resolution",
     "ast_keras.kept",
     "ast_keras.ensemble",
+    "ast_keras.average",  # a command line, too
+    "ast_keras.finish",
     "ast_keras.run",
+    "ast_keras.folds",
     # Command lines.
     "ast_keras.train",
+    "ast_keras.audit",
     "ast_keras.evaluate",
-    "ast_keras.average",
     "ast_keras.convert",
     "ast_keras.predict",
     "ast_keras.quickstart",
 ]
-MODEL_FREE = ORDER[ORDER.index("ast_keras.datasets.dataset") : ORDER.index("ast_keras.trainer")]
+MODEL_FREE = ORDER[ORDER.index("ast_keras.datasets.packed") : ORDER.index("ast_keras.trainer")]
 # `ASTClassifier.from_preset` and `save_to_preset` reach for what is built on the classifier.
 LATE = {"ast_keras.model": {"ast_keras.presets", "ast_keras.saved"}}
 KNOWS_THE_MODEL = {
@@ -95,12 +127,15 @@ KNOWS_THE_MODEL = {
 PURE = [
     name
     for name in ORDER
-    if name.split(".")[1:2] == ["datasets"]
+    if name.split(".")[1:2] in (["datasets"], ["auditing"])
     or name.removeprefix("ast_keras.")
     in (
         "recipe",
         "settings",
         "files",
+        "archives",
+        "download",
+        "fetch_data",
         "labels",
         "published",
         "hub",
@@ -109,13 +144,15 @@ PURE = [
         "mel",
         "audio",
         "decoding",
+        "clips",
+        "sampling",
         "metrics",
         "figures",
         "report",
     )
 ]
 HEAVY = ("tensorflow", "keras", "tensorflow_io", "orbit", "official", "matplotlib")
-COMMANDS = ORDER[ORDER.index("ast_keras.train") :]
+COMMANDS = ["ast_keras.average", *ORDER[ORDER.index("ast_keras.train") :]]
 
 
 def module_files():

@@ -1,12 +1,14 @@
 """The pipeline: a pure function of (seed, epoch, position)."""
 
+import concurrent.futures
 import threading
 
 import numpy as np
 import pytest
 import soundfile
 
-from ast_keras.audio import AudioError
+from ast_keras.audio import AudioError, AudioNotFoundError
+from ast_keras.clips import Clips
 from ast_keras.datasets import Split
 from ast_keras.pipeline import Pipeline, mixup
 
@@ -187,3 +189,155 @@ def test_leaving_a_dataset_early_ends_its_threads():
 def test_pipeline_rejects_an_empty_split():
     with pytest.raises(ValueError, match="at least one example"):
         make(Split(sources=[], targets=[]))
+
+
+# --- Weighted sampling ---
+
+
+def labelled_split(targets):
+    return Split(sources=[np.zeros(4, "float32")] * len(targets), targets=targets)
+
+
+def test_weighted_sampling_draws_rare_labels_as_often_as_common_ones():
+    # As in AudioSet with one label each: 90, 9 and 1 examples are drawn a third of the time each.
+    split = labelled_split([(0,)] * 90 + [(1,)] * 9 + [(2,)])
+    pipeline = make(split, clip_samples=4, batch_size=8, training=True, sampling="weighted")
+    assert pipeline.steps_per_epoch == 13
+    heard = np.zeros(3)
+    for step in range(13 * 20):
+        batch = pipeline.batch(step)
+        heard += batch["target"][batch["weight"] > 0].sum(0)
+    assert heard.sum() == 2000
+    # Five standard deviations of a binomial of 2000 draws at 1/3.
+    assert np.abs(heard - 2000 / 3).max() < 5 * 21.1
+
+
+def test_weighted_batches_resume_anywhere_with_uniform_mixup_partners():
+    split = labelled_split([(0,)] * 99 + [(1,)])
+    settings = {"num_classes": 2, "clip_samples": 4, "training": True, "sampling": "weighted"}
+    settings |= {"mixup_rate": 1.0}
+    whole = list(make(split, **settings, num_workers=3).batches(0, 60))
+    for expected, batch in zip(whole[41:], make(split, **settings).batches(41, 60), strict=True):
+        assert_same(expected, batch)
+    targets = np.concatenate([batch["target"] for batch in whole])
+    # Half of the draws are the rare example, but its partners are uniform, so mostly the others:
+    # both labels are heard in about half of the clips. Five standard deviations of 240 draws.
+    assert abs((targets.min(1) > 0).mean() - 0.5) < 5 * (0.5 / 240**0.5)
+
+
+def test_weighted_sampling_is_for_training_only():
+    assert make(sampling="weighted").order(0).tolist() == list(range(10))
+
+
+def test_pipeline_rejects_unknown_sampling_and_examples_without_labels():
+    with pytest.raises(ValueError, match='"shuffled" or "weighted"'):
+        make(sampling="wieghted")
+    with pytest.raises(ValueError, match="weighted sampling needs labels"):
+        make(labelled_split([(), ()]), training=True, sampling="weighted")
+
+
+# --- Unreadable files ---
+
+
+def broken_split(tmp_path, broken, count=6):
+    """Sound i is the constant i / 10 with label i; the broken ones cannot be decoded."""
+    paths = []
+    for index in range(count):
+        path = tmp_path / f"{index}.wav"
+        soundfile.write(path, np.full(800, 0.1 * index), RATE, subtype="FLOAT")
+        if index in broken:
+            path.write_bytes(b"RIFF nothing")
+        paths.append(str(path))
+    return Split(sources=paths, targets=[(i,) for i in range(count)])
+
+
+BROKEN = {"num_classes": 6, "clip_samples": 800, "skip_unreadable": True}
+
+
+def test_an_unreadable_example_is_replaced_by_the_next_in_training(tmp_path):
+    split = broken_split(tmp_path, broken={1, 2, 5})
+    pipeline = make(split, **BROKEN, batch_size=6, training=True)
+    batch = pipeline.batch(0)
+    stand_in = {0: 0, 1: 3, 2: 3, 3: 3, 4: 4, 5: 0}
+    expected = [stand_in[index] for index in pipeline.order(0).tolist()]
+    assert batch["target"].argmax(1).tolist() == expected
+    sounds = [index / 10 for index in expected]
+    # One float32 rounding of the sample.
+    np.testing.assert_allclose(batch["waveform"][:, 0], sounds, rtol=6e-8)
+    # Six equal weights of one batch: their float32 sum.
+    assert batch["weight"].sum() == pytest.approx(1, abs=2e-7)
+    assert sorted(pipeline.clips.unreadable) == [1, 2, 5]
+    assert "2.wav" in pipeline.clips.unreadable[2]
+
+
+def test_batches_with_unreadable_files_resume_anywhere(tmp_path):
+    split = broken_split(tmp_path, broken={0, 3, 4})
+    settings = {**BROKEN, "training": True, "mixup_rate": 0.5, "sampling": "weighted"}
+    whole = list(make(split, **settings, num_workers=4).batches(0, 12))
+    for expected, batch in zip(whole[7:], make(split, **settings).batches(7, 12), strict=True):
+        assert_same(expected, batch)
+    heard = np.concatenate([batch["target"] for batch in whole]).sum(0)
+    assert not heard[[0, 3, 4]].any()  # neither sampled nor as partners
+    assert heard[[1, 2, 5]].all()
+
+
+def test_an_unreadable_example_is_left_out_of_an_evaluation(tmp_path):
+    split = broken_split(tmp_path, broken={1, 5})
+    pipeline = make(split, **BROKEN)
+    batches = list(pipeline.batches(0, pipeline.steps_per_epoch))
+    counted = np.concatenate([b["target"][b["weight"] > 0] for b in batches]).argmax(1)
+    assert counted.tolist() == [0, 2, 3, 4]
+    parts = [pipeline.batch(0, slice(0, 2)), pipeline.batch(0, slice(2, 4))]
+    assert_same(batches[0], {k: np.concatenate([p[k] for p in parts]) for k in batches[0]})
+
+
+def test_an_unreadable_file_is_reported_once(tmp_path, monkeypatch):
+    reports = []
+    monkeypatch.setattr("absl.logging.warning", lambda text, *args: reports.append(text % args))
+    pipeline = make(broken_split(tmp_path, broken={2}), **BROKEN, training=True, num_workers=4)
+    list(pipeline.batches(0, 10))
+    (report,) = reports
+    assert "skipped, 1 so far" in report
+    assert "2.wav" in report
+
+
+def test_a_file_that_two_threads_meet_at_once_is_reported_once(monkeypatch):
+    both, reports = threading.Barrier(2), []
+
+    def fail(*_):
+        both.wait(timeout=10)
+        raise AudioError("broken")
+
+    monkeypatch.setattr("ast_keras.audio.load_audio", fail)
+    monkeypatch.setattr("absl.logging.warning", lambda *args: reports.append(args))
+    sources = [b"broken", np.zeros(80, "float32")]
+    clips = Clips(sources, clip_samples=80, skip_unreadable=True)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        assert [index for index, _ in pool.map(clips.readable, [0, 0])] == [1, 1]
+    assert len(reports) == 1
+
+
+def test_a_file_that_has_gone_stops_the_run_although_unreadable_ones_do_not(tmp_path):
+    split = broken_split(tmp_path, broken=())
+    (tmp_path / "3.wav").unlink()
+    with pytest.raises(AudioNotFoundError, match=r"3\.wav"):
+        make(split, **BROKEN, training=True, batch_size=6).batch(0)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_nothing_but_unreadable_files_stops_the_run(tmp_path, training):
+    split = broken_split(tmp_path, broken=range(6))
+    with pytest.raises(AudioError, match=r"Too many sounds in a row.*\.wav"):
+        make(split, **BROKEN, training=training).batch(0)
+
+
+def test_a_hundred_unreadable_sounds_in_a_row_stop_the_run():
+    good = np.zeros(80, "float32")
+    for count, stops in ((99, False), (100, True)):
+        clips = Clips([b"broken"] * count + [good], clip_samples=80, skip_unreadable=True)
+        if stops:
+            with pytest.raises(AudioError, match="Too many sounds in a row"):
+                clips.readable(0)
+        else:
+            assert clips.readable(0)[0] == 99
+        assert clips.readable(1)[0] == count

@@ -8,19 +8,47 @@ import re
 import numpy as np
 import pytest
 import soundfile
+import tensorflow as tf
 
+from ast_keras import assembly
+from ast_keras.datasets import DatasetError
 from ast_keras.progress import Progress
 from ast_keras.recipe import list_recipes, load_recipe, override, recipes_dir
 from ast_keras.run import Run
 
 RECIPES = list_recipes()
-# The recipe's own settings, on a model and for a time that a test can afford.
-SHORT = [
-    "model.size=ast_test",
-    "model.start=random",
-    "train.num_epochs=1",
-    "train.batch_size=4",
-]
+# Recipes that change one thing of another: its name, what they change, and the number of patches
+# (published for AudioSet: Gong et al. 2021, tables 5 and 6).
+VARIATIONS = {
+    f"audioset_balanced_{name}": ("audioset_balanced", changes, num_patches)
+    for name, changes, num_patches in (
+        ("scratch", {"model.start": "random"}, 1212),
+        ("position_reinit", {"model.position": "reinit"}, 1212),
+        ("position_nearest", {"model.position": "nearest"}, 1212),
+        ("overlap_0", {"model.strides": (16, 16)}, 512),
+        ("overlap_2", {"model.strides": (14, 14)}, 657),
+        ("overlap_4", {"model.strides": (12, 12)}, 850),
+        *(
+            (
+                f"patch_{shape[0]}x{shape[1]}",
+                {"model.start": "random", "model.strides": shape} | changed,
+                num_patches,
+            )
+            for shape, changed, num_patches in (
+                ((128, 2), {"model.patch_size": (128, 2)}, 512),
+                ((16, 16), {}, 512),
+                ((32, 32), {"model.patch_size": (32, 32)}, 128),
+            )
+        ),
+    )
+} | {
+    "esc50_imagenet": (
+        "esc50",
+        {"model.start": "deit_base_384", "optimizer.learning_rate": 1e-4},
+        600,
+    ),
+    "speech_commands_audioset": ("speech_commands", {"model.start": "ast_base_audioset"}, 144),
+}
 
 
 def write(path, seconds=0.3):
@@ -45,6 +73,16 @@ def data(tmp_path_factory):
     with open(table, "w", newline="") as file:
         header = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
         csv.writer(file).writerows([header, *rows])
+    audioset = root / "audioset"
+    for name, clips in {"balanced_train": 4, "unbalanced_train": 2, "eval": 4}.items():
+        lines = ["# YTID, start_seconds, end_seconds, positive_labels"]
+        for index in range(clips):
+            ytid = f"{name[:8]:-<10}{index}"
+            write(audioset / f"Y{ytid}.wav")
+            lines.append(
+                f'{ytid}, 0.000, 10.000, "{("/m/09x0r", "/m/05zppz,/m/02zsn")[index % 2]}"'
+            )
+        (audioset / f"{name}_segments.csv").write_text("\n".join(lines) + "\n")
     words = root / "speech_commands"
     for word in ("go", "up"):
         for index in range(4):
@@ -57,6 +95,7 @@ def data(tmp_path_factory):
         rows = [(f"esc50/audio/{r[0]}", r[3], ("train", "test")[r[1] - 1]) for r in rows]
         csv.writer(file).writerows([("path", "labels", "split"), *rows])
     return {
+        "audioset": audioset,
         "manifest": root / "sounds.csv",
         "esc50": words.parent / "esc50",
         "speech_commands": words,
@@ -97,11 +136,42 @@ def test_no_page_waits_to_be_filled_in():
             assert not words & {"EXPECTED", "MEASURED", "COST", "PLACEHOLDER"}, page.name
 
 
+@pytest.mark.parametrize("name", ["esc50", "esc50_imagenet", "speech_commands"])
+def test_public_data_needs_no_path(name, data, monkeypatch):
+    recipe = load_recipe(name)
+    assert recipe.data.path is None
+    monkeypatch.setenv("AST_KERAS_DATA_DIR", str(data["esc50"].parent))
+    dataset = assembly.make_dataset(recipe)
+    assert dataset.split("train").source_name(0).startswith(str(data[recipe.data.kind]))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("esc50", r"Put https://.*/ESC-50/archive/master.zip \(645 MB\) at .*/ESC-50-master.zip"),
+        ("speech_commands", r"Put http://.*/speech_commands_v0.02.tar.gz \(2429 MB\) at"),
+        ("audioset_balanced", r"cannot be fetched.*Set data.path to your copy"),
+    ],
+)
+def test_public_data_that_cannot_be_had_is_named(name, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("AST_KERAS_DATA_DIR", str(tmp_path))
+    with pytest.raises(DatasetError, match=message):
+        assembly.make_dataset(load_recipe(name))
+
+
+def short(recipe):
+    """The recipe's own settings, on a model and for a time that a test can afford."""
+    settings = ["model.size=ast_test", "model.start=random"]
+    settings += ["train.num_epochs=1", "train.batch_size=4"]
+    return settings + ["train.keep_epochs=1,1"] * (recipe.train.keep_epochs is not None)
+
+
 def test_own_class_folders_train_too(data, tmp_path):
+    recipe = load_recipe("own_sounds")
     recipe = override(
-        load_recipe("own_sounds"),
+        recipe,
         [
-            *SHORT,
+            *short(recipe),
             "data.kind=folders",
             f"data.path={data['speech_commands']}",
             "data.test_fraction=0.5",
@@ -111,15 +181,54 @@ def test_own_class_folders_train_too(data, tmp_path):
     assert np.isfinite(result.last["train_loss"])
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_recipe_trains_for_a_moment(name, data, tmp_path):
+def prepared(name, data):
     recipe = load_recipe(name)
-    settings = list(SHORT)
+    settings = short(recipe)
     if recipe.data.kind == "synthetic":
         settings += ["data.num_train=12", "data.num_validation=10", "data.num_test=10"]
     else:
         settings.append(f"data.path={data[recipe.data.kind]}")
-    result = Run(override(recipe, settings), tmp_path / name, progress=Progress(quiet=True)).train()
+    return override(recipe, settings)
+
+
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - set(VARIATIONS)))
+def test_recipe_trains_for_a_moment(name, data, tmp_path):
+    recipe = prepared(name, data)
+    result = Run(recipe, tmp_path / name, progress=Progress(quiet=True)).train()
     assert result.last["epoch"] == 1
     assert np.isfinite(result.last["train_loss"])
     assert (tmp_path / name / "model" / "task.weights.h5").is_file()
+
+
+@pytest.mark.parametrize("name", VARIATIONS)
+def test_variation_changes_one_thing(name):
+    base, changes, _ = VARIATIONS[name]
+    base, recipe = load_recipe(base), load_recipe(name)
+    differing = {
+        f"{group}.{field}": value
+        for group, fields in dataclasses.asdict(recipe).items()
+        if isinstance(fields, dict)
+        for field, value in fields.items()
+        if value != getattr(getattr(base, group), field)
+    }
+    assert differing == changes
+    assert recipe.seed == base.seed
+
+
+@pytest.mark.parametrize("name", VARIATIONS)
+def test_variation_takes_a_step_with_the_papers_patches(name, data):
+    recipe = prepared(name, data)
+    dataset = assembly.make_dataset(recipe)
+    pipeline = assembly.make_pipeline(recipe, dataset, "train", training=True)
+    model = assembly.make_model(recipe, dataset.labels)
+    assert np.prod(model.backbone.grid) == VARIATIONS[name][2]
+    batch = pipeline.batch(0)
+    with tf.GradientTape() as tape:
+        logits = model(
+            batch["waveform"], training=True, lengths=batch["length"], seeds=batch["seed"]
+        )
+        loss = tf.reduce_sum(assembly.make_loss(recipe)(batch["target"], logits))
+    gradients = tape.gradient(loss, model.trainable_variables)
+    norms = [float(tf.norm(gradient)) for gradient in gradients]
+    assert min(norms) > 0
+    assert np.isfinite(norms).all()

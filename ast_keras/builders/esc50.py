@@ -1,0 +1,78 @@
+"""`tfds build ast_keras/builders/esc50`: ESC-50 as ArrayRecord; see `ast_keras.builders`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from ast_keras.builders.building import Plan, SoundBuilder, read_clip
+from ast_keras.datasets.audio_files import AudioFolder
+from ast_keras.datasets.dataset import DatasetError
+from ast_keras.datasets.esc50 import read_rows
+from ast_keras.datasets.packed import PackedPaths, PackedTargets
+from ast_keras.datasets.record_index import Index
+from ast_keras.labels import LabelSet
+
+_TABLE = os.path.join("meta", "esc50.csv")
+_LAYOUT = "ESC-50 is a folder with audio/ and meta/esc50.csv, as its archive unpacks."
+
+
+class Esc50(SoundBuilder):
+    """Builds ESC-50: one split with every clip's official fold, in the order of the table.
+
+    Without --manual_dir it is fetched as recipes fetch it (`ast_keras.fetch_data`). A partial copy
+    is built as far as it goes.
+
+    Reference: Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015.
+    """
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = _LAYOUT
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.make_info(
+            {
+                "label": tfds.features.ClassLabel(names=list(LabelSet.load("esc50").names)),
+                "fold": tfds.features.Scalar(dtype=np.int64),
+                "esc10": tfds.features.Scalar(dtype=np.bool_),
+            },
+            description="ESC-50: 2,000 environmental sounds of 5 s in 50 classes and 5 folds.",
+            homepage="https://github.com/karolpiczak/ESC-50",
+        )
+
+    def plan(self, dl_manager: tfds.download.DownloadManager) -> Plan:
+        root = self.local_or_fetched(dl_manager, _TABLE, "esc50")
+        table, audio = os.path.join(root, _TABLE), os.path.join(root, "audio")
+        rows, esc10 = list(read_rows(table, "esc50")), list(read_rows(table, "esc10"))
+        if not os.path.isdir(audio):
+            raise DatasetError(f"There is no folder audio/. {_LAYOUT} Received: {root}")
+        folder, in_esc10 = AudioFolder.scan(audio), {row.filename for row in esc10}
+        files = [folder.find(row.filename) for row in rows]
+        here = [(row, os.path.basename(f)) for row, f in zip(rows, files, strict=True) if f]
+        if not here:
+            raise DatasetError(f"None of the files of {table} is there. Received: {audio}")
+        missing = len(rows) - len(here)
+        return Plan(
+            folder=root,
+            splits={
+                "train": Index(
+                    PackedPaths.pack(os.path.join("audio", name) for _, name in here),
+                    PackedTargets.pack([(row.target,) for row, _ in here]),
+                    {
+                        "fold": np.array([row.fold for row, _ in here], np.int32),
+                        "esc10": np.array([row.filename in in_esc10 for row, _ in here]),
+                    },
+                )
+            },
+            notes=[f"{missing} of {len(rows)} files were missing"] if missing else [],
+            # Of the whole table, so that labels keep their numbers in a partial copy.
+            metadata={"esc10_targets": sorted({row.target for row in esc10})},
+        )
+
+    def example(self, folder: str, row: Mapping[str, Any]) -> dict[str, Any]:
+        (label,) = row["targets"]
+        features = {name: row[name] for name in ("path", "fold", "esc10")}
+        return {"audio": read_clip(folder, row["path"]), "label": label, **features}

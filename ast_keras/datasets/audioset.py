@@ -1,0 +1,213 @@
+"""AudioSet (Gemmeke et al. 2017): lists of segments, and the clips that could be downloaded."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ast_keras.datasets.clip_folder import NAMES, FoundClips, existing_clips, find_clips
+from ast_keras.datasets.clip_lists import ClipList, read_clip_list
+from ast_keras.datasets.dataset import DatasetError, SoundDataset, Split, silent_label_notes
+from ast_keras.datasets.packed import PackedTargets, Rows
+from ast_keras.labels import LabelSet
+
+_BALANCED, _UNBALANCED = "balanced_train_segments.csv", "unbalanced_train_segments.csv"
+_EVAL = "eval_segments.csv"
+_EVAL_LISTS = ("eval_data.json", _EVAL)
+_SUBSETS = {
+    "balanced": (_BALANCED,),
+    "unbalanced": (_UNBALANCED,),
+    "full": (_BALANCED, _UNBALANCED),
+}
+_LAYOUT = (
+    "AudioSet's layout is a folder with the official segment lists "
+    "(https://research.google.com/audioset/download.html) and the clips; or give a JSON list."
+)
+
+Array = npt.NDArray[Any]
+Notes = list[str]
+
+
+def read_audioset(
+    path: str,
+    *,
+    clips_path: str | None = None,
+    subset: str = "balanced",
+    test_path: str | None = None,
+    enhanced_labels: str | None = None,
+) -> SoundDataset:
+    """Reads AudioSet: training clips by subset, and the official evaluation clips as test split.
+
+    Clips are looked up by their YTID, called `YTID.wav`, `YYTID.wav`, `YTID_start.wav` or
+    `YTID_start_end.wav` (seconds or milliseconds) with any audio suffix, in a folder or any of its
+    subfolders. Nobody has all clips: those without a file are left out and counted in the notes.
+    Two million clips take some 200 MB, as arrays without a Python object each.
+
+    Args:
+      path: The folder with `balanced_train_segments.csv`, `unbalanced_train_segments.csv` (each
+        only if the subset needs it) and `eval_segments.csv`. Or the list of training clips itself:
+        such a CSV, or a JSON file of the AST's authors, `{"data": [{"wav": PATH, "labels":
+        "mid,mid"}, ...]}`, whose relative paths are joined to its folder.
+      clips_path: The folder with the clips. Left out, that of the lists. With JSON lists the clips
+        are then looked up here by the YTIDs in their paths, which need not exist.
+      subset: Of the folder's lists: "balanced" (22 thousand clips), "unbalanced" (2 million), or
+        "full" for both, as the paper's full set.
+      test_path: The list of evaluation clips, CSV or JSON. Left out, `eval_data.json` or
+        `eval_segments.csv` beside the list.
+      enhanced_labels: A list of clips with other labels, which replace those of training clips of
+        the same YTID: JSON as above (the form of PSLA's enhanced label sets), a segment CSV, or a
+        CSV of `YTID, "mid,mid"`. Clips that it does not name keep theirs.
+
+    Raises:
+      DatasetError: If a list is missing or is not as described, if a YTID is listed twice, or if
+        no clip of a split has a file.
+
+    Reference: Gemmeke et al., "Audio Set: An ontology and human-labeled dataset for audio events",
+    ICASSP 2017; Gong, Chung, Glass, "PSLA", 2021, for the enhanced labels.
+
+    Example:
+
+    >>> import tempfile
+    >>> root = tempfile.mkdtemp()
+    >>> for name in ("balanced_train", "eval"):
+    ...     ytid = name[:4] + "_1cCGK4M"[:7]
+    ...     with open(os.path.join(root, f"{name}_segments.csv"), "w") as file:
+    ...         _ = file.write(f'# YTID, ...\\n{ytid}, 30.000, 40.000, "/m/09x0r,/m/05zppz"\\n')
+    ...     open(os.path.join(root, f"{ytid}.flac"), "w").close()
+    >>> dataset = read_audioset(root)
+    >>> len(dataset.split("train")), dataset.split("test").targets[0]
+    (1, (0, 1))
+    """
+    labels = LabelSet.load("audioset")
+    train_lists, test_list = _lists(path, subset, test_path)
+    parts = [read_clip_list(name, labels) for name in (*train_lists, test_list)]
+    clips, num_train = ClipList.concatenate(parts), sum(map(len, parts[:-1]))
+    folder = _clips_folder(path, clips_path, clips)
+    found = _locate(clips, folder, num_train)
+    notes = _missing_notes(clips, found, num_train, folder)
+    is_train = found.indices < num_train
+    targets = clips.targets.take(found.indices)
+    train = targets.take(is_train)
+    if enhanced_labels is not None:
+        ytids = clips.ytids[found.indices[is_train]]
+        train, note = relabelled(train, ytids, os.path.expanduser(enhanced_labels), labels)
+        notes.append(note)
+    splits = {
+        "train": Split(found.paths.take(is_train), train),
+        "test": Split(found.paths.take(~is_train), targets.take(~is_train)),
+    }
+    notes += silent_label_notes(labels, np.unique(train.rows.flat()).tolist())
+    name = "audioset_" + subset
+    if not os.path.isdir(path):
+        name = os.path.splitext(os.path.basename(path))[0]
+    return SoundDataset(name, labels, splits, True, tuple(notes))
+
+
+def _lists(path: str, subset: str, test_path: str | None) -> tuple[list[str], str]:
+    """Returns the files that list the training clips, and the one that lists the test clips."""
+    if subset not in _SUBSETS:
+        raise DatasetError(
+            f"subset must be one of {', '.join(_SUBSETS)}. Received: subset={subset!r}"
+        )
+    if os.path.isdir(path):
+        train, root = [os.path.join(path, name) for name in _SUBSETS[subset]], path
+    else:
+        train, root = [path], os.path.dirname(path)
+    tests = [os.path.join(root, name) for name in _EVAL_LISTS]
+    if test_path is not None:
+        tests = [os.path.expanduser(test_path)]
+    elif os.path.isdir(path) or path.lower().endswith(".csv"):
+        tests.reverse()
+    for name in train:
+        if not os.path.isfile(name):
+            raise DatasetError(f"There is no {name}. {_LAYOUT} Received: path={path!r}")
+    for name in tests:
+        if os.path.isfile(name):
+            return train, name
+    raise DatasetError(
+        f"There is no {' or '.join(tests)}: set test_path to the list of the evaluation clips. "
+        f"{_LAYOUT} Received: path={path!r}"
+    )
+
+
+def _clips_folder(path: str, clips_path: str | None, clips: ClipList) -> str | None:
+    """Returns where to look clips up by name, or None where the lists say where they are."""
+    if clips_path is not None:
+        return os.path.expanduser(clips_path)
+    if clips.paths is not None:
+        return None
+    return path if os.path.isdir(path) else os.path.dirname(path) or "."
+
+
+def _locate(clips: ClipList, folder: str | None, num_train: int) -> FoundClips:
+    if folder is not None:
+        return find_clips(folder, clips)
+    assert clips.paths is not None
+    found = existing_clips(clips.paths)
+    is_train, names = found.indices < num_train, found.paths.name_hashes()
+    tested = set(found.paths.take(~is_train))
+    for row in np.flatnonzero(is_train & np.isin(names, names[~is_train])).tolist():
+        if found.paths[row] in tested:
+            raise DatasetError(
+                "A clip may be in one of the two lists only, else it is trained and tested on. "
+                f"Received: {found.paths[row]}"
+            )
+    return found
+
+
+def _missing_notes(clips: ClipList, found: FoundClips, num_train: int, folder: str | None) -> Notes:
+    """Returns notes on the clips without a file; refuses a split in which no clip has one."""
+    notes = []
+    for split, first, last in (("training", 0, num_train), ("evaluation", num_train, len(clips))):
+        here = int(np.count_nonzero((first <= found.indices) & (found.indices < last)))
+        total, where = last - first, folder or "where their list says"
+        if here == 0:
+            raise DatasetError(_none_found(f"{total:,} {split} clips", clips, first, found, folder))
+        if here < total:
+            notes.append(f"{total - here:,} of {total:,} {split} clips are missing from {where}")
+    if found.num_other_times:
+        notes.append(
+            f"{found.num_other_times:,} files ignored: by their names they are other parts of "
+            "the listed videos"
+        )
+    return notes
+
+
+def _none_found(
+    what: str, clips: ClipList, first: int, found: FoundClips, folder: str | None
+) -> str:
+    if folder is None:
+        assert clips.paths is not None
+        return (
+            f"None of the {what} has a file: set clips_path to a folder in which to look them up "
+            f"by name. Received: {clips.paths[first]}, ..."
+        )
+    example = clips.ytids[first].decode() or "a name without YTID"
+    return (
+        f"None of the {what} has a file in the folder, which holds {found.seen or 'no file'}. "
+        f"They are looked for as {NAMES}; set clips_path if they are elsewhere. "
+        f"Received: {folder} without {example}, ..."
+    )
+
+
+def relabelled(
+    targets: PackedTargets, ytids: Array, path: str, labels: LabelSet
+) -> tuple[PackedTargets, str]:
+    """Returns the training targets with those of another list where it has the clip."""
+    other = read_clip_list(path, labels)
+    order = np.argsort(other.ytids, kind="stable")
+    sorted_ytids = other.ytids[order]
+    places = np.minimum(np.searchsorted(sorted_ytids, ytids), len(order) - 1)
+    known = (sorted_ytids[places] == ytids) & (ytids != b"")
+    if not known.any():
+        raise DatasetError(
+            "None of the training clips is in the list of enhanced labels; clips are the same if "
+            f"their YTIDs are. Received: enhanced_labels={path!r}"
+        )
+    both = Rows.concatenate([targets.rows, other.targets.rows])
+    rows = np.where(known, len(targets) + order[places], np.arange(len(targets)))
+    note = f"labels of {known.sum():,} of {len(targets):,} training clips are those of {path}"
+    return PackedTargets(both.take(rows)), note

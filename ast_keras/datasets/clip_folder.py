@@ -1,0 +1,174 @@
+"""Finds AudioSet's clips in a folder, whatever a downloader has called them."""
+
+from __future__ import annotations
+
+import array
+import collections
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ast_keras.datasets.audio_files import AUDIO_SUFFIXES
+from ast_keras.datasets.clip_lists import ID_LENGTH, UNKNOWN_START, ClipList, parse_stem
+from ast_keras.datasets.dataset import DatasetError
+from ast_keras.datasets.packed import PackedPaths, PathBuilder
+
+NAMES = (
+    "YTID.wav, YYTID.wav, YTID_start.wav or YTID_start_end.wav (seconds or milliseconds; any audio "
+    "suffix), in any of its subfolders"
+)
+
+_FILES_AT_ONCE = 65_536
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class FoundClips:
+    """Holds which clips of a list have a file.
+
+    Args:
+      indices: Of the clips, into the list, ascending.
+      paths: Of each found clip its file.
+      num_other_times: How many files are named for another part of a listed video.
+      seen: Suffixes of the folder's files with their counts, for messages.
+    """
+
+    indices: Array
+    paths: PackedPaths
+    num_other_times: int = 0
+    seen: str = ""
+
+
+def find_clips(folder: str, clips: ClipList) -> FoundClips:
+    """Looks clips up by their YTID in a folder and all its subfolders, each listed once.
+
+    A file whose name gives a start must give the list's, within a second. Of several files of one
+    clip the first is taken, in the order of `AUDIO_SUFFIXES` (lossless first), then of the paths.
+
+    Raises:
+      DatasetError: If the folder cannot be listed, or if a YTID occurs twice in the list.
+    """
+    order = np.argsort(clips.ytids, kind="stable")
+    ytids = clips.ytids[order]
+    _require_unique(ytids)
+    builder, clip_of, suffixes = PathBuilder(), array.array("i"), collections.Counter[str]()
+    num_other_times = 0
+    for files in _batched(_files(folder, suffixes), _FILES_AT_ONCE):
+        keys = np.array([file.ytid for file in files], f"S{ID_LENGTH}")
+        places = np.minimum(np.searchsorted(ytids, keys), len(ytids) - 1)
+        for row in np.flatnonzero(ytids[places] == keys).tolist():
+            file, clip = files[row], int(order[places[row]])
+            if _same_start(file.times, int(clips.starts[clip])):
+                builder.add(file.folder, file.name)
+                clip_of.append(clip)
+            else:
+                num_other_times += 1
+    indices, paths = _first_of_each(np.array(clip_of, np.int32), builder.build())
+    seen = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes.most_common(5))
+    return FoundClips(indices, paths, num_other_times, seen)
+
+
+class _File(NamedTuple):
+    folder: str
+    name: str
+    ytid: str
+    times: tuple[float, ...]
+
+
+def _files(folder: str, suffixes: collections.Counter[str]) -> Iterator[_File]:
+    """Yields the audio files that are named like clips; counts the suffixes of all files."""
+    folders, visited = [folder], set()
+    while folders:
+        folder = folders.pop()
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in visited:  # a link to a folder above
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    stem, suffix = os.path.splitext(entry.name)
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        folders.append(entry.path)
+                        continue
+                    suffixes[suffix.lower() or "without suffix"] += 1
+                    parsed = parse_stem(stem)
+                    if parsed and suffix.lower() in AUDIO_SUFFIXES:
+                        yield _File(folder, entry.name, *parsed)
+        except OSError as error:
+            raise DatasetError(
+                f"Cannot list the folder of clips: {error.strerror}. Received: {folder}"
+            ) from None
+
+
+def _batched(files: Iterator[_File], size: int) -> Iterator[list[_File]]:
+    while batch := list(itertools.islice(files, size)):
+        yield batch
+
+
+def _require_unique(ytids: Array) -> None:
+    """Refuses a clip that could be trained and tested on; the ids are sorted."""
+    same = np.flatnonzero((ytids[1:] == ytids[:-1]) & (ytids[1:] != b""))
+    if len(same):
+        raise DatasetError(
+            "A YTID may occur once in all lists together, else its clip could be trained and "
+            f"tested on. Received: {ytids[same[0]].decode()} twice"
+        )
+
+
+def _same_start(times: tuple[float, ...], start: int) -> bool:
+    """Tells whether a file's start, in seconds or milliseconds, may be the list's."""
+    if not times or start == UNKNOWN_START:
+        return True
+    return abs(1000 * times[0] - start) < 1000 or abs(times[0] - start) < 1
+
+
+def _first_of_each(clip_of: Array, paths: PackedPaths) -> tuple[Array, PackedPaths]:
+    """Returns the clips that have files, ascending, and of each the one that is preferred."""
+    order = np.argsort(clip_of, kind="stable")
+    clips, firsts, counts = np.unique(clip_of[order], return_index=True, return_counts=True)
+    chosen = order[firsts]
+    for place in np.flatnonzero(counts > 1).tolist():
+        rows = order[firsts[place] : firsts[place] + counts[place]]
+        chosen[place] = min(rows.tolist(), key=lambda row: _preference(paths[row]))
+    return clips, paths.take(chosen)
+
+
+def _preference(path: str) -> tuple[int, str]:
+    return AUDIO_SUFFIXES.index(os.path.splitext(path)[1].lower()), path
+
+
+def existing_clips(paths: PackedPaths) -> FoundClips:
+    """Keeps the paths at which there is a file; lists every folder once rather than ask per file.
+
+    Raises:
+      DatasetError: If a folder that is there cannot be listed.
+    """
+    present, names = np.zeros(len(paths), bool), paths.name_hashes()
+    order = np.argsort(paths.folder_of, kind="stable")
+    bounds = np.searchsorted(paths.folder_of[order], np.arange(len(paths.folders) + 1))
+    for number, folder in enumerate(paths.folders):
+        rows = order[bounds[number] : bounds[number + 1]]
+        present[rows] = np.isin(names[rows], _hashed_names(folder))
+    indices = np.flatnonzero(present)
+    return FoundClips(indices, paths.take(indices))
+
+
+def _hashed_names(folder: str) -> Array:
+    try:
+        with os.scandir(folder) as entries:
+            return np.fromiter((hash(entry.name) for entry in entries), np.int64)
+    except (FileNotFoundError, NotADirectoryError):
+        return np.zeros(0, np.int64)
+    except OSError as error:
+        raise DatasetError(
+            f"Cannot list the folder of clips: {error.strerror}. Received: {folder}"
+        ) from None

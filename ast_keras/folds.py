@@ -1,0 +1,201 @@
+"""Cross-validation: a recipe trained on every fold of its data, one after the other.
+
+| file | holds |
+|---|---|
+| fold_1/, fold_2/, ... | a run each, as `ast_keras.run` describes it |
+| folds.json, folds.csv | scores of each fold, mean and spread |
+| folds.png, report.html | the same to look at |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import logging
+import pathlib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ast_keras import assembly
+from ast_keras.audio import load_audio
+from ast_keras.datasets import READERS, SoundDataset, Split
+from ast_keras.distribution import Workers, make_strategy
+from ast_keras.fold_scores import (
+    FoldScores,
+    fold_folders,
+    read_fold_scores,
+    write_fold_report,
+    write_fold_scores,
+)
+from ast_keras.progress import Progress
+from ast_keras.recipe import Recipe, RecipeError
+from ast_keras.resolution import resolve
+from ast_keras.run import Run
+from ast_keras.workdir import check_workdir
+
+FOLDS = (1, 2, 3, 4, 5)  # of ESC-50 and ESC-10
+_OURS = ("folds.json", "folds.csv", "folds.png", "report.html")
+
+
+def run_folds(
+    recipe: Recipe,
+    workdir: str | pathlib.Path,
+    folds: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> FoldScores:
+    """Trains a recipe on folds of its data, each in WORKDIR/fold_N, and reports over them.
+
+    Every fold ends in the same weights as if it were trained alone. The same call goes on within
+    the fold where it was stopped. Other processes may train other folds in the same folder; the
+    report is over all that have been trained to the end by then. Keras's global state is cleared
+    before each fold.
+
+    Args:
+      recipe: What to train; its `data.fold` is replaced.
+      workdir: A new folder, or one in which folds of the same recipe were trained.
+      folds: Which ones; None for all.
+      progress: Where progress goes.
+
+    Raises:
+      RecipeError: If the data has no folds, or the folder holds something else.
+      DatasetError: If a fold of the data is not there.
+      TrainingError, Interrupted: As `Run.train`.
+    """
+    workdir, progress = pathlib.Path(workdir), progress or Progress()
+    wanted = sorted(set(folds or FOLDS))
+    _require_folds(recipe, wanted)
+    strategy = make_strategy()  # before TensorFlow is used
+    leads = Workers(strategy).leads
+    datasets = _read_folds(recipe, wanted)  # all of them: a mistake stops before any training
+    if leads:
+        _check_folder(workdir, resolve(recipe, datasets[wanted[0]]))
+    with _without_retracing_notes():
+        for number in wanted:
+            if leads:
+                progress.say(f"fold {number} of {', '.join(map(str, wanted))}, in {workdir}")
+            keras.utils.clear_session()
+            folder, dataset = workdir / f"fold_{number}", datasets[number]
+            Run(of_fold(recipe, number), folder, strategy, progress, dataset).train()
+    scores = read_fold_scores(workdir)
+    if leads:
+        _write(scores, progress)
+    return scores
+
+
+def _write(scores: FoldScores, progress: Progress) -> None:
+    write_fold_scores(scores)
+    try:
+        write_fold_report(scores)
+    except Exception as error:
+        line = " ".join(str(error).split())
+        progress.say(
+            f"warning: no report.html: {type(error).__name__}: {line}; folds.json is there"
+        )
+
+
+@contextlib.contextmanager
+def _without_retracing_notes() -> Iterator[None]:
+    """Silences TensorFlow's advice on functions that are traced again: each fold has its own."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "function retracing" not in record.getMessage()
+
+    logger = tf.get_logger()
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
+
+
+def of_fold(recipe: Recipe, number: int) -> Recipe:
+    """Returns the recipe with a fold of its data as the one to test on."""
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, fold=number))
+
+
+def _require_folds(recipe: Recipe, wanted: Sequence[int]) -> None:
+    kind = recipe.data.kind
+    if kind in READERS and "fold" not in inspect.signature(READERS[kind]).parameters:
+        raise RecipeError(
+            "This data has no folds: train it without --all_folds and --folds. "
+            f"Received: data.kind={kind}"
+        )
+    unknown = [number for number in wanted if number not in FOLDS]
+    if unknown:
+        raise RecipeError(
+            f"Folds must be of {', '.join(map(str, FOLDS))}. Received: fold {unknown[0]}"
+        )
+
+
+def _check_folder(workdir: pathlib.Path, recipe: Recipe) -> None:
+    """Checks that the folder holds nothing but folds of this recipe."""
+    known = {*_OURS, *(folder.name for folder in fold_folders(workdir).values())}
+    found = [p.name for p in workdir.iterdir()] if workdir.is_dir() else []
+    foreign = [name for name in found if name not in known and not name.startswith(".")]
+    if foreign:
+        raise RecipeError(
+            "A work directory of folds must be new, or hold folds of this recipe. "
+            f"Received: {workdir}, which holds {foreign[0]}"
+        )
+    for number, folder in fold_folders(workdir).items():
+        check_workdir(of_fold(recipe, number), folder)
+
+
+def _read_folds(recipe: Recipe, wanted: Sequence[int]) -> dict[int, SoundDataset]:
+    """Reads every fold's data set; a file is decoded once for all of them."""
+    decoded = _Decoded(recipe)
+    datasets = {}
+    for number in wanted:
+        dataset = assembly.make_dataset(of_fold(recipe, number))
+        splits = {name: decoded.split(split) for name, split in dataset.splits.items()}
+        datasets[number] = dataclasses.replace(dataset, splits=splits)
+    return datasets
+
+
+class _Decoded:
+    """Keeps decoded files for all folds, as far as the recipe's cache allows."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._rate = recipe.frontend.sample_rate
+        self._num_samples = int(recipe.data.clip_seconds * self._rate)
+        self._bytes_left = recipe.data.cache_megabytes << 20
+        self._waveforms: dict[str, np.ndarray[Any, Any]] = {}
+        self._lock = threading.Lock()
+
+    def split(self, split: Split) -> Split:
+        """Returns a split of files as one of waveforms that are decoded on access."""
+        if not isinstance(split.sources, list):
+            return split  # of records: reading them is cheap, and they have no name in common
+        names = [split.source_name(index) for index in range(len(split))]
+        return dataclasses.replace(split, sources=_Waveforms(split.sources, self), names=names)
+
+    def load(self, path: str) -> np.ndarray[Any, Any] | str:
+        """Returns a file's waveform, or its path once the memory is full."""
+        if path not in self._waveforms:
+            if self._bytes_left <= 0:
+                return path
+            waveform = load_audio(path, self._rate)[: self._num_samples]
+            waveform = np.array(waveform, np.float32)  # not a view of a longer one
+            with self._lock:
+                if path not in self._waveforms:
+                    self._waveforms[path] = waveform
+                    self._bytes_left -= waveform.nbytes
+        return self._waveforms[path]
+
+
+class _Waveforms(Sequence[Any]):
+    def __init__(self, paths: Sequence[Any], decoded: _Decoded) -> None:
+        self._paths, self._decoded = paths, decoded
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: Any) -> Any:
+        source = self._paths[index]
+        return self._decoded.load(source) if isinstance(source, str) else source

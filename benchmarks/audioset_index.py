@@ -1,0 +1,132 @@
+"""Time and memory of AudioSet's index at its full size, without a sound of it.
+
+    python -m benchmarks.audioset_index [--rows 2000000] [--shards 40] [--folder DIR]
+
+Writes segment lists with labels as unequal as AudioSet's (Zipf's law, two a clip on average) and an
+empty file for every clip (they take inodes, not room: --rows 200000 on a small disk), reads them as
+`read_audioset` does, and plans epochs with weighted sampling. Memory is what the process has more
+than before the step, and the peak that the operating system has seen.
+"""
+
+import argparse
+import pathlib
+import resource
+import tempfile
+import time
+
+import numpy as np
+
+from ast_keras.datasets import fingerprint, read_audioset
+from ast_keras.datasets.clip_lists import read_clip_list
+from ast_keras.labels import LabelSet
+from ast_keras.sampling import Shuffled, Weighted, clip_weights
+
+BATCH_SIZE = 12
+LETTERS = np.frombuffer(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", np.uint8
+)
+
+
+def resident():
+    """Returns the process's memory now, in MB (Linux)."""
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+class Step:
+    """Prints how long a block takes, and what memory stays."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __enter__(self):
+        self.before, self.start = resident(), time.perf_counter()
+
+    def __exit__(self, *_):
+        seconds = time.perf_counter() - self.start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        grown = resident() - self.before
+        print(f"{self.name}: {seconds:.3f} s, {grown:+.0f} MB, peak {peak:.0f} MB", flush=True)
+
+
+def write_list(path, rows, rng):
+    """Writes a segment list and returns the videos' names."""
+    ids = LabelSet.load("audioset").ids
+    share = 1 / np.arange(1, len(ids) + 1)
+    labels = rng.choice(len(ids), (rows, 8), p=share / share.sum())
+    counts = np.minimum(1 + rng.poisson(1, rows), 8)
+    names = LETTERS[rng.integers(64, size=(rows, 11))].view("S11").ravel().astype(str)
+    with open(path, "w", encoding="ascii") as file:
+        file.write("# Segments csv\n# synthetic\n# YTID, start_seconds, end_seconds, labels\n")
+        for name, row, count in zip(names, labels, counts, strict=True):
+            mids = ",".join(dict.fromkeys(ids[index] for index in row[:count]))
+            file.write(f'{name}, 30.000, 40.000, "{mids}"\n')
+    return names
+
+
+def write_index(folder, rows, shards):
+    rng = np.random.default_rng(0)
+    for name, size in (("unbalanced_train", rows), ("eval", max(1, rows // 100))):
+        names = write_list(folder / f"{name}_segments.csv", size, rng)
+        for shard in range(shards):
+            (folder / f"{name}_{shard:02d}").mkdir()
+        for index, ytid in enumerate(names):
+            (folder / f"{name}_{index % shards:02d}" / f"Y{ytid}.wav").touch()
+
+
+def measure(folder):
+    with Step("imports and nothing else"):
+        LabelSet.load("audioset")
+    with Step("parse the training CSV"):
+        read_clip_list(str(folder / "unbalanced_train_segments.csv"), LabelSet.load("audioset"))
+    with Step("read_audioset: parse, list folders, match"):
+        dataset = read_audioset(str(folder), subset="unbalanced")
+    train = dataset.split("train")
+    print(dataset)
+    for time_of in ("first", "second"):
+        with Step(f"fingerprint, {time_of} time"):
+            fingerprint(dataset)
+    with Step("weights"):
+        weights = clip_weights(train.targets, len(dataset.labels))
+    with Step("sampling: sums of weights"):
+        sampling = Weighted(weights, seed=1)
+    del weights
+    for epoch in range(3):
+        with Step(f"epoch {epoch}: plan of the first batch"):
+            [train.sources[sampling.index(epoch, place)] for place in range(BATCH_SIZE)]
+    measure_draws(sampling, train)
+
+
+def measure_draws(sampling, train):
+    count = min(200_000, len(train))
+    start, longest = time.perf_counter(), 0.0
+    for place in range(count):
+        before = time.perf_counter()
+        sampling.index(7, place)
+        longest = max(longest, time.perf_counter() - before)
+    seconds = time.perf_counter() - start
+    print(f"one by one: {count / seconds:,.0f} draws/s, longest wait {1000 * longest:.1f} ms")
+    with Step(f"{len(train):,} draws at once, one epoch"):
+        sampling.order(8)
+    shuffled = Shuffled(len(train), seed=1)
+    with Step("shuffled instead: first place of an epoch"):
+        shuffled.index(0, 0)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=2_000_000)
+    parser.add_argument("--shards", type=int, default=40)
+    parser.add_argument("--folder", type=pathlib.Path, help="kept, and used again if it is there")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.folder or pathlib.Path(scratch)
+        if not (folder / "eval_segments.csv").is_file():
+            folder.mkdir(exist_ok=True)
+            write_index(folder, options.rows, options.shards)
+            print("index written; run again with the same --folder for the peak without writing")
+        measure(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,496 @@
+"""AudioSet from its segment lists and from the authors' JSON files; clips by whatever name."""
+
+import csv
+import json
+import os
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile
+
+from ast_keras import assembly
+from ast_keras.datasets import DatasetError, clip_lists, load_dataset, read_audioset
+from ast_keras.datasets.clip_lists import parse_stem, read_clip_list
+from ast_keras.labels import LabelSet
+from ast_keras.recipe import Recipe, override
+
+LABELS = LabelSet.load("audioset")
+MIDS = LABELS.ids
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+LISTS = {
+    "balanced": "balanced_train_segments.csv",
+    "unbalanced": "unbalanced_train_segments.csv",
+    "eval": "eval_segments.csv",
+}
+HEAD = (
+    "# Segments csv created Sun Mar  5 10:54:25 2017\n"
+    "# num_ytids=3, num_segs=3, num_unique_labels=3, num_positive_labels=4\n"
+    "# YTID, start_seconds, end_seconds, positive_labels\n"
+)
+
+
+def segment(ytid, labels, start=30):
+    mids = ",".join(MIDS[label] for label in labels)
+    return f'{ytid}, {start:.3f}, {start + 10:.3f}, "{mids}"\n'
+
+
+def write_list(path, rows):
+    path.write_text(HEAD + "".join(segment(*row) for row in rows))
+
+
+def touch(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def names_of(split):
+    return [os.path.basename(path) for path in split.sources]
+
+
+def error(*args, **settings):
+    """Returns the one line that a DatasetError says."""
+    with pytest.raises(DatasetError) as caught:
+        read_audioset(*map(str, args), **settings)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The three lists, and a flat folder with every clip."""
+    write_list(tmp_path / LISTS["balanced"], [("bal-0000000", (0, 5)), ("bal-0000001", (2,))])
+    write_list(tmp_path / LISTS["unbalanced"], [("unb_0000000", (526, 0)), ("unb_0000001", ())])
+    write_list(tmp_path / LISTS["eval"], [("Yval0000000", (0,))])
+    ytids = ("bal-0000000", "bal-0000001", "unb_0000000", "unb_0000001", "Yval0000000")
+    touch(tmp_path, *(f"clips/{ytid}.flac" for ytid in ytids))
+    return tmp_path
+
+
+# --- Segment lists ---
+
+
+@pytest.mark.parametrize(
+    ("subset", "targets"),
+    [
+        ("balanced", [(0, 5), (2,)]),
+        ("unbalanced", [(0, 526), ()]),
+        ("full", [(0, 5), (2,), (0, 526), ()]),
+    ],
+)
+def test_subsets_are_read_from_their_lists(folder, subset, targets):
+    dataset = read_audioset(str(folder), subset=subset)
+    assert dataset.name == f"audioset_{subset}"
+    assert dataset.multi_label
+    assert dataset.labels == LABELS
+    train, test = dataset.split("train"), dataset.split("test")
+    assert list(train.targets) == targets
+    prefixes = {
+        "balanced": ["bal"] * 2,
+        "unbalanced": ["unb"] * 2,
+        "full": ["bal"] * 2 + ["unb"] * 2,
+    }
+    assert [name[:3] for name in names_of(train)] == prefixes[subset]
+    assert names_of(test) == ["Yval0000000.flac"]
+    assert list(test.targets) == [(0,)]
+    assert all(os.path.isfile(path) for path in [*train.sources, *test.sources])
+
+
+def test_only_the_lists_of_the_subset_are_needed(folder):
+    (folder / LISTS["unbalanced"]).unlink()
+    assert len(read_audioset(str(folder)).split("train")) == 2
+    message = error(folder, subset="full")
+    assert LISTS["unbalanced"] in message
+    assert "research.google.com" in message
+    assert "balanced, unbalanced, full" in error(folder, subset="ballanced")
+    (folder / LISTS["eval"]).unlink()
+    assert "set test_path" in error(folder)
+
+
+def test_lists_and_clips_may_lie_apart(folder, tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for name in (LISTS["balanced"], LISTS["eval"]):
+        (folder / name).rename(lists / name)
+    dataset = read_audioset(str(lists), clips_path=str(folder / "clips"))
+    assert [len(split) for split in dataset.splits.values()] == [2, 1]
+    dataset = read_audioset(
+        str(lists / LISTS["balanced"]),
+        clips_path=str(folder / "clips"),
+        test_path=str(lists / LISTS["eval"]),
+    )
+    assert names_of(dataset.split("train")) == ["bal-0000000.flac", "bal-0000001.flac"]
+
+
+def test_reading_agrees_with_plain_python_on_a_thousand_clips(tmp_path):
+    rng = np.random.default_rng(0)
+    ytids = ["".join(rng.choice(list(ALPHABET), 11)) for _ in range(1100)]
+    rows = [(y, rng.choice(527, rng.integers(5), replace=False).tolist()) for y in ytids]
+    write_list(tmp_path / LISTS["balanced"], rows[:1000])
+    write_list(tmp_path / LISTS["eval"], rows[1000:])
+    there = {ytid: f"{i % 7}/Y{ytid}.wav" for i, ytid in enumerate(ytids) if rng.random() < 0.9}
+    touch(tmp_path, *there.values())
+
+    dataset = read_audioset(str(tmp_path))
+    for split, name in (("train", LISTS["balanced"]), ("test", LISTS["eval"])):
+        with open(tmp_path / name, newline="") as file:
+            lines = [line for line in file if not line.startswith("#")]
+        expected = []
+        for ytid, _, _, mids in csv.reader(lines, skipinitialspace=True):
+            if ytid in there:
+                labels = sorted(MIDS.index(mid) for mid in mids.split(",") if mid)
+                expected.append((str(tmp_path / there[ytid]), tuple(labels)))
+        read = dataset.split(split)
+        assert list(zip(read.sources, read.targets, strict=True)) == expected
+
+
+@pytest.mark.parametrize(("form", "kept_bytes"), [("csv", 29), ("json", 29 + 25)])
+def test_lists_are_read_into_a_few_bytes_a_clip(tmp_path, monkeypatch, form, kept_bytes):
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(clip_lists, "_CHUNK", 10_000)
+    path = tmp_path / f"list.{form}"
+    labels = rng.integers(0, 527, (20_000, 2)).tolist()
+    rows = [(f"{i:011d}", row) for i, row in enumerate(labels)]
+    if form == "csv":
+        write_list(path, rows)
+    else:
+        write_json(path, *(record(f"a/rather/long/folder/{ytid}.wav", row) for ytid, row in rows))
+    tracemalloc.start()
+    clips = read_clip_list(str(path), LABELS)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(clips) == 20_000
+    # 11 for the YTID, 4 for the start, 6 to find the labels, 4 for each of two; in JSON 15 for the
+    # file's name and 10 to find it. As tuples and strings a clip takes more than 200.
+    assert kept < 20_000 * 1.1 * kept_bytes
+    # What was collected and its copy; the JSON file as text would be 100 more.
+    assert peak < 20_000 * 2.3 * kept_bytes
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("short, 0.000, 10.000, /m/09x0r", "11 letters"),
+        ('abcdefghijk, 0.000, 10.000, "/m/09x0q"', "Labels must be mids"),
+        ("abcdefghijk", "A row must read YTID"),
+        ("abcdefghijk, 0.000, 10.000", "Labels must be mids"),
+    ],
+)
+def test_a_bad_row_is_an_error_with_its_line(folder, line, words):
+    with open(folder / LISTS["balanced"], "a") as file:
+        file.write(line)
+    message = error(folder)
+    assert words in message
+    assert f"{LISTS['balanced']} line 6" in message
+
+
+def test_lists_saved_by_other_programs_are_understood(folder):
+    rows = [
+        "YTID,start_seconds,end_seconds,positive_labels",
+        f'"bal-0000000",30.0,40.0,"{MIDS[0]},{MIDS[5]}"',
+        "",
+        f"bal-0000001, 30, 40, {MIDS[2]}",
+    ]
+    (folder / LISTS["balanced"]).write_bytes(("\ufeff" + "\r\n".join(rows)).encode())
+    assert list(read_audioset(str(folder)).split("train").targets) == [(0, 5), (2,)]
+
+
+def test_a_clip_listed_twice_is_refused(folder):
+    write_list(folder / LISTS["eval"], [("Yval0000000", (0,)), ("bal-0000000", (0,))])
+    assert "Received: bal-0000000 twice" in error(folder)
+
+
+def test_an_empty_list_is_refused(folder):
+    (folder / LISTS["eval"]).write_text(HEAD)
+    assert f"list of clips is empty. Received: {folder / LISTS['eval']}" in error(folder)
+
+
+# --- Names of clips ---
+
+
+@pytest.mark.parametrize(
+    "ytid", ["abcdefghijk", "Yabcdefghij", "-bcdefghij_", "_bcdefgh_30", "YYYYYYYYYYY"]
+)
+@pytest.mark.parametrize(
+    ("pattern", "times"),
+    [
+        ("{}", ()),
+        ("Y{}", ()),
+        ("{}_30", (30,)),
+        ("Y{}_30.000", (30,)),
+        ("{}_30.000_40.000", (30, 40)),
+        ("{}_30000_40000", (30000, 40000)),
+        ("Y{}_30_40", (30, 40)),
+    ],
+)
+def test_stems_of_common_downloaders_are_understood(pattern, times, ytid):
+    assert parse_stem(pattern.format(ytid)) == (ytid, times)
+
+
+@pytest.mark.parametrize(
+    "stem",
+    ["abcdefghij", "Zabcdefghijk", "abcdefghijk_", "abcdefghijk_1.2.3", "abcdefghij\u00e4", ""],
+)
+def test_stems_of_other_files_are_not_taken_for_clips(stem):
+    assert parse_stem(stem) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bal-0000000.wav",
+        "Ybal-0000000.mp3",
+        "train/00/bal-0000000_30.OGG",
+        "bal-0000000_30.000_40.000.flac",
+        "a/b/c/Ybal-0000000_30000_40000.wav",
+        "bal-0000000_30000.opus",
+    ],
+)
+def test_clips_are_found_by_any_common_name(folder, name):
+    (folder / "clips" / "bal-0000000.flac").unlink()
+    touch(folder, name)
+    assert str(folder / name) in list(read_audioset(str(folder)).split("train").sources)
+
+
+def test_another_part_of_the_video_is_not_the_clip(folder):
+    (folder / "clips" / "bal-0000000.flac").unlink()
+    touch(folder, "bal-0000000_0_10.wav", "bal-0000000_31.wav", "bal-0000000_29000.wav")
+    dataset = read_audioset(str(folder))
+    assert names_of(dataset.split("train")) == ["bal-0000001.flac"]
+    assert (
+        "3 files ignored: by their names they are other parts of the listed videos" in dataset.notes
+    )
+
+
+def test_of_several_files_of_a_clip_the_lossless_is_taken(folder):
+    touch(folder, "a/bal-0000000.mp3", "b/bal-0000000_30.wav", "a/Ybal-0000000.wav")
+    touch(folder, "c/bal-0000001.aiff", "a/bal-0000001.flac.part", "._bal-0000001.wav")
+    sources = list(read_audioset(str(folder)).split("train").sources)
+    assert sources == [str(folder / "a/Ybal-0000000.wav"), str(folder / "clips/bal-0000001.flac")]
+
+
+def test_links_are_followed_once(folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    (folder / "clips").rename(elsewhere)
+    (folder / "linked").symlink_to(elsewhere)
+    (elsewhere / "up").symlink_to(folder)
+    dataset = read_audioset(str(folder), clips_path=str(folder / "linked"))
+    assert len(dataset.split("train")) == 2
+
+
+def test_missing_clips_are_counted(folder):
+    (folder / "clips" / "bal-0000000.flac").unlink()
+    dataset = read_audioset(str(folder))
+    assert f"1 of 2 training clips are missing from {folder}" in dataset.notes
+    assert list(dataset.split("train").targets) == [(2,)]
+    assert any(
+        note.startswith("526 of 527 labels have no training example") for note in dataset.notes
+    )
+
+
+def test_no_clip_at_all_says_what_is_there_and_what_was_looked_for(folder):
+    for path in (folder / "clips").iterdir():
+        path.rename(path.with_suffix(".m4a"))
+    message = error(folder)
+    assert "None of the 2 training clips" in message
+    assert "5 .m4a" in message
+    assert "YTID_start_end.wav" in message
+    assert "without bal-0000000" in message
+    (folder / "empty").mkdir()
+    assert "holds no file" in error(folder, clips_path=str(folder / "empty"))
+
+
+def test_a_split_without_clips_is_refused(folder):
+    (folder / "clips" / "Yval0000000.flac").unlink()
+    assert "None of the 1 evaluation clips" in error(folder)
+
+
+def test_a_folder_of_clips_that_is_not_there_is_refused(folder):
+    message = error(folder, clips_path=str(folder / "nothing"))
+    assert "Cannot list the folder of clips: No such file or directory" in message
+
+
+# --- The authors' JSON files ---
+
+
+def record(path, labels):
+    return {"wav": str(path), "labels": ",".join(MIDS[label] for label in labels)}
+
+
+def write_json(path, *records):
+    path.write_text(json.dumps({"data": list(records)}, indent=1))
+
+
+@pytest.fixture
+def json_folder(tmp_path):
+    """Lists with a relative, an absolute and a missing path, and plain names of files."""
+    touch(tmp_path, "sounds/a/one.wav", "sounds/two.flac", "sounds/b/one.wav")
+    write_json(
+        tmp_path / "train.json",
+        record("sounds/a/one.wav", (7, 3)),
+        record(tmp_path / "sounds/two.flac", (1,)),
+        record("sounds/gone.wav", (1,)),
+    )
+    write_json(tmp_path / "eval_data.json", record("sounds/b/one.wav", (2,)))
+    return tmp_path
+
+
+def test_json_lists_are_read_with_paths_from_their_folder(json_folder):
+    dataset = read_audioset(str(json_folder / "train.json"))
+    train, test = dataset.split("train"), dataset.split("test")
+    sounds = json_folder / "sounds"
+    assert list(train.sources) == [str(sounds / "a" / "one.wav"), str(sounds / "two.flac")]
+    assert list(train.targets) == [(3, 7), (1,)]
+    assert list(test.sources) == [str(sounds / "b" / "one.wav")]
+    assert dataset.name == "train"
+    assert "1 of 3 training clips are missing from where their list says" in dataset.notes
+
+
+def test_the_evaluation_list_can_be_named(json_folder):
+    (json_folder / "eval_data.json").rename(json_folder / "other.json")
+    assert "eval_data.json" in error(json_folder / "train.json")
+    dataset = read_audioset(
+        str(json_folder / "train.json"), test_path=str(json_folder / "other.json")
+    )
+    assert len(dataset.split("test")) == 1
+
+
+def test_the_same_file_in_both_lists_is_refused(json_folder):
+    write_json(json_folder / "eval_data.json", record("sounds/../sounds/two.flac", (1,)))
+    assert "one of the two lists only" in error(json_folder / "train.json")
+
+
+def test_json_is_read_in_pieces_of_any_size(json_folder, monkeypatch):
+    records = [record(f"sounds/{i}.wav", (i % 527, (7 * i) % 527)) for i in range(50)]
+    path = json_folder / "many.json"
+    for text in (json.dumps({"data": records}), json.dumps(records, indent=4), f" {records}"):
+        path.write_text(text.replace("'", '"'))
+        for size in (140, 141, 200, 1000, 10**6):
+            monkeypatch.setattr(clip_lists, "_CHUNK", size)
+            clips = read_clip_list(str(path), LABELS)
+            assert [os.path.basename(p) for p in clips.paths] == [f"{i}.wav" for i in range(50)]
+            assert list(clips.targets) == [tuple(sorted({i, 7 * i % 527})) for i in range(50)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"data": [{"wav": "a.wav", "labels": "/m/09x0r"}', "record 2"),
+        ('{"data": [{"wav": "a.wav", "labels": "/m/0', "record 1"),
+        ('{"data": [{"wav": "a.wav"}]}', "A record must read"),
+        ('{"data": [["a.wav"]]}', "A record must read"),
+        ('{"data": [{"wav": 1, "labels": "/m/09x0r"}]}', "A record must read"),
+        ('{"data": [{"wav": "a.wav", "labels": "/m/no"}]}', "Labels must be mids"),
+        ('{"files": []}', 'must begin with {"data": ['),
+        ('{"data": []}', "is empty"),
+        ("", 'must begin with {"data": ['),
+    ],
+)
+def test_a_damaged_json_list_is_an_error_with_its_name(json_folder, text, words):
+    (json_folder / "train.json").write_text(text)
+    message = error(json_folder / "train.json")
+    assert words in message
+    assert "train.json" in message
+
+
+def test_clips_of_json_lists_can_be_looked_up_elsewhere(folder):
+    write_json(
+        folder / "train.json",
+        record("/data/sls/audioset/audio/bal-0000001.flac", (1,)),
+        record("/data/sls/audioset/audio/Yunb_0000000.wav", (2,)),
+        record("/data/sls/audioset/audio/no_ytid.wav", (3,)),
+    )
+    write_json(folder / "eval_data.json", record("/data/sls/audioset/eval/Yval0000000.flac", (4,)))
+    path = folder / "train.json"
+    assert "set clips_path" in error(path)
+    # JSON lists do not say where a clip starts, so that a name may say anything.
+    (folder / "clips" / "bal-0000001.flac").rename(folder / "clips" / "bal-0000001_70.flac")
+    dataset = read_audioset(str(path), clips_path=str(folder / "clips"))
+    assert names_of(dataset.split("train")) == ["bal-0000001_70.flac", "unb_0000000.flac"]
+    assert list(dataset.split("train").targets) == [(1,), (2,)]
+    assert list(dataset.split("test").targets) == [(4,)]
+
+
+# --- Enhanced labels ---
+
+
+def enhanced_files(folder):
+    write_json(folder / "better.json", record("/elsewhere/Ybal-0000001.flac", (9, 4)))
+    write_list(folder / "better_segments.csv", [("bal-0000001", (9, 4)), ("Yval0000000", (1,))])
+    rows = [f'bal-0000001,"{MIDS[9]},{MIDS[4]}"', f"unb_0000000,{MIDS[3]}"]
+    (folder / "better_pairs.csv").write_text("\n".join(rows))
+    (folder / "better_semicolons.csv").write_text(f"bal-0000001,{MIDS[9]};{MIDS[4]}\n")
+    return ["better.json", "better_segments.csv", "better_pairs.csv", "better_semicolons.csv"]
+
+
+@pytest.mark.parametrize("form", range(4))
+def test_enhanced_labels_replace_those_of_training_clips(folder, form):
+    path = str(folder / enhanced_files(folder)[form])
+    dataset = read_audioset(str(folder), enhanced_labels=path)
+    assert list(dataset.split("train").targets) == [(0, 5), (4, 9)]
+    assert list(dataset.split("test").targets) == [(0,)]
+    assert f"labels of 1 of 2 training clips are those of {path}" in dataset.notes
+
+
+def test_enhanced_labels_apply_to_json_lists_by_ytid(folder):
+    write_json(
+        folder / "train.json",
+        record("clips/bal-0000000.flac", (0,)),
+        record("clips/bal-0000001.flac", (0,)),
+    )
+    write_json(folder / "eval_data.json", record("clips/Yval0000000.flac", (0,)))
+    path = str(folder / enhanced_files(folder)[2])
+    dataset = read_audioset(str(folder / "train.json"), enhanced_labels=path)
+    assert list(dataset.split("train").targets) == [(0,), (4, 9)]
+
+
+def test_enhanced_labels_leave_files_without_a_ytid_alone(folder):
+    write_json(
+        folder / "train.json", record("clips/bal-0000000.flac", (0,)), record("a_dog.wav", (1,))
+    )
+    write_json(folder / "eval_data.json", record("clips/Yval0000000.flac", (0,)))
+    write_json(
+        folder / "better.json", record("x/bal-0000000.flac", (5,)), record("a_hen.wav", (6,))
+    )
+    touch(folder, "a_dog.wav")
+    dataset = read_audioset(str(folder / "train.json"), enhanced_labels=str(folder / "better.json"))
+    assert list(dataset.split("train").targets) == [(5,), (1,)]
+
+
+def test_enhanced_labels_of_other_clips_are_refused(folder):
+    path = folder / "better.csv"
+    path.write_text(f"zzzzzzzzzzz,{MIDS[0]}\n")
+    assert "None of the training clips is in the list of enhanced labels" in error(
+        folder, enhanced_labels=str(path)
+    )
+
+
+# --- In a run ---
+
+
+def test_a_recipe_trains_on_weighted_draws_past_broken_downloads(folder):
+    rng = np.random.default_rng(0)
+    for index, path in enumerate(sorted((folder / "clips").iterdir())):
+        if index != 2:  # bal-0000001, the second by its list, stays empty
+            soundfile.write(path, rng.uniform(-0.1, 0.1, 1600), 16000)
+    settings = ["kind=audioset", f"path={folder}", "subset=full", "sampling=weighted"]
+    settings += ["skip_unreadable=true", f"clips_path={folder / 'clips'}", "clip_seconds=0.1"]
+    settings += [f"enhanced_labels={folder / enhanced_files(folder)[0]}"]
+    changes = [f"data.{setting}" for setting in settings]
+    recipe = override(Recipe("mine"), [*changes, "train.loss=binary", "train.batch_size=4"])
+    dataset = assembly.make_dataset(recipe)
+    assert str(dataset).startswith("audioset_full: 527 labels; 4 train, 1 test")
+    pipeline = assembly.make_pipeline(recipe, dataset, "train", training=True)
+    heard = np.concatenate([pipeline.batch(step)["target"] for step in range(20)])
+    assert heard.shape == (80, 527)
+    assert pipeline.clips.unreadable
+    evaluation = assembly.make_pipeline(recipe, dataset, "test")
+    assert evaluation.batch(0)["weight"].tolist() == [1.0]
+
+
+def test_load_dataset_knows_audioset(folder):
+    dataset = load_dataset("audioset", folder, subset="full")
+    assert len(dataset.split("train")) == 4

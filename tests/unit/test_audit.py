@@ -1,0 +1,467 @@
+"""An audit finds every planted defect and invents none; its statistics are independently so."""
+
+import csv
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from ast_keras.auditing import advice, inspection
+from ast_keras.audit import audit, recognise
+from ast_keras.datasets import DatasetError, SoundDataset, Split
+from ast_keras.auditing.findings import describe
+from ast_keras.auditing.inspection import LogMelStatistics, inspect_sound
+from ast_keras.auditing.label_report import alike_names, label_report
+from ast_keras.labels import LabelSet
+from ast_keras.recipe import load_recipe, override
+from ast_keras.auditing.survey import sample
+from tests.reference import kaldi_fbank
+
+ROOT = pathlib.Path(__file__).parents[2]
+DATA = os.environ.get("AST_KERAS_DATA")
+RNG = np.random.default_rng(5)
+
+
+def noise(seconds=1.0, rate=16000, level=0.1, seed=0):
+    """Returns noise whose level changes every 50 ms, as that of recordings does."""
+    rng = np.random.default_rng(seed)
+    steps = np.repeat(rng.uniform(0.05, 1, int(20 * seconds) + 1), rate // 20)
+    return level * steps[: int(seconds * rate)] * rng.standard_normal(int(seconds * rate))
+
+
+def encoded(samples, rate=16000, format="WAV", subtype="PCM_16"):
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=format, subtype=subtype)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def log_mel():
+    return inspection.log_mel_function()
+
+
+# --- One sound ---
+
+GOOD = noise()
+CLIPPED = np.clip(20 * GOOD, -1, 1)
+BROKEN_FLOAT = np.where(np.arange(16000) == 70, np.nan, GOOD)
+
+
+@pytest.mark.filterwarnings("ignore:The sound is shorter")
+@pytest.mark.parametrize(
+    ("source", "kind", "detail"),
+    [
+        (encoded(np.zeros(16000)), "silent", "digital silence"),
+        (encoded(0.0003 * np.sin(np.arange(16000)), subtype="FLOAT"), "silent", "peak -70 dBFS"),
+        (encoded(np.full(16000, 0.5)), "silent", "digital silence"),
+        (encoded(np.stack([GOOD, -GOOD], 1), subtype="FLOAT"), "silent", "digital silence"),
+        (encoded(CLIPPED), "clipped", "in a row"),
+        (encoded(CLIPPED, subtype="FLOAT"), "clipped", "in a row"),
+        (encoded(CLIPPED, subtype="PCM_U8"), "clipped", "in a row"),
+        (encoded(np.stack([GOOD, CLIPPED], 1)), "clipped", "in a row"),
+        (encoded(GOOD + 0.1), "offset", "mean +0.1"),
+        (encoded(GOOD[:300]), "too_short", "18.8 ms"),
+        (encoded(4 * GOOD / np.abs(GOOD).max(), subtype="FLOAT"), "too_loud", "peak 4"),
+        (encoded(BROKEN_FLOAT, subtype="FLOAT"), "invalid_samples", "must be finite"),
+        (encoded(GOOD)[:20000], "damaged", "19956 of 32000 bytes"),
+        (b"no sound at all", "unreadable", "cannot be decoded"),
+        (b"", "unreadable", "has no bytes"),
+        ("no/such/file.wav", "unreadable", "No file at this path"),
+    ],
+)
+def test_inspect_sound_names_a_defect(source, kind, detail):
+    defects = inspect_sound(source).defects
+    assert detail in defects[kind]
+    # A constant is silence with an offset, and what is too loud passes full scale.
+    extra = {"too_loud": {"clipped"}, "silent": {"offset"}}.get(kind, set())
+    assert set(defects) - extra == {kind}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        encoded(GOOD),
+        encoded(GOOD, 44100),
+        encoded(np.stack([GOOD, GOOD], 1), 48000, "FLAC", "PCM_24"),
+        encoded(0.99 * GOOD / np.abs(GOOD).max(), format="OGG", subtype="VORBIS"),
+        encoded(np.where(np.arange(16000) == 99, 1.0, GOOD)),  # a single sample at full scale
+        encoded(np.where(np.arange(16000) % 2, 1.0, -1.0)),  # both limits, never in a row
+    ],
+)
+def test_inspect_sound_finds_nothing_wrong_with_a_good_one(source):
+    assert inspect_sound(source).defects == {}
+
+
+def test_inspect_sound_says_what_the_file_is(log_mel):
+    stereo = encoded(np.stack([GOOD, 0 * GOOD], 1), 44100, "FLAC", "PCM_24")
+    sound = inspect_sound(stereo, log_mel)
+    assert (sound.sample_rate, sound.channels, sound.format) == (44100, 2, "FLAC PCM_24")
+    assert sound.seconds == 16000 / 44100
+    assert len(sound.frame_means) == (round(16000 * 16000 / 44100) - 400) // 160 + 1
+
+
+def test_inspect_sound_decodes_the_first_minute_of_a_long_recording(log_mel):
+    long = np.zeros(90 * 8000)
+    long[-8000:] = np.nan  # would be an error, were it read
+    sound = inspect_sound(encoded(long, 8000, subtype="FLOAT"), log_mel)
+    assert sound.seconds == 90.0
+    assert len(sound.frame_means) == inspection.MAX_FRAMES
+    assert list(sound.defects) == ["silent"]
+
+
+# --- Statistics ---
+
+
+def direct(waveforms, num_frames):
+    """Returns mean and deviation over padded clips, and over their own frames, in two passes."""
+    own, padded = [], []
+    for waveform in waveforms:
+        frames = kaldi_fbank.fbank(waveform)[:num_frames]
+        own.append(frames.ravel())
+        padded.append(np.pad(frames, ((0, num_frames - len(frames)), (0, 0))).ravel())
+    return [(np.mean(x), np.std(x)) for x in (np.concatenate(padded), np.concatenate(own))]
+
+
+@pytest.mark.filterwarnings("ignore:The sound is shorter")
+def test_statistics_are_those_of_an_independent_filterbank(log_mel):
+    waveforms = [noise(s, level=0.2 * s, seed=i) for i, s in enumerate((0.2, 0.5, 1.0, 0.02, 0.71))]
+    statistics = LogMelStatistics()
+    for waveform in waveforms:
+        sound = inspect_sound(encoded(waveform, subtype="DOUBLE"), log_mel)
+        statistics.add(sound.frame_means, sound.frame_squares)
+    for num_frames in (30, 64, 128):
+        padded, own = direct([w.astype(np.float32) for w in waveforms], num_frames)
+        # The layer's float32 logarithms against float64: 2e-8 apart at most in these means.
+        assert statistics.over(num_frames, padded=True) == pytest.approx(padded, abs=1e-7)
+        assert statistics.over(num_frames, padded=False) == pytest.approx(own, abs=1e-7)
+
+
+def test_statistics_do_not_subtract_large_sums():
+    statistics, rows = LogMelStatistics(), 1e9 + RNG.standard_normal((50, 7, 128))
+    for frames in rows:
+        means = frames.mean(axis=1)
+        statistics.add(means, np.square(frames - means[:, None]).sum(axis=1))
+    mean, std = statistics.over(7, padded=False)
+    # Of squares around 1e18 a float64 keeps hundreds: sums of them would give any deviation.
+    assert (mean - 1e9, std) == pytest.approx((np.mean(rows - 1e9), np.std(rows)), abs=1e-6)
+
+
+def test_statistics_of_nothing_are_not_a_number():
+    assert np.isnan(LogMelStatistics().over(128, padded=True)).all()
+
+
+# --- Labels ---
+
+
+def dataset(splits, names=("dog", "hen"), multi_label=False):
+    made = {n: Split([f"{n}{i}.wav" for i in range(len(t))], t) for n, t in splits.items()}
+    return SoundDataset("mine", LabelSet(names), made, multi_label)
+
+
+def test_label_report_names_what_makes_training_difficult():
+    splits = {"train": [(0,)] * 6 + [(1,)] * 2 + [(3,)], "test": [(0,), (2,), ()]}
+    found = label_report(dataset(splits, ("dog", "hen", "cow", "owl", "none"), multi_label=True))
+    assert found["labels"][0] == {"label": "dog", "train": 6, "test": 1}
+    defects = found["label_defects"]
+    assert defects["imbalance"] == 6.0
+    assert defects["not_in_train"] == ["cow"]
+    assert defects["single_example"] == ["cow", "owl"]
+    assert defects["only_in_train"] == ["hen"]
+    assert defects["no_example"] == ["none"]
+    assert defects["without_label"] == 1
+
+
+def test_alike_names_are_slips_and_not_numbers_or_short_words():
+    assert alike_names(["Dog", "dog ", "dogs"]) == [
+        ["Dog", "dog "],
+        ["Dog", "dogs"],
+        ["dog ", "dogs"],
+    ]
+    assert alike_names(["chainsaw", "chain_saw", "chainsow"])[0] == ["chainsaw", "chain_saw"]
+    assert alike_names(["class 1", "class 2", "cat", "rat", "three", "tree", "go", "no"]) == []
+
+
+def test_published_labels_are_not_called_alike():
+    names = LabelSet.load("audioset").names
+    assert alike_names(names)  # "Clatter" and "Chatter", for one
+    rows = {"train": [(i,) for i in range(527)]}
+    assert label_report(dataset(rows, names))["label_defects"]["alike_names"] == []
+
+
+def test_sample_is_the_same_again_and_in_proportion():
+    data = dataset({"train": [(0,)] * 900, "test": [(1,)] * 100, "validation": [(1,)]})
+    chosen = sample(data, 100)
+    assert {name: len(c) for name, c in chosen.items()} == {"train": 89, "test": 9, "validation": 1}
+    for name, indices in sample(data, 100).items():
+        np.testing.assert_array_equal(indices, chosen[name])
+        assert len(set(indices)) == len(indices)
+    assert chosen["train"].max() > 800  # from everywhere
+    assert len(sample(data, 5000)["train"]) == 900
+
+
+# --- A data set ---
+
+
+def write_manifest(folder, rows, name="sounds.csv"):
+    with open(folder / name, "w", newline="") as file:
+        csv.writer(file).writerows([("path", "labels", "split"), *rows])
+    return str(folder / name)
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """A manifest in which much is wrong, though it can be read."""
+    folder = tmp_path_factory.mktemp("odd")
+    integers = np.round(32767 * noise(seed=1)).astype(np.int16)
+    sounds = {
+        "dog1.wav": encoded(integers),
+        "dog2.flac": encoded(noise(seed=2), 44100, "FLAC"),
+        "dog3.wav": encoded(np.stack([noise(seed=3), noise(seed=4)], 1), 22050),
+        "hen1.wav": encoded(noise(12.0, 8000, seed=5), 8000),
+        "hen2.wav": encoded(np.zeros(4000)),
+        "hen3.wav": encoded(np.clip(30 * noise(seed=6), -1, 1)),
+        "again.wav": encoded(integers),
+        "copy.flac": encoded(integers, format="FLAC"),
+        "level.ogg": encoded(0.5 * noise(seed=2), 44100, "OGG", "VORBIS"),
+        "other.wav": encoded(noise(seed=7)),
+        "hens.wav": encoded(noise(seed=8)),
+    }
+    for name, content in sounds.items():
+        (folder / name).write_bytes(content)
+    labels = {"dog": "train", "hen": "train"}
+    rows = [(n, n[:3], labels[n[:3]]) for n in sounds if n[:3] in labels and n != "hens.wav"]
+    rows += [("again.wav", "hen", "train"), ("copy.flac", "dog", "test"),
+             ("level.ogg", "dog", "test"), ("other.wav", "cow", "test"),
+             ("hens.wav", "hens", "test")]  # fmt: skip
+    return write_manifest(folder, rows)
+
+
+def names_of(group):
+    return {os.path.basename(member["sound"]) for member in group}
+
+
+def test_audit_finds_what_was_planted(odd):
+    report = audit(odd, num_workers=2)
+    assert report["kind"] == "manifest"
+    assert report["splits"] == {"train": 7, "test": 4}
+    assert report["sample_rates"] == {"16000": 7, "44100": 2, "22050": 1, "8000": 1}
+    assert report["channels"] == {"1": 10, "2": 1}
+    assert report["formats"]["FLAC PCM_16"] == 2
+    assert report["seconds"]["max"] == 12.0
+    assert report["seconds"]["longer_than"] == {"1": 1, "5": 1, "10.24": 1}
+    defects = {kind: names_of(found["examples"]) for kind, found in report["defects"].items()}
+    assert defects == {"silent": {"hen2.wav"}, "clipped": {"hen3.wav"}}
+    duplicates = report["duplicates"]
+    assert duplicates["across_splits"]["count"] == 1
+    assert names_of(duplicates["across_splits"]["examples"][0]) == {
+        "dog1.wav", "again.wav", "copy.flac",
+    }  # fmt: skip
+    assert duplicates["other_labels"]["count"] == 1
+    assert duplicates["within_split"]["count"] == 0
+    (near,) = duplicates["near_across_splits"]["examples"]
+    assert names_of(near["sounds"]) == {"dog2.flac", "level.ogg"}
+    assert report["label_defects"]["not_in_train"] == ["cow", "hens"]
+    assert report["label_defects"]["alike_names"] == [["hen", "hens"]]
+    assert report["problems"] == []
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_audit_says_all_of_it_in_lines(odd):
+    text = "\n".join(describe(audit(odd)))
+    for part in (
+        "sounds.csv: manifest, 4 labels; 7 train, 4 test",
+        "16000 Hz (7)", "FLAC PCM_16 (2)", "longer than 1 s: 1, 5 s: 1, 10.24 s: 1",
+        "silent: 1, below -60 dBFS\n    hen2.wav (train): digital silence",
+        "the same sound in two splits: 1\n    dog1.wav (train) = again.wav (train) = copy.flac (t",
+        "dog2.flac (train) = level.ogg (test), likeness 0.9",
+        "tested but never trained: 2 (cow, hens)", "alike in name: 1 (hen / hens)",
+        "padded, as in training", "--recipe finetune --set data.path=",
+    ):  # fmt: skip
+        assert part in text, part
+    assert max(len(line) for line in text.splitlines() if "/" not in line) <= 100
+
+
+def test_audit_does_not_depend_on_threads_and_statistics_can_be_left_out(odd):
+    report = audit(odd, num_workers=1)
+    assert audit(odd, num_workers=7) == report
+    quick = audit(odd, statistics=False)
+    assert "log_mel" not in quick
+    assert not quick["duplicates"]["near_across_splits"]["searched"]
+    same = ("splits", "labels", "sample_rates", "seconds", "defects")
+    assert [quick[key] for key in same] == [report[key] for key in same]
+    assert quick["duplicates"]["across_splits"] == report["duplicates"]["across_splits"]
+
+
+def test_the_command_it_prints_is_a_recipe(odd):
+    words = audit(odd)["start"]["command"].split()
+    assert words[:5] == ["python", "-m", "ast_keras.train", "--recipe", "finetune"]
+    settings = [word for word in words[5:] if word != "--set"]
+    recipe = override(load_recipe("finetune"), settings)
+    # Of eleven sounds one lasts 12 s and the others 1 s: 95% is half-way between them.
+    assert (recipe.frontend.num_frames, recipe.data.clip_seconds) == (704, 7.04)
+    assert recipe.augment.time_mask_frames == 132
+    assert recipe.data.path == odd
+
+
+def test_audit_of_a_sample_counts_every_label(odd):
+    report = audit(odd, max_files=4, statistics=False)
+    assert report["num_inspected"] == 3
+    assert report["splits"] == {"train": 7, "test": 4}
+    assert "inspected: 3 of 11 sounds" in "\n".join(describe(report))
+
+
+def folders(root, names, make=lambda seed: encoded(noise(0.3, seed=seed))):
+    for seed, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(make(seed))
+    return str(root)
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (["train/dog/1.wav", "train/hen/2.wav"], "nothing to test on"),
+        (["test/dog/1.wav", "test/hen/2.wav"], "nothing to train on"),
+        (["dog/1.wav", "dog/2.wav"], "1 of the labels can be trained"),
+    ],
+)
+def test_audit_says_why_data_cannot_be_trained_on(names, problem, tmp_path):
+    report = audit(folders(tmp_path, names), statistics=False)
+    assert problem in "; ".join(report["problems"])
+    assert report["start"] is None
+    assert "Cannot be trained on" in "\n".join(describe(report))
+
+
+def test_unreadable_sounds_are_a_problem_and_missing_ones_a_setting(tmp_path):
+    folders(tmp_path, ["a.wav", "b.wav", "c.wav"])
+    (tmp_path / "broken.wav").write_bytes(b"RIFF and nothing else")
+    rows = [("a.wav", "dog", "train"), ("b.wav", "hen", "train"), ("c.wav", "dog", "test")]
+    path = write_manifest(tmp_path, [*rows, ("gone.wav", "hen", "test")])
+    report = audit(path, statistics=False)
+    assert "1 of 4 sounds have no file" in report["missing"]
+    assert report["problems"] == []
+    assert "--set data.allow_missing=true" in report["start"]["command"]
+    report = audit(write_manifest(tmp_path, [*rows, ("broken.wav", "hen", "test")]))
+    assert report["num_readable"] == 3
+    assert "1 of 4 sounds cannot be read" in report["problems"][0]
+
+
+def test_audit_of_several_labels_says_so(tmp_path):
+    folders(tmp_path, ["a.wav", "b.wav"])
+    path = write_manifest(tmp_path, [("a.wav", "dog;hen", "train"), ("b.wav", "", "test")])
+    report = audit(path, statistics=False)
+    assert report["multi_label"]
+    assert report["label_defects"]["without_label"] == 1
+    assert "binary cross-entropy and mAP" in report["start"]["why"][1]
+
+
+def test_recognise_knows_the_layouts(tmp_path):
+    for kind, name in (
+        ("esc50", "meta/esc50.csv"),
+        ("speech_commands", "validation_list.txt"),
+        ("audioset", "eval_segments.csv"),
+        ("folders", "dog/1.wav"),
+    ):
+        (tmp_path / kind / name).parent.mkdir(parents=True)
+        (tmp_path / kind / name).touch()
+    (tmp_path / "speech_commands" / "testing_list.txt").touch()
+    for kind in ("esc50", "speech_commands", "audioset", "folders"):
+        assert recognise(str(tmp_path / kind)) == kind
+    (tmp_path / "any.csv").touch()
+    assert recognise(str(tmp_path / "any.csv")) == "manifest"
+    with pytest.raises(DatasetError, match="no such file or folder"):
+        recognise(str(tmp_path / "gone"))
+
+
+def test_known_data_is_pointed_to_its_recipe():
+    report = {"seconds": {"95%": 5.0}, "multi_label": False}
+    start = advice.choose_recipe(report, "esc50", {"fold": 2}, "ESC 50")
+    assert start["command"].endswith("--recipe esc50 --set 'data.path=ESC 50' --set data.fold=2")
+    start = advice.choose_recipe(report, "esc50", {"fold": 2, "subset": "esc10"}, "ESC 50")
+    assert start["recipe"] == "finetune"
+    assert "data.kind=esc50" in start["command"]
+
+
+@pytest.mark.parametrize(
+    ("padded", "own"),
+    [
+        ((-4.2677393, 4.5689974), False),
+        ((-5.5, 5.2), False),
+        ((-6.6268077, 5.358466), True),  # ESC-50, for which the authors take its own
+        ((-6.845978, 5.5654526), True),  # Speech Commands, likewise
+        ((-4.0, 2.5), True),
+        ((float("nan"), float("nan")), False),
+        (None, False),
+    ],
+)
+def test_statistics_of_the_start_are_kept_unless_they_are_far_off(padded, own):
+    assert advice.choose_statistics(padded)[0] is own
+    report = {"seconds": {"95%": 5.0}, "multi_label": False}
+    if padded:
+        report["log_mel"] = {"padded": dict(zip(("mean", "std"), padded, strict=True))}
+    command = advice.choose_recipe(report, "manifest", {}, "x.csv")["command"]
+    assert ("frontend.mean=" in command) is own
+
+
+# --- The command ---
+
+
+def command(*arguments):
+    result = subprocess.run(
+        [sys.executable, "-m", "ast_keras.audit", *map(str, arguments)],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    return result.returncode, result.stdout, result.stderr
+
+
+def test_command_prints_writes_and_exits(odd, tmp_path):
+    target = tmp_path / "report.json"
+    status, output, errors = command(odd, "--nostatistics", "--output", target)
+    assert status == 0, errors
+    assert json.loads(target.read_text()) == audit(odd, statistics=False)
+    assert "--recipe finetune" in output
+    path = folders(tmp_path / "two", ["train/dog/1.wav", "train/hen/2.wav"])
+    status, output, _ = command(path, "--nostatistics")
+    assert status == 1
+    assert "nothing to test on" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "Say what to look at"),
+        (["no/such/folder"], "There is no such file or folder"),
+        (["pyproject.toml"], "lacks the column 'path'"),
+        ([".", "--kind", "esc50"], "ESC-50 is a folder with audio/"),
+        (["pyproject.toml", "--set", "data.fould=1"], "Did you mean 'fold'?"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, says):
+    status, _, errors = command(*arguments, "--nostatistics")
+    assert status == 1
+    assert says in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA, reason="AST_KERAS_DATA names no folder with real recordings")
+def test_statistics_of_real_recordings_are_those_of_an_independent_filterbank():
+    report = audit(str(pathlib.Path(DATA) / "esc10"))
+    assert report["settings"] == {"fold": 1, "subset": "esc10"}
+    folder = pathlib.Path(DATA) / "esc10" / "audio"
+    waveforms = [
+        soundfile.read(file, dtype="float32")[0]
+        for file in sorted(folder.glob("*.flac"))
+        if not file.name.startswith("1-")
+    ]
+    padded, own = direct(waveforms, 512)
+    found = report["log_mel"]
+    # float32 logarithms of weak bins, and sums in another order.
+    for name, expected in (("padded", padded), ("unpadded", own)):
+        assert (found[name]["mean"], found[name]["std"]) == pytest.approx(expected, abs=1e-6)
