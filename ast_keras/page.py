@@ -39,7 +39,8 @@ td .bar { display: inline-block; height: .8em; width: 6rem; margin-right: .6rem;
 article { margin: 1.2rem 0; padding: .8rem; background: var(--soft); border-radius: .5rem }
 article p { margin: 0 0 .4rem; overflow-wrap: anywhere } audio { width: 100%; margin-top: .4rem }
 svg { width: 100%; height: auto; font-size: 12px } svg text { fill: currentColor }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--soft); padding: .8rem; border-radius: .5rem }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--soft) }
+pre { padding: .8rem; border-radius: .5rem }
 """
 # Headings become buttons; what has no number is last in either direction.
 _SCRIPT = """

@@ -7,11 +7,9 @@ data that has folds, each in DIR/fold_N, and reports mean and spread; `--folds 1
 
 from __future__ import annotations
 
-import sys
-
 from absl import app, flags
 
-from ast_keras.command import run_command
+from ast_keras.command import leave, run_command
 from ast_keras.recipe import RecipeError, list_recipes, load_recipe, override
 
 
@@ -63,7 +61,7 @@ def run() -> None:
     flags.DEFINE_bool("print_recipe", False, "Print the resolved recipe and exit.")
     flags.DEFINE_bool("all_folds", False, "Train on every fold of the data, in WORKDIR/fold_N.")
     flags.DEFINE_list("folds", None, "Train on these folds only, as 1,3.")
-    app.run(lambda argv: sys.exit(run_command(main, argv)))
+    app.run(lambda argv: leave(run_command(main, argv)))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
+from ast_keras import __version__
 from ast_keras.distribution import Workers
 from ast_keras.files import write_json, write_text
 from ast_keras.recipe import Recipe, RecipeError, load_recipe
@@ -158,6 +159,7 @@ def _settings(recipe: Recipe) -> list[tuple[str, str, object]]:
 
 def _environment() -> dict[str, object]:
     return {
+        "ast_keras": __version__,
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,

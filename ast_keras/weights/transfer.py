@@ -108,7 +108,7 @@ def resize_positions(
     embed = positions.shape[2]
     if method == "reinit":
         size = (1, num_special + target[0] * target[1], embed)
-        draws = np.clip(np.random.default_rng(0).standard_normal(size), -2, 2)
+        draws = np.random.default_rng(0).standard_normal(size)
         return (0.02 * draws).astype(positions.dtype)
     grid = positions[0, num_special:].reshape(*source, embed)
     grid = _fit(grid, 1, target[1], method)

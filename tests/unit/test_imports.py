@@ -149,6 +149,10 @@ PURE = [
         "metrics",
         "figures",
         "report",
+        "mistakes",
+        "page",
+        "html_report",
+        "fold_scores",
     )
 ]
 HEAVY = ("tensorflow", "keras", "tensorflow_io", "orbit", "official", "matplotlib")
