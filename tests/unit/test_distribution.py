@@ -54,7 +54,7 @@ def test_the_chief_is_the_first_worker():
 )
 def test_a_malformed_tf_config_is_refused(text, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(ValueError, match="TF_CONFIG must read .*Received: TF_CONFIG=") as caught:
+    with pytest.raises(ValueError, match=r"TF_CONFIG must read .*Received: TF_CONFIG=") as caught:
         make_strategy()
     assert "\n" not in str(caught.value)
 
