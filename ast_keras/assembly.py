@@ -9,7 +9,7 @@ import keras
 
 from ast_keras.augment import SpectrogramAugment
 from ast_keras.datasets import SoundDataset, load_dataset
-from ast_keras.fetch_data import find_data
+from ast_keras.fetching.public_data import find_data
 from ast_keras.frontend import LogMelFilterbank
 from ast_keras.labels import LabelSet
 from ast_keras.model import ASTClassifier

@@ -21,15 +21,15 @@ from typing import Any
 
 from absl import app, flags
 
-from ast_keras.auditing import advice, inspection
 from ast_keras.audio import AudioWarning
+from ast_keras.auditing import advice, inspection
+from ast_keras.auditing.findings import describe
+from ast_keras.auditing.survey import Survey, sample
 from ast_keras.command import run_command
 from ast_keras.datasets import READERS, DatasetError, SoundDataset, Split, load_dataset
 from ast_keras.datasets.audio_files import subfolders
 from ast_keras.files import write_json
-from ast_keras.auditing.findings import describe
 from ast_keras.recipe import Recipe, override
-from ast_keras.auditing.survey import Survey, sample
 
 KINDS = sorted(set(READERS) - {"synthetic"})
 _EVERY_SECONDS = 5.0  # between two lines of progress

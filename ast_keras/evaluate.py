@@ -22,8 +22,9 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise RecipeError(f"Unexpected argument. Received: {argv[1]!r}")
     recipe, names = _recipe_and_models()
-    from ast_keras import assembly, report
+    from ast_keras import assembly
     from ast_keras.ensemble import evaluate_models, member_names
+    from ast_keras.reporting import tables
 
     names = member_names(names)
     dataset = assembly.make_dataset(recipe)
@@ -36,12 +37,12 @@ def main(argv: list[str]) -> int:
         rows = [*summaries, (together, evaluation.summary())]
     examples = f"{flags.FLAGS.split}: {evaluation.num_examples} examples"
     print(f"{together} on {dataset.name}, {examples}\n")
-    print(report.class_table(evaluation, dataset.labels))
-    print("\n" + report.score_table(rows))
+    print(tables.class_table(evaluation, dataset.labels))
+    print("\n" + tables.score_table(rows))
     if flags.FLAGS.output:
         result = {
             "scores": evaluation.summary(),
-            "per_class": report.per_class(evaluation, dataset.labels),
+            "per_class": tables.per_class(evaluation, dataset.labels),
             "models": [{"model": name, "scores": scores} for name, scores in summaries],
         }
         write_json(flags.FLAGS.output, result)

@@ -26,15 +26,15 @@ from ast_keras import assembly
 from ast_keras.audio import load_audio
 from ast_keras.datasets import READERS, SoundDataset, Split
 from ast_keras.distribution import Workers, make_strategy
-from ast_keras.fold_scores import (
+from ast_keras.progress import Progress
+from ast_keras.recipe import Recipe, RecipeError
+from ast_keras.reporting.fold_scores import (
     FoldScores,
     fold_folders,
     read_fold_scores,
     write_fold_report,
     write_fold_scores,
 )
-from ast_keras.progress import Progress
-from ast_keras.recipe import Recipe, RecipeError
 from ast_keras.resolution import resolve
 from ast_keras.run import Run
 from ast_keras.workdir import check_workdir

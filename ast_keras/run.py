@@ -29,7 +29,7 @@ import keras
 import orbit
 import tensorflow as tf
 
-from ast_keras import assembly, figures
+from ast_keras import assembly
 from ast_keras.audio import AudioError
 from ast_keras.command import Interrupted
 from ast_keras.datasets import fingerprint
@@ -40,7 +40,8 @@ from ast_keras.kept import forget_unfinished, keep_epoch
 from ast_keras.presets import save_to_preset
 from ast_keras.progress import Progress
 from ast_keras.recipe import RecipeError
-from ast_keras.report import SCORES
+from ast_keras.reporting import figures
+from ast_keras.reporting.tables import SCORES
 from ast_keras.resolution import resolve, with_absolute_paths
 from ast_keras.trainer import ASTEvaluator, ASTTrainer
 from ast_keras.workdir import check_workdir, claim_workdir, locked, require_same_work

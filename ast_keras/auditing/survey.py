@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.datasets import SoundDataset
 from ast_keras.auditing.inspection import LogMelStatistics, Sound
 from ast_keras.auditing.label_report import label_report
+from ast_keras.datasets import SoundDataset
 
 Array = npt.NDArray[Any]
 Place = tuple[str, int]  # split and index in it

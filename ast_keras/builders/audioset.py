@@ -22,8 +22,8 @@ from ast_keras.datasets.clip_lists import ClipList, read_clip_list
 from ast_keras.datasets.dataset import DatasetError
 from ast_keras.datasets.packed import PackedPaths
 from ast_keras.datasets.record_index import Index, index_path
-from ast_keras.download import download
-from ast_keras.fetch_data import data_folder
+from ast_keras.fetching.download import download
+from ast_keras.fetching.public_data import data_folder
 from ast_keras.labels import LabelSet
 
 URL = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv"
@@ -42,7 +42,7 @@ class Audioset(SoundBuilder):
 
     The clips must be there; those without a file are counted and left out. If the official segment
     lists lie beside them, those are built that do; else all three, 100 MB, are
-    downloaded once to the data folder (`ast_keras.fetch_data`).
+    downloaded once to the data folder (`ast_keras.fetching.public_data`).
 
     Reference: Gemmeke et al., "Audio Set: An ontology and human-labeled dataset for audio events",
     ICASSP 2017.

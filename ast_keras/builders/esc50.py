@@ -24,8 +24,8 @@ _LAYOUT = "ESC-50 is a folder with audio/ and meta/esc50.csv, as its archive unp
 class Esc50(SoundBuilder):
     """Builds ESC-50: one split with every clip's official fold, in the order of the table.
 
-    Without --manual_dir it is fetched as recipes fetch it (`ast_keras.fetch_data`). A partial copy
-    is built as far as it goes.
+    Without --manual_dir it is fetched as recipes fetch it (`ast_keras.fetching.public_data`). A
+    partial copy is built as far as it goes.
 
     Reference: Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015.
     """

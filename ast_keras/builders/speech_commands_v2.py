@@ -27,8 +27,8 @@ _LIST = "testing_list.txt"
 class SpeechCommandsV2(SoundBuilder):
     """Builds Speech Commands V2 with the official splits, in the order of words and names.
 
-    Without --manual_dir it is fetched as recipes fetch it (`ast_keras.fetch_data`). A partial copy
-    is built as far as it goes.
+    Without --manual_dir it is fetched as recipes fetch it (`ast_keras.fetching.public_data`). A
+    partial copy is built as far as it goes.
 
     Reference: Warden, "Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition",
     arXiv 1804.03209.

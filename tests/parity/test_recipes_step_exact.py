@@ -18,11 +18,11 @@ from scipy import stats
 from ast_keras import assembly
 from ast_keras.datasets import SoundDataset, Split
 from ast_keras.finish import best_epoch
-from ast_keras.fold_scores import read_fold_scores
 from ast_keras.labels import LabelSet
 from ast_keras.patches import patch_grid
 from ast_keras.recipe import list_recipes, load_recipe, override
-from ast_keras.report import SCORES
+from ast_keras.reporting.fold_scores import read_fold_scores
+from ast_keras.reporting.tables import SCORES
 from tests.reference import adam_l2, authors_recipes
 from tests.reference.authors_recipes import RECIPES
 

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from ast_keras.auditing import advice, inspection
 from ast_keras.audit import audit, recognise
-from ast_keras.datasets import DatasetError, SoundDataset, Split
+from ast_keras.auditing import advice, inspection
 from ast_keras.auditing.findings import describe
 from ast_keras.auditing.inspection import LogMelStatistics, inspect_sound
 from ast_keras.auditing.label_report import alike_names, label_report
+from ast_keras.auditing.survey import sample
+from ast_keras.datasets import DatasetError, SoundDataset, Split
 from ast_keras.labels import LabelSet
 from ast_keras.recipe import load_recipe, override
-from ast_keras.auditing.survey import sample
 from tests.reference import kaldi_fbank
 
 ROOT = pathlib.Path(__file__).parents[2]

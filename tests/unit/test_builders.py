@@ -13,8 +13,8 @@ import threading
 
 import pytest
 
-from ast_keras import fetch_data
 from ast_keras.datasets import DatasetError, fingerprint, read_audioset, read_built, read_esc50
+from ast_keras.fetching import public_data
 from tests.unit.test_built import (
     NUM_CLIPS,
     build,
@@ -64,10 +64,10 @@ def mirror(tmp_path, monkeypatch):
 def expect_small(monkeypatch, kind, num_sounds):
     """Makes the fetcher expect an archive of this many sounds under the published name."""
     archive = dataclasses.replace(
-        fetch_data.ARCHIVES[kind],
+        public_data.ARCHIVES[kind],
         num_sounds=num_sounds, num_bytes=10**6, unpacked_bytes=10**6, sha256=None,
     )  # fmt: skip
-    monkeypatch.setitem(fetch_data.ARCHIVES, kind, archive)
+    monkeypatch.setitem(public_data.ARCHIVES, kind, archive)
     return archive
 
 
@@ -170,7 +170,7 @@ def test_speech_commands_rejects_words_that_are_not_in_it(tmp_path):
 
 
 def test_speech_commands_is_the_set_of_35_words():
-    assert sum(OFFICIAL_SIZES.values()) == fetch_data.ARCHIVES["speech_commands"].num_sounds
+    assert sum(OFFICIAL_SIZES.values()) == public_data.ARCHIVES["speech_commands"].num_sounds
     assert SpeechCommandsV2(data_dir="unused").info.features["label"].num_classes == 35
 
 

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from ast_keras import figures
 from ast_keras.metrics import evaluate_predictions
+from ast_keras.reporting import figures
 
 pytest.importorskip("matplotlib")
 

@@ -12,10 +12,10 @@ from ast_keras import run as run_module
 from ast_keras.assembly import make_pipeline
 from ast_keras.average import AverageError
 from ast_keras.kept import kept_epochs
-from ast_keras.mistakes import worst_mistakes
 from ast_keras.presets import from_preset
 from ast_keras.progress import Progress
 from ast_keras.recipe import load_recipe, override
+from ast_keras.reporting.mistakes import worst_mistakes
 from ast_keras.run import Run
 from ast_keras.trainer import evaluate
 from tests.unit.test_html_report import Page, assert_self_contained

@@ -17,11 +17,11 @@ import soundfile
 from ast_keras import audio, folds
 from ast_keras.assembly import make_dataset, make_pipeline
 from ast_keras.datasets import DatasetError, fingerprint
-from ast_keras.fold_scores import read_fold_scores
 from ast_keras.folds import of_fold, run_folds
 from ast_keras.presets import from_preset
 from ast_keras.progress import Progress
 from ast_keras.recipe import RecipeError, load_recipe, override
+from ast_keras.reporting.fold_scores import read_fold_scores
 from tests.unit.test_html_report import Page, assert_self_contained
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from ast_keras import page
-from ast_keras.html_report import NUM_MISTAKES, RunReport, write_run_report
 from ast_keras.labels import LabelSet
 from ast_keras.mel import hertz_to_mel, mel_filterbank
 from ast_keras.metrics import evaluate_predictions
-from ast_keras.mistakes import describe_mistake, encode_flac, worst_mistakes
 from ast_keras.recipe import load_recipe
+from ast_keras.reporting import page
+from ast_keras.reporting.html_report import NUM_MISTAKES, RunReport, write_run_report
+from ast_keras.reporting.mistakes import describe_mistake, encode_flac, worst_mistakes
 
 Image = pytest.importorskip("PIL.Image")
 

@@ -15,8 +15,9 @@ PACKAGE = pathlib.Path(ast_keras.__file__).parent
 ORDER = [
     "ast_keras",
     "ast_keras.files",
-    "ast_keras.archives",
-    "ast_keras.download",
+    "ast_keras.fetching",
+    "ast_keras.fetching.archives",
+    "ast_keras.fetching.download",
     "ast_keras.labels",
     "ast_keras.settings",
     "ast_keras.recipe",
@@ -67,7 +68,7 @@ ORDER = [
     "ast_keras.datasets.speech_commands",
     "ast_keras.datasets.synthetic",
     "ast_keras.datasets",
-    "ast_keras.fetch_data",
+    "ast_keras.fetching.public_data",
     "ast_keras.builders",
     "ast_keras.builders.building",
     "ast_keras.builders.clip_pipeline",
@@ -80,12 +81,13 @@ ORDER = [
     "ast_keras.metrics",
     "ast_keras.schedules",
     "ast_keras.optimizers",
-    "ast_keras.figures",
-    "ast_keras.report",
-    "ast_keras.mistakes",
-    "ast_keras.page",
-    "ast_keras.html_report",
-    "ast_keras.fold_scores",
+    "ast_keras.reporting",
+    "ast_keras.reporting.figures",
+    "ast_keras.reporting.tables",
+    "ast_keras.reporting.mistakes",
+    "ast_keras.reporting.page",
+    "ast_keras.reporting.html_report",
+    "ast_keras.reporting.fold_scores",
     "ast_keras.auditing",
     "ast_keras.auditing.inspection",
     "ast_keras.auditing.label_report",
@@ -127,15 +129,12 @@ KNOWS_THE_MODEL = {
 PURE = [
     name
     for name in ORDER
-    if name.split(".")[1:2] in (["datasets"], ["auditing"])
+    if name.split(".")[1:2] in (["datasets"], ["auditing"], ["fetching"], ["reporting"])
     or name.removeprefix("ast_keras.")
     in (
         "recipe",
         "settings",
         "files",
-        "archives",
-        "download",
-        "fetch_data",
         "labels",
         "published",
         "hub",
@@ -147,12 +146,6 @@ PURE = [
         "clips",
         "sampling",
         "metrics",
-        "figures",
-        "report",
-        "mistakes",
-        "page",
-        "html_report",
-        "fold_scores",
     )
 ]
 HEAVY = ("tensorflow", "keras", "tensorflow_io", "orbit", "official", "matplotlib")

@@ -14,11 +14,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ast_keras import figures, page
 from ast_keras.files import write_json, write_text
-from ast_keras.html_report import recipe_section
 from ast_keras.recipe import Recipe, load_recipe
-from ast_keras.report import SCORES
+from ast_keras.reporting import figures, page
+from ast_keras.reporting.html_report import recipe_section
+from ast_keras.reporting.tables import SCORES
 
 Row = Mapping[str, Any]
 

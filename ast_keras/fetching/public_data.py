@@ -16,9 +16,9 @@ import sys
 from collections.abc import Callable, Iterator
 
 from ast_keras import hub
-from ast_keras.archives import ArchiveError, unpack
 from ast_keras.datasets import DatasetError
-from ast_keras.download import DownloadError, download
+from ast_keras.fetching.archives import ArchiveError, unpack
+from ast_keras.fetching.download import DownloadError, download
 from ast_keras.files import replacing_folder
 
 try:

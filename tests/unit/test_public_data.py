@@ -19,11 +19,11 @@ import zipfile
 
 import pytest
 
-from ast_keras import download as download_module
-from ast_keras import fetch_data
 from ast_keras.datasets import DatasetError
-from ast_keras.download import DownloadError, download
-from ast_keras.fetch_data import ARCHIVES, data_folder, find_data
+from ast_keras.fetching import download as download_module
+from ast_keras.fetching import public_data
+from ast_keras.fetching.download import DownloadError, download
+from ast_keras.fetching.public_data import ARCHIVES, data_folder, find_data
 
 NOISE = os.urandom(3_000_000)
 
@@ -251,7 +251,7 @@ def web(server, tmp_path, monkeypatch):
     small = {kind: dataclasses.replace(archive, **SMALL) for kind, archive in ARCHIVES.items()}
     digest = hashlib.sha256(WORDS).hexdigest()
     small["speech_commands"] = dataclasses.replace(small["speech_commands"], sha256=digest)
-    monkeypatch.setattr(fetch_data, "ARCHIVES", small)
+    monkeypatch.setattr(public_data, "ARCHIVES", small)
     return server
 
 
@@ -411,11 +411,11 @@ def test_killed_fetch_goes_on_where_it_was(web, tmp_path):
     web.files["ESC-50-master.zip"] = file.getvalue()
     web.wait = threading.Event()
     code = (
-        "import dataclasses\nfrom ast_keras import fetch_data\n"
-        "esc50 = fetch_data.ARCHIVES['esc50']\n"
-        "fetch_data.ARCHIVES['esc50'] = dataclasses.replace("
+        "import dataclasses\nfrom ast_keras.fetching import public_data\n"
+        "esc50 = public_data.ARCHIVES['esc50']\n"
+        "public_data.ARCHIVES['esc50'] = dataclasses.replace("
         "esc50, num_sounds=2, num_bytes=4_000_000, unpacked_bytes=4_000_000)\n"
-        "fetch_data.find_data('esc50', print)"
+        "public_data.find_data('esc50', print)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=pathlib.Path(__file__).parents[2])
     part = tmp_path / "data" / "ESC-50-master.zip.part"
@@ -428,8 +428,8 @@ def test_killed_fetch_goes_on_where_it_was(web, tmp_path):
     assert 10**6 < arrived < len(file.getvalue())
     (tmp_path / "data" / ".esc50-left").mkdir()  # of a process killed while it unpacked
     web.wait.set()
-    fetch_data.ARCHIVES["esc50"] = dataclasses.replace(
-        fetch_data.ARCHIVES["esc50"], num_bytes=4_000_000, unpacked_bytes=4_000_000
+    public_data.ARCHIVES["esc50"] = dataclasses.replace(
+        public_data.ARCHIVES["esc50"], num_bytes=4_000_000, unpacked_bytes=4_000_000
     )
     folder = find_data("esc50", print)
     assert {name: (folder / name).read_bytes() for name in sounds} == sounds

@@ -9,13 +9,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ast_keras import page
 from ast_keras.files import write_text
 from ast_keras.labels import LabelSet
 from ast_keras.metrics import Evaluation
-from ast_keras.mistakes import Mistake
 from ast_keras.recipe import Recipe
-from ast_keras.report import SCORES, per_class
+from ast_keras.reporting import page
+from ast_keras.reporting.mistakes import Mistake
+from ast_keras.reporting.tables import SCORES, per_class
 
 NUM_MISTAKES = 12
 

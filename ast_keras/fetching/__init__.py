@@ -1,0 +1,1 @@
+"""Public data on this machine: downloaded, unpacked, found again."""
