@@ -15,7 +15,7 @@ Cost: not measured; AST-base with 1,212 tokens a clip, written for one GPU. The 
 
 What comes from where:
 
-- *The start*: `ast_base_audioset`, or `--set model.start=` another preset (`deit_small_224`, with
+- *The start*: `ast_base_audioset`, or `--set model.start=` another preset (`deit_small`, with
   `--set optimizer.learning_rate=1e-4`, as images are further away), a saved model's folder, or a
   file. Size, patches, strides, mean and std are those of the start.
 - *Length*: clips are heard up to 10.24 s in 1024 frames. Shorter ones cost less with both
