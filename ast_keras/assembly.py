@@ -154,7 +154,7 @@ def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
 def _started_model(recipe: Recipe, parts: dict[str, Any]) -> ASTClassifier:
     """Takes the start's weights, and its head too where it is for the same labels."""
     settings = recipe.model
-    source, _ = read_preset(settings.start, {}, {})
+    source, _ = read_preset(settings.start, {}, likely_spectrogram(recipe))
     _require_same_network(settings, source)
     return classifier_from(
         source,
@@ -170,6 +170,16 @@ def _started_model(recipe: Recipe, parts: dict[str, Any]) -> ASTClassifier:
         dtype=recipe.train.precision,
         **parts,
     )
+
+
+def likely_spectrogram(recipe: Recipe) -> dict[str, Any]:
+    """What a start without a configuration may have been made for: what the recipe asks for."""
+    size = {
+        "strides": recipe.model.strides,
+        "num_frames": recipe.frontend.num_frames,
+        "num_mel_bins": recipe.frontend.num_mel_bins,
+    }
+    return {name: value for name, value in size.items() if value is not None}
 
 
 def _require_same_network(settings: Model, source: Source) -> None:

@@ -34,8 +34,6 @@ def main(argv: list[str]) -> int:
     reading = {"format": values.format, "num_heads": values.num_heads}
     source, parts = read_preset(values.source, reading, fitting)
     labels = LabelSet.from_file(values.labels) if values.labels else None
-    if labels is not None and source.num_classes == len(labels) and source.labels is None:
-        source = source.labelled(labels)  # the file's own head, which had no names
     head = choose_head(source, values.num_classes, labels)
     model = classifier_from(source, values.num_classes, labels, **{**parts, **fitting})
     steps = {key: fitting[key] for key in ("rgb", "position") if key in fitting}
@@ -76,7 +74,9 @@ def _table(source: Any, model: Any, head: Any, changes: dict[str, str]) -> str:
             origins, change = [], "fresh"
         elif path.startswith("head/") and head.moved:
             change = "in the order of the labels"
-        rows.append((path, shape, ", ".join(origins), change or "as it was"))
+        first, *others = origins or [""]
+        rows.append((path, shape, first, change or "as it was"))
+        rows += [("", "", origin, "") for origin in others]  # put together in one weight
     rows += [("", "", name, f"not used: {reason}") for name, reason in unused.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(

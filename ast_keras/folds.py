@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import inspect
 import logging
+import os
 import pathlib
 import threading
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ import tensorflow as tf
 from ast_keras import assembly
 from ast_keras.audio import load_audio
 from ast_keras.datasets import READERS, SoundDataset, Split
+from ast_keras.datasets.manifest import manifest_folds
 from ast_keras.distribution import Workers, make_strategy
 from ast_keras.progress import Progress
 from ast_keras.recipe import Recipe, RecipeError
@@ -39,7 +41,7 @@ from ast_keras.resolution import resolve
 from ast_keras.run import Run
 from ast_keras.workdir import check_workdir
 
-FOLDS = (1, 2, 3, 4, 5)  # of ESC-50 and ESC-10
+_OFFICIAL = (1, 2, 3, 4, 5)  # of ESC-50 and ESC-10
 _OURS = ("folds.json", "folds.csv", "folds.png", "report.html")
 
 
@@ -68,8 +70,7 @@ def run_folds(
       TrainingError, Interrupted: As `Run.train`.
     """
     workdir, progress = pathlib.Path(workdir), progress or Progress()
-    wanted = sorted(set(folds or FOLDS))
-    _require_folds(recipe, wanted)
+    wanted = _wanted_folds(recipe, folds)
     strategy = make_strategy()  # before TensorFlow is used
     leads = Workers(strategy).leads
     datasets = _read_folds(recipe, wanted)  # all of them: a mistake stops before any training
@@ -119,18 +120,28 @@ def of_fold(recipe: Recipe, number: int) -> Recipe:
     return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, fold=number))
 
 
-def _require_folds(recipe: Recipe, wanted: Sequence[int]) -> None:
+def _wanted_folds(recipe: Recipe, folds: Sequence[int] | None) -> list[int]:
+    """Returns the folds to train: all that the data has, or those asked for."""
     kind = recipe.data.kind
     if kind in READERS and "fold" not in inspect.signature(READERS[kind]).parameters:
         raise RecipeError(
             "This data has no folds: train it without --all_folds and --folds. "
             f"Received: data.kind={kind}"
         )
-    unknown = [number for number in wanted if number not in FOLDS]
+    known = _OFFICIAL
+    if kind == "manifest" and recipe.data.path is not None:
+        known = manifest_folds(os.path.expanduser(recipe.data.path))
+        if not known:
+            raise RecipeError(
+                "This data has no folds: train it without --all_folds and --folds, or give the "
+                f"manifest a column fold. Received: {recipe.data.path}"
+            )
+    unknown = [number for number in folds or () if number not in known]
     if unknown:
         raise RecipeError(
-            f"Folds must be of {', '.join(map(str, FOLDS))}. Received: fold {unknown[0]}"
+            f"The folds of this data are {', '.join(map(str, known))}. Received: fold {unknown[0]}"
         )
+    return sorted(set(folds or known))
 
 
 def _check_folder(workdir: pathlib.Path, recipe: Recipe) -> None:

@@ -42,8 +42,9 @@ def fetch(
     then on the hub; HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE mean what they mean there.
     From the hub, `config.json` and `preprocessor_config.json` come to lie beside it.
 
-    The SHA-256 of the file first used is kept in the cache folder (`cache_folder`). Other content
-    under the same name is refused later; a file that has not changed is not read again for that.
+    The SHA-256 of the file first used (`remember`) is kept in the cache folder (`cache_folder`).
+    Other content under the same name is refused later; a file that has not changed is not read
+    again for that.
 
     Args:
       preset: An entry of `PUBLISHED`.
@@ -212,17 +213,44 @@ def _digest_in_hub_cache(path: pathlib.Path) -> str | None:
     return blob.name if blob.parent.name == "blobs" and _is_digest(blob.name) else None
 
 
+def remember(preset: Published, path: pathlib.Path) -> None:
+    """Records the content of a preset's file as that of the first use, once it has proved usable.
+
+    A file that is cut short or another model's must not stand in the way of the right one.
+
+    Args:
+      preset: An entry of `PUBLISHED`.
+      path: What `fetch` returned.
+    """
+    record_path = _record_path(preset, path)
+    recorded, _ = _read_record(record_path)
+    if recorded is None:
+        _write_record(record_path, _digest(path), {os.path.abspath(path): _state(path)})
+
+
+def _record_path(preset: Published, path: pathlib.Path) -> pathlib.Path:
+    return cache_folder() / "checksums" / f"{preset.name}{path.suffix}.json"
+
+
+def _digest(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _state(path: pathlib.Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
 def _require_right_content(preset: Published, path: pathlib.Path, hub_digest: str | None) -> None:
-    """Compares the content with the hub's and with that of the first use, which it records."""
-    record_path = cache_folder() / "checksums" / f"{preset.name}{path.suffix}.json"
+    """Compares the content with the hub's and with that of the first use, where there are any."""
+    record_path = _record_path(preset, path)
     recorded, seen = _read_record(record_path)
     key = os.path.abspath(path)
-    status = path.stat()
-    state = [status.st_size, status.st_mtime_ns]
-    if seen.get(key) == state:
+    state = _state(path)
+    if seen.get(key) == state or (recorded is None and hub_digest is None):
         return
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = _digest(path)
     if hub_digest not in (None, digest):
         raise HubError(
             f"The file of {preset.name} is damaged: its SHA-256 is {digest}, the hub's "
@@ -235,8 +263,12 @@ def _require_right_content(preset: Published, path: pathlib.Path, hub_digest: st
             f"If the change is meant, delete {record_path}"
         )
     seen = {other: value for other, value in seen.items() if os.path.exists(other)}
+    _write_record(record_path, digest, {**seen, key: state})
+
+
+def _write_record(record_path: pathlib.Path, digest: str, seen: dict[str, Any]) -> None:
     try:
-        files.write_json(record_path, {"sha256": digest, "files": {**seen, key: state}})
+        files.write_json(record_path, {"sha256": digest, "files": seen})
     except OSError as error:
         _warn_unwritable(record_path.parent, error.strerror or str(error))
 

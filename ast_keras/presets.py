@@ -148,6 +148,8 @@ def read_preset(
     if published is not None and not path.exists():
         return _read_published(published, reading), {"name": published.size}
     if not path.exists() and not path.with_name(f"{path.name}.index").is_file():
+        if path.suffix or path.name != name:
+            raise PresetError(f"There is no such file or folder. Received: {name}")
         raise PresetError(
             "A preset is a name, the folder of a saved model, or a file of weights. "
             f"{did_you_mean(name, [*SIZES, *PUBLISHED])} Received: preset={name!r}"
@@ -166,6 +168,7 @@ def _read_published(published: Published, reading: dict[str, Any]) -> Source:
             f"The weights of {published.name} must be those of {published.size}, {_listed(size)}. "
             f"Received: {_listed(found)} in {file}"
         )
+    hub.remember(published, file)
     return source
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from typing import Any
 
+from ast_keras.assembly import likely_spectrogram
 from ast_keras.datasets import SoundDataset
 from ast_keras.presets import SIZES, read_preset
 from ast_keras.published import AUDIOSET_MEAN, AUDIOSET_STD
@@ -69,7 +70,7 @@ def resolve(recipe: Recipe, dataset: SoundDataset) -> Recipe:
             )
         source = None
     else:
-        source, _ = read_preset(model.start, {}, {})
+        source, _ = read_preset(model.start, {}, likely_spectrogram(recipe))
     return dataclasses.replace(
         recipe, model=_model_of(model, source), frontend=_frontend_of(frontend, source)
     )

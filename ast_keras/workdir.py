@@ -31,6 +31,9 @@ _SHARED_SECONDS = 60.0  # until a file of one machine is seen on all
 _FREE = {
     ("data", "path"),
     ("data", "labels_path"),
+    ("data", "clips_path"),
+    ("data", "test_path"),
+    ("data", "enhanced_labels"),
     ("data", "num_workers"),
     ("data", "cache_megabytes"),
     ("train", "steps_per_loop"),
@@ -84,7 +87,7 @@ def claim_workdir(recipe: Recipe, workdir: pathlib.Path, workers: Workers) -> No
     What a killed run left half-written is deleted.
 
     Raises:
-      RecipeError: If the workers do not see the same folder.
+      RecipeError: If another process trains in the folder, or the workers do not see the same.
     """
     if workers.leads:
         _write_claim(recipe, workdir)
@@ -109,12 +112,14 @@ def _seen(workdir: pathlib.Path) -> str:
 
 
 def _write_claim(recipe: Recipe, workdir: pathlib.Path) -> None:
-    for left in (*workdir.glob(".model-*"), *workdir.glob(".last-*")):
-        shutil.rmtree(left, ignore_errors=True)
-    for left in workdir.glob("checkpoints/*_temp"):
-        shutil.rmtree(left, ignore_errors=True)
-    write_text(workdir / "recipe.json", recipe.to_json())
-    write_json(workdir / "environment.json", _environment())
+    workdir.mkdir(parents=True, exist_ok=True)
+    with locked(workdir):  # a process that trains there keeps its recipe and its files
+        for left in (*workdir.glob(".model-*"), *workdir.glob(".last-*")):
+            shutil.rmtree(left, ignore_errors=True)
+        for left in workdir.glob("checkpoints/*_temp"):
+            shutil.rmtree(left, ignore_errors=True)
+        write_text(workdir / "recipe.json", recipe.to_json())
+        write_json(workdir / "environment.json", _environment())
 
 
 @contextlib.contextmanager

@@ -94,6 +94,24 @@ def read_manifest(
     return from_examples(name, labels, examples, multi_label=multi_label, notes=notes)
 
 
+def manifest_folds(path: str) -> tuple[int, ...]:
+    """Returns the folds that a manifest's column `fold` names, in order; none without the column.
+
+    Raises:
+      DatasetError: If the manifest cannot be read.
+
+    Example:
+
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "farm.csv")
+    >>> _ = open(path, "w").write("path,labels,fold\\na.wav,dog,2\\nb.wav,hen,1\\n")
+    >>> manifest_folds(path)
+    (1, 2)
+    """
+    _, table = read_table(path, ("path", "labels"), _FORMAT)
+    return tuple(sorted({row.fold for row in _read_rows(path, table) if row.fold is not None}))
+
+
 def _read_rows(path: str, table: Iterator[tuple[int, dict[str, str]]]) -> Iterator[_Row]:
     seen: dict[str, int] = {}
     for line, cells in table:

@@ -90,7 +90,8 @@ def classifier_from(
     Args:
       source: From `read_source`.
       num_classes: Number of classes of a fresh head; None keeps the source's.
-      labels: The classes. If they are the source's own, in any order, its head is kept.
+      labels: The classes. If they are the source's own, in any order, or name as many that had no
+        names, its head is kept.
       strides: Step between patches `(mel, time)`; None for the source's, (10, 10) of an image's.
       num_frames: Frames; None for the source's, 1024 of an image's.
       num_mel_bins: Bins; None for the source's, 128 of an image's.
@@ -99,7 +100,7 @@ def classifier_from(
       position: "bilinear", "nearest" or "reinit"; how positions get to a larger grid.
       frontend: A `LogMelFilterbank`, or None for spectrogram input; left out, the source's.
       augment: As of `ASTClassifier`.
-      score_activation: As of `ASTClassifier`; None for the source's, else "softmax".
+      score_activation: As of `ASTClassifier`; None for that of a kept head, else "softmax".
       name: Of the model.
       **backbone_arguments: `dtype`, `dropout`, `attention_dropout`, `drop_path`.
 
@@ -130,7 +131,7 @@ def classifier_from(
         frontend=frontend,
         augment=augment,
         labels=head.labels,
-        score_activation=score_activation or source.score_activation or "softmax",
+        score_activation=score_activation or head.score_activation,
         head_layer_norm_epsilon=source.head_layer_norm_epsilon,
         name=name,
     )
@@ -152,11 +153,13 @@ class Head:
     labels: LabelSet | None
     tensors: dict[str, Array]
     moved: bool = False  # the source's, its outputs in another order
+    score_activation: str = "softmax"
 
 
 def choose_head(source: Source, num_classes: int | None, labels: LabelSet | None) -> Head:
     """Decides between the source's head, perhaps in another order, and a fresh one."""
     own = {name: t for name, t in source.tensors.items() if name.startswith("mlp_head.")}
+    activation = source.score_activation or "softmax"
     if labels is None:
         if num_classes is not None:
             return Head(num_classes, None, {})
@@ -164,12 +167,15 @@ def choose_head(source: Source, num_classes: int | None, labels: LabelSet | None
             raise WeightsError(
                 f"{source.weights.variant} has no head for sounds: give num_classes or labels"
             )
-        return Head(source.num_classes, source.labels, own)
+        return Head(source.num_classes, source.labels, own, score_activation=activation)
     if num_classes not in (None, len(labels)):
         raise WeightsError(
             "There must be one label for each class: leave num_classes out. "
             f"Received: {len(labels)} labels, num_classes={num_classes}"
         )
+    if source.labels is None and source.num_classes == len(labels):
+        # As many classes without names: the names are given here.
+        return Head(len(labels), labels, own, score_activation=activation)
     try:
         order = source.labels.indices_of(labels) if source.labels else None
     except LabelError:
@@ -178,7 +184,8 @@ def choose_head(source: Source, num_classes: int | None, labels: LabelSet | None
         return Head(len(labels), labels, {})
     for name in ("mlp_head.1.weight", "mlp_head.1.bias"):
         own[name] = own[name][list(order)]
-    return Head(len(labels), labels, own, moved=order != tuple(range(len(order))))
+    moved = order != tuple(range(len(order)))
+    return Head(len(labels), labels, own, moved, activation)
 
 
 def _frontend(source: Source, backbone: ASTBackbone) -> LogMelFilterbank:

@@ -117,10 +117,6 @@ class Source:
             f"{grid} patches of {' x '.join(map(str, self.patch_size))}, {classes}"
         )
 
-    def labelled(self, labels: LabelSet) -> Source:
-        """Returns the same network with names for its classes."""
-        return dataclasses.replace(self, labels=labels)
-
 
 def read_source(
     path: str | os.PathLike[str],
@@ -197,7 +193,9 @@ def _usual_heads(weights: Canonical) -> int:
     if embed % 64:
         raise WeightsError(
             "The tensors do not show the number of attention heads, and this size is not a "
-            f"multiple of the usual 64: give num_heads. Received: {weights.variant} of {embed}"
+            "multiple of the usual 64: give num_heads, or convert the weights first with "
+            "python -m ast_keras.convert --num_heads N. "
+            f"Received: {weights.variant} of {embed}"
         )
     return embed // 64
 

@@ -25,6 +25,7 @@ _FILTERBANK = {
     "f_max_hz": None,
     "preemphasis": 0.97,
 }
+_AUTHORS_SIZES = ((192, 12), (384, 12), (768, 12))  # tiny, small, base
 _TIMM_CLASSES = 1000  # of the two heads that the authors' network carries along unused
 
 
@@ -54,8 +55,7 @@ def export_weights(model: ASTClassifier, folder: str | os.PathLike[str], to: str
     >>> from ast_keras import from_preset
     >>> model = from_preset("ast_test", num_classes=10, num_frames=128)
     >>> folder = pathlib.Path(tempfile.mkdtemp(), "exported")
-    >>> export_weights(model, folder, to="authors")
-    []
+    >>> _ = export_weights(model, folder, to="authors")
     >>> sorted(path.name for path in folder.iterdir())
     ['model.safetensors']
     """
@@ -92,7 +92,26 @@ def _write_authors(model: ASTClassifier, folder: pathlib.Path) -> list[str]:
     write_safetensors(folder / "model.safetensors", tensors)
     if model.labels is not None:
         model.labels.to_csv(folder / "labels.csv")
-    return _differences(model, 1e-6, 1e-5)
+    return [*_differences(model, 1e-6, 1e-5), *_left_to_their_code(model)]
+
+
+def _left_to_their_code(model: ASTClassifier) -> list[str]:
+    """Says what the authors keep in their scripts, where a model here holds it."""
+    backbone, frontend = model.backbone, model.frontend
+    lines = [f"their file does not say that scores come from a {model.score_activation}"]
+    if frontend is not None:
+        lines.append(
+            f"nor that the log-mels' mean is {frontend.mean:g} and deviation {frontend.std:g}, at "
+            f"{frontend.sample_rate} Hz"
+        )
+    if (backbone.embed_dim, backbone.num_layers) not in _AUTHORS_SIZES:
+        lines.append(
+            f"{backbone.num_layers} blocks of {backbone.embed_dim} are none of their sizes: their "
+            "ASTModel cannot be made so without a change"
+        )
+    if backbone.patch_size != (16, 16):
+        lines.append("their ASTModel has patches of 16 x 16 and must be changed for others")
+    return lines
 
 
 def _write_transformers(model: ASTClassifier, folder: pathlib.Path) -> list[str]:

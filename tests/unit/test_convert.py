@@ -140,7 +140,7 @@ def test_differences_are_noted(converted):
     [
         ({"source": None}, "--source FILE_OR_DIR --output DIR"),
         ({"output": None}, "--source FILE_OR_DIR --output DIR"),
-        ({"source": GOLDENS / "original.pth"}, "A preset is a name, the folder of a saved model"),
+        ({"source": GOLDENS / "original.pth"}, "There is no such file or folder"),
         ({"source": GOLDENS / "transfer.json"}, "neither safetensors"),
         ({"source": GOLDENS / DEIT, "num_heads": 3}, "give num_classes or labels"),
         ({}, "give num_heads"),

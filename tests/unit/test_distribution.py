@@ -19,7 +19,7 @@ from ast_keras.distribution import (
 )
 from ast_keras.pipeline import Pipeline
 from ast_keras.recipe import RecipeError, load_recipe, override
-from ast_keras.workdir import require_same_work
+from ast_keras.workdir import claim_workdir, require_same_work
 
 
 def free_addresses(count):
@@ -167,12 +167,18 @@ def test_one_process_agrees_with_itself():
 
 
 class Other:
-    """The view of a worker beside one with another recipe."""
+    """The view of a worker beside one with another recipe, and with a folder of its own."""
 
-    count = 2
+    count, leads = 2, False
 
     def same(self, text):
-        return '"train.batch_size": 32' not in text
+        return '"train.batch_size": 32' not in text and '"batch_size": 32' not in text
+
+    def gather(self, *numbers):
+        return np.array([numbers, numbers], float)
+
+    def wait(self):
+        pass
 
 
 def test_workers_with_different_recipes_are_refused():
@@ -180,3 +186,11 @@ def test_workers_with_different_recipes_are_refused():
     with pytest.raises(RecipeError, match="another recipe on one of 2 workers"):
         require_same_work(recipe, "data", Other())
     require_same_work(override(recipe, ["train.batch_size=16"]), "data", Other())
+
+
+def test_workers_with_different_folders_are_refused(tmp_path, monkeypatch):
+    recipe = load_recipe("quickstart")
+    claim_workdir(recipe, tmp_path / "run", Workers(tf.distribute.get_strategy()))
+    monkeypatch.setattr("ast_keras.workdir._SHARED_SECONDS", 0.1)
+    with pytest.raises(RecipeError, match="must see one --workdir"):
+        claim_workdir(recipe, tmp_path / "run", Other())

@@ -236,7 +236,8 @@ def test_head_is_kept_without_classes_and_fresh_with_them():
 
 
 def test_same_labels_in_another_order_move_the_outputs(tmp_path):
-    source = read_source(GOLDEN, num_heads=3, likely={"num_frames": 256}).labelled(NAMES)
+    likely = {"num_frames": 256}
+    source = read_source(GOLDEN, num_heads=3, likely=likely, known={"labels": NAMES})
     order = np.random.default_rng(1).permutation(11)
     plain = classifier_from(source, frontend=None)
     moved = classifier_from(source, labels=NAMES.subset(list(order)), frontend=None)
@@ -254,8 +255,15 @@ def test_same_labels_in_another_order_move_the_outputs(tmp_path):
     assert_same(canonical_tensors(again), canonical_tensors(moved))
 
 
-def test_labels_for_a_head_without_names_make_a_fresh_one():
+def test_labels_for_a_head_without_names_name_it():
     model = golden_model(labels=NAMES)
+    kernel = read_safetensors(GOLDEN)["module.mlp_head.1.weight"]
+    np.testing.assert_array_equal(model.head.kernel, kernel.T)
+    assert model.labels == NAMES
+
+
+def test_fewer_labels_than_a_head_without_names_make_a_fresh_one():
+    model = golden_model(labels=NAMES.subset(range(10)))
     kernel = read_safetensors(GOLDEN)["module.mlp_head.1.weight"]
     assert not np.isin(kernel, model.head.kernel).any()
 

@@ -237,6 +237,20 @@ def test_a_report_that_fails_loses_no_result(whole, monkeypatch, capsys):
     assert (workdir / "folds.json").is_file()
 
 
+def test_folds_are_those_that_the_data_has(tmp_path):
+    table = tmp_path / "sounds.csv"
+    rows = [f"{n}.wav,dog,{fold}" for n, fold in enumerate((3, 7, 3, 1))]
+    table.write_text("\n".join(["path,labels,fold", *rows]))
+    recipe = override(load_recipe("own_sounds"), [f"data.path={table}"])
+    assert folds._wanted_folds(recipe, None) == [1, 3, 7]
+    assert folds._wanted_folds(recipe, [7, 3]) == [3, 7]
+    with pytest.raises(RecipeError, match=r"folds of this data are 1, 3, 7\. Received: fold 2"):
+        folds._wanted_folds(recipe, [1, 2])
+    table.write_text("path,labels\n0.wav,dog")
+    with pytest.raises(RecipeError, match="give the manifest a column fold"):
+        folds._wanted_folds(recipe, None)
+
+
 def test_data_without_folds_is_refused(tmp_path):
     with pytest.raises(RecipeError, match=r"no folds: train it without --all_folds"):
         run_folds(load_recipe("quickstart"), tmp_path / "run")

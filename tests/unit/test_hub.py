@@ -142,6 +142,13 @@ def stand_in(constants, monkeypatch):
     server.close()
 
 
+def use(preset, *args, **kwargs):
+    """Fetches a preset's file and finds it usable."""
+    path = hub.fetch(preset, *args, **kwargs)
+    hub.remember(preset, path)
+    return path
+
+
 def refused(*args, **kwargs):
     """Returns the one line with which a fetch is refused."""
     with pytest.raises(hub.HubError) as caught:
@@ -379,10 +386,18 @@ def test_cache_folder_follows_the_environment(variable, value, folder, monkeypat
 
 def test_first_use_records_the_checksum(tmp_path):
     path = put(tmp_path / "ast_base_audioset.safetensors")
-    hub.fetch(PRESET, tmp_path)
+    use(PRESET, tmp_path)
     record = json.loads(record_path().read_text())
     assert record["sha256"] == hashlib.sha256(WEIGHTS).hexdigest()
     assert record["files"] == {str(path): [len(WEIGHTS), path.stat().st_mtime_ns]}
+
+
+def test_file_that_was_not_usable_is_not_remembered(tmp_path):
+    path = put(tmp_path / "ast_base_audioset.safetensors", WEIGHTS[:10])
+    hub.fetch(PRESET, tmp_path)  # whoever reads it finds it cut short
+    assert not record_path().exists()
+    put(path)
+    assert use(PRESET, tmp_path) == path
 
 
 def test_unchanged_file_is_not_read_again(tmp_path, monkeypatch):
@@ -391,22 +406,22 @@ def test_unchanged_file_is_not_read_again(tmp_path, monkeypatch):
     real = hashlib.file_digest
     monkeypatch.setattr(hashlib, "file_digest", lambda *args: digests.append(1) or real(*args))
     for _ in range(3):
-        hub.fetch(PRESET, tmp_path)
+        use(PRESET, tmp_path)
     assert len(digests) == 1
     os.utime(path, ns=(5, 5))
     for _ in range(2):
-        hub.fetch(PRESET, tmp_path)
+        use(PRESET, tmp_path)
     assert len(digests) == 2
     copy = put(tmp_path / "elsewhere" / path.name)
     for folder in (copy.parent, tmp_path) * 2:  # both are known by now
-        hub.fetch(PRESET, folder)
+        use(PRESET, folder)
     assert len(digests) == 3
 
 
 @pytest.mark.parametrize("where", ["same", "other"])
 def test_other_content_under_the_same_name_is_refused(where, tmp_path):
     first = put(tmp_path / "ast_base_audioset.safetensors")
-    hub.fetch(PRESET, tmp_path)
+    use(PRESET, tmp_path)
     folder = tmp_path if where == "same" else tmp_path / "other"
     second = put(folder / first.name, WEIGHTS + b"more")
     line = refused(PRESET, folder)
@@ -418,26 +433,26 @@ def test_other_content_under_the_same_name_is_refused(where, tmp_path):
     )
     assert refused(PRESET, folder) == line  # the refusal recorded nothing
     record_path().unlink()
-    assert hub.fetch(PRESET, folder) == second
+    assert use(PRESET, folder) == second
 
 
 def test_another_kind_of_file_and_another_preset_have_records_of_their_own(tmp_path):
     put(tmp_path / "a" / "ast_base_audioset.safetensors")
     put(tmp_path / "b" / "ast_base_audioset.pth", b"same weights, other bytes")
     put(tmp_path / "b" / "deit_tiny.safetensors", b"other weights")
-    hub.fetch(PRESET, tmp_path / "a")
-    hub.fetch(PRESET, tmp_path / "b")
-    hub.fetch(PUBLISHED["deit_tiny"], tmp_path / "b")
+    use(PRESET, tmp_path / "a")
+    use(PRESET, tmp_path / "b")
+    use(PUBLISHED["deit_tiny"], tmp_path / "b")
     assert record_path(kind="pth").is_file()
     assert record_path(PUBLISHED["deit_tiny"]).is_file()
 
 
 def test_record_forgets_files_that_are_gone(tmp_path):
     old = put(tmp_path / "old" / "ast_base_audioset.safetensors")
-    hub.fetch(PRESET, old.parent)
+    use(PRESET, old.parent)
     old.unlink()
     new = put(tmp_path / "new" / old.name)
-    hub.fetch(PRESET, new.parent)
+    use(PRESET, new.parent)
     assert list(json.loads(record_path().read_text())["files"]) == [str(new)]
 
 
@@ -445,7 +460,7 @@ def test_record_forgets_files_that_are_gone(tmp_path):
 def test_damaged_record_is_made_anew_with_a_warning(text, tmp_path, caplog):
     put(tmp_path / "ast_base_audioset.safetensors")
     put(record_path(), text.encode())
-    hub.fetch(PRESET, tmp_path)
+    use(PRESET, tmp_path)
     assert f"is damaged and is made anew: {record_path()}" in caplog.text
     assert json.loads(record_path().read_text())["sha256"] == hashlib.sha256(WEIGHTS).hexdigest()
 
@@ -456,7 +471,7 @@ def test_cache_folder_that_cannot_be_written_warns_once(tmp_path, monkeypatch, c
     monkeypatch.setenv("AST_KERAS_CACHE", str(blocker / "cache"))
     path = put(tmp_path / "ast_base_audioset.safetensors")
     for _ in range(3):
-        assert hub.fetch(PRESET, tmp_path) == path
+        assert use(PRESET, tmp_path) == path
     assert caplog.text.count("Checksums of presets cannot be kept in") == 1
 
 
@@ -465,7 +480,7 @@ def test_two_processes_at_once_leave_a_whole_record(tmp_path):
     paths = [put(folder / "ast_base_audioset.safetensors") for folder in folders]
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(2, context) as pool:
-        found = list(pool.map(functools.partial(hub.fetch, PRESET), folders * 10))
+        found = list(pool.map(functools.partial(use, PRESET), folders * 10))
     assert found == paths * 10
     record = json.loads(record_path().read_text())
     assert record["sha256"] == hashlib.sha256(WEIGHTS).hexdigest()

@@ -14,6 +14,7 @@ from ast_keras.trainer import ASTTrainer
 SETTINGS = [
     *("data.num_train=13", "data.num_validation=4", "data.num_test=4", "data.clip_seconds=0.5"),
     *("frontend.num_frames=48", "model.size=ast_test", "train.batch_size=4"),
+    "model.num_layers=1",
     *("augment.mixup_rate=0.5", "augment.noise=true", "augment.roll_frames=10"),
     *("augment.freq_mask_bins=20", "augment.time_mask_frames=8"),
     *("train.num_epochs=5", "optimizer.warmup_steps=2"),
@@ -105,8 +106,7 @@ LEARNING = [
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_learns(precision):
     losses, _, optimizer = trained(*LEARNING, f"train.precision={precision}", steps=30)
-    print(losses)
-    # From the logarithm of ten classes; seen 0.9 or less.
+    # From the logarithm of ten classes, 2.3, to about 1.0; chance stays above 2.
     assert np.mean(losses[:2]) > 2.0
     assert np.mean(losses[-2:]) < 1.5
     assert int(optimizer.iterations.numpy()) == 30, "steps were skipped for overflow"
