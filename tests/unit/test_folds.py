@@ -260,7 +260,7 @@ def test_data_without_folds_is_refused(tmp_path):
 def test_a_fold_that_is_not_there_stops_before_anything_is_trained(recipe, tmp_path):
     with pytest.raises(DatasetError, match=r"fold must be one of 1, 2\."):
         run_folds(recipe, tmp_path / "run")
-    with pytest.raises(RecipeError, match=r"Folds must be of 1, 2, 3, 4, 5\. Received: fold 7"):
+    with pytest.raises(RecipeError, match=r"data are 1, 2, 3, 4, 5\. Received: fold 7"):
         run_folds(recipe, tmp_path / "run", [1, 7])
     assert not (tmp_path / "run").exists()
 
