@@ -197,8 +197,15 @@ class Workers:
 
     Args:
       strategy: A `tf.distribute.Strategy`.
+
+    Attributes:
       index: Which of them this process is; the first one writes.
       count: How many there are.
+
+    Example:
+
+    >>> Workers(tf.distribute.get_strategy()).gather(3, True).tolist()
+    [[3.0, 1.0]]
     """
 
     def __init__(self, strategy):

@@ -18,6 +18,7 @@ from ast_keras.progress import Progress
 from ast_keras.recipe import load_recipe, override
 from ast_keras.run import Run
 
+pytestmark = pytest.mark.slow  # a minute and a half
 ROOT = pathlib.Path(__file__).parents[2]
 # Thirteen examples in batches of four, eleven scored in batches of five: the last batches are
 # partly filled, and so are the workers' shares. All masks are on. A checkpoint after every step.

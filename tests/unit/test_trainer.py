@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from ast_keras import assembly
 from ast_keras.distribution import distribute
-from ast_keras.recipe import load_recipe, override
+from ast_keras.recipe import RecipeError, load_recipe, override
+from ast_keras.run import Run
 from ast_keras.trainer import ASTTrainer
 
 # Thirteen examples in batches of four: every fourth batch is mostly filling. All masks are on.
@@ -71,6 +72,13 @@ def test_accumulated_gradients_are_clipped_once(whole):
     clipped = trained(clip)
     assert_same(trained(clip, "train.accumulate_steps=2"), clipped)
     assert np.abs(np.subtract(clipped[0], whole[0])).max() > 0.01, "nothing was clipped"
+
+
+def test_more_parts_than_examples_are_refused(tmp_path):
+    recipe = override(load_recipe("quickstart"), [*SETTINGS, "train.accumulate_steps=5"])
+    with pytest.raises(RecipeError, match=r"must be at least train\.accumulate_steps times"):
+        Run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_clipping_is_that_of_keras():
