@@ -42,8 +42,9 @@ def saved(tmp_path_factory):
         use_distillation_token=False,
         frontend=LogMelFilterbank(num_frames=48, mean=-7.5, std=3.5, name="fbank"),
     )
-    save_to_preset(model, tmp_path_factory.mktemp("saved") / "model")
-    return tmp_path_factory.getbasetemp() / "saved0" / "model"
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    save_to_preset(model, folder)
+    return folder
 
 
 @pytest.mark.parametrize(
