@@ -218,6 +218,15 @@ def test_a_second_process_is_kept_out_of_the_folder(tmp_path):
         run.train()
 
 
+def test_a_refused_process_leaves_the_other_its_recipe(tmp_path):
+    pytest.importorskip("fcntl", reason="folders are locked where the system can")
+    run = quiet_run(small(), tmp_path / "run")
+    saved = (run.workdir / "recipe.json").read_text()
+    with locked(run.workdir), pytest.raises(RecipeError, match="Another process is training"):
+        quiet_run(small("seed=77"), run.workdir)
+    assert (run.workdir / "recipe.json").read_text() == saved
+
+
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     run = quiet_run(small(), tmp_path / "run")
     run.model.head.bias.assign(np.full(10, np.inf))
