@@ -131,45 +131,26 @@ def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
             f"model.size must be one of {', '.join(SIZES)}, auto. "
             f"Received: model.size={recipe.model.size!r}"
         )
-    if recipe.model.start != "random":
-        return _started_model(recipe, parts)
     settings = recipe.model
-    depth = {} if settings.num_layers is None else {"num_layers": settings.num_layers}
-    return from_preset(
-        settings.size,
-        num_mel_bins=recipe.frontend.num_mel_bins,
-        num_frames=recipe.frontend.num_frames,
-        patch_size=settings.patch_size,
-        strides=settings.strides,
-        use_distillation_token=settings.use_distillation_token,
-        dropout=settings.dropout,
-        attention_dropout=settings.attention_dropout,
-        drop_path=settings.drop_path,
-        dtype=recipe.train.precision,
-        **depth,
-        **parts,
-    )
-
-
-def _started_model(recipe: Recipe, parts: dict[str, Any]) -> ASTClassifier:
-    """Takes the start's weights, and its head too where it is for the same labels."""
-    settings = recipe.model
+    network = {
+        "num_mel_bins": recipe.frontend.num_mel_bins,
+        "num_frames": recipe.frontend.num_frames,
+        "patch_size": settings.patch_size,
+        "strides": settings.strides,
+        "dropout": settings.dropout,
+        "attention_dropout": settings.attention_dropout,
+        "drop_path": settings.drop_path,
+        "dtype": recipe.train.precision,
+    }
+    if settings.start == "random":
+        depth = {} if settings.num_layers is None else {"num_layers": settings.num_layers}
+        tokens = {"use_distillation_token": settings.use_distillation_token}
+        return from_preset(settings.size, **network, **depth, **tokens, **parts)
     source, _ = read_preset(settings.start, {}, likely_spectrogram(recipe))
     _require_same_network(settings, source)
-    return classifier_from(
-        source,
-        strides=settings.strides,
-        patch_size=settings.patch_size,
-        num_frames=recipe.frontend.num_frames,
-        num_mel_bins=recipe.frontend.num_mel_bins,
-        rgb=settings.rgb,
-        position=settings.position,
-        dropout=settings.dropout,
-        attention_dropout=settings.attention_dropout,
-        drop_path=settings.drop_path,
-        dtype=recipe.train.precision,
-        **parts,
-    )
+    # The start's head comes along where it is for the same labels.
+    fitting = {"rgb": settings.rgb, "position": settings.position}
+    return classifier_from(source, **network, **fitting, **parts)
 
 
 def likely_spectrogram(recipe: Recipe) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import typing
 from typing import Any
 
 from ast_keras.labels import did_you_mean
+from ast_keras.recipe_rules import check_recipe
 from ast_keras.settings import RecipeError, convert_value, parse_value
 
 PACKAGE_DIR = pathlib.Path(__file__).resolve().parent
@@ -156,131 +157,11 @@ class Recipe:
     train: Train = Train()
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_recipe(self)
 
     def to_json(self) -> str:
         """Returns the recipe as indented JSON that `load_recipe` reads back."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-
-
-_CHOICES = {
-    ("model", "rgb"): ("sum", "mean"),
-    ("model", "position"): ("bilinear", "nearest", "reinit"),
-    ("frontend", "window"): ("hann", "hamming"),
-    ("data", "sampling"): ("shuffled", "weighted"),
-    ("optimizer", "schedule"): ("epoch_decay", "warmup_cosine"),
-    ("train", "loss"): ("categorical", "binary", "auto"),
-    ("train", "metric"): ("accuracy", "mean_average_precision", "auto"),
-    ("train", "choose"): ("best", "last", "average"),
-    ("train", "precision"): ("float32", "mixed_float16", "mixed_bfloat16"),
-}
-_POSITIVE = (
-    ("frontend", "sample_rate"),
-    ("frontend", "num_mel_bins"),
-    ("frontend", "num_frames"),
-    ("frontend", "std"),
-    ("data", "clip_seconds"),
-    ("train", "num_epochs"),
-    ("train", "batch_size"),
-    ("train", "accumulate_steps"),
-    ("train", "steps_per_loop"),
-    ("train", "keep_checkpoints"),
-    ("train", "eval_batch_size"),
-    ("train", "checkpoint_minutes"),
-    ("model", "num_layers"),
-    ("optimizer", "decay_start_epoch"),
-    ("optimizer", "decay_every_epochs"),
-    ("optimizer", "decay_rate"),
-    ("optimizer", "gradient_clip_norm"),
-    ("optimizer", "learning_rate"),
-)
-_NOT_NEGATIVE = (
-    ("data", "num_workers"),
-    ("data", "cache_megabytes"),
-    ("augment", "freq_mask_bins"),
-    ("augment", "time_mask_frames"),
-    ("augment", "roll_frames"),
-    ("augment", "shift_seconds"),
-    ("augment", "gain_db"),
-    ("optimizer", "warmup_steps"),
-    ("optimizer", "l2"),
-    ("optimizer", "weight_decay"),
-    ("optimizer", "epsilon"),
-)
-_FRACTIONS = (
-    ("augment", "mixup_rate"),
-    ("model", "dropout"),
-    ("model", "attention_dropout"),
-    ("model", "drop_path"),
-    ("train", "label_smoothing"),
-    ("optimizer", "final_fraction"),
-    ("optimizer", "beta_1"),
-    ("optimizer", "beta_2"),
-)
-_BELOW_ONE = (
-    ("model", "dropout"),
-    ("model", "attention_dropout"),
-    ("model", "drop_path"),
-    ("optimizer", "beta_1"),
-    ("optimizer", "beta_2"),
-)
-
-
-def _check(recipe: Recipe) -> None:
-    def value(group: str, field: str) -> Any:
-        return getattr(getattr(recipe, group), field)
-
-    for (group, field), choices in _CHOICES.items():
-        if value(group, field) not in choices:
-            raise RecipeError(
-                f"{group}.{field} must be one of {', '.join(choices)}. "
-                f"Received: {group}.{field}={value(group, field)!r}"
-            )
-    for group, field in _POSITIVE:
-        if value(group, field) is not None and not value(group, field) > 0:
-            raise RecipeError(
-                f"{group}.{field} must be positive. "
-                f"Received: {group}.{field}={value(group, field)!r}"
-            )
-    for group, field in _NOT_NEGATIVE:
-        if value(group, field) < 0:
-            raise RecipeError(
-                f"{group}.{field} must not be negative. "
-                f"Received: {group}.{field}={value(group, field)!r}"
-            )
-    for group, field in _FRACTIONS:
-        if not 0 <= value(group, field) <= 1:
-            raise RecipeError(
-                f"{group}.{field} must lie between 0 and 1. "
-                f"Received: {group}.{field}={value(group, field)!r}"
-            )
-    for group, field in _BELOW_ONE:
-        if value(group, field) == 1:
-            raise RecipeError(f"{group}.{field} must be below 1. Received: {group}.{field}=1.0")
-    for field in ("patch_size", "strides"):
-        if min(value("model", field) or (1, 1)) < 1:
-            raise RecipeError(
-                f"model.{field} must be positive. Received: model.{field}={value('model', field)}"
-            )
-    kept, epochs = recipe.train.keep_epochs, recipe.train.num_epochs
-    if kept is not None and not 1 <= kept[0] <= kept[1] <= epochs:
-        raise RecipeError(
-            "train.keep_epochs must be the first and the last epoch to keep, from 1 to "
-            f"train.num_epochs={epochs}. Received: train.keep_epochs={kept[0]},{kept[1]}"
-        )
-    if recipe.train.choose == "average" and kept is None:
-        raise RecipeError(
-            "train.choose=average needs the first and the last epoch to average: "
-            "--set train.keep_epochs=6,25. Received: train.keep_epochs=None"
-        )
-    if not 0 <= recipe.seed < 2**31:
-        raise RecipeError(f"seed must lie between 0 and 2**31 - 1. Received: seed={recipe.seed}")
-    if recipe.optimizer.l2 and recipe.optimizer.weight_decay:
-        raise RecipeError(
-            "optimizer.l2 (in the gradient) and optimizer.weight_decay (decoupled) exclude each "
-            f"other: set one to 0. Received: l2={recipe.optimizer.l2}, "
-            f"weight_decay={recipe.optimizer.weight_decay}"
-        )
 
 
 def recipes_dir() -> pathlib.Path:

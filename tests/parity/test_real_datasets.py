@@ -12,10 +12,10 @@ from ast_keras.labels import LabelSet
 def folder(name):
     root = os.environ.get("AST_KERAS_DATA")
     if not root:
-        pytest.skip("set AST_KERAS_DATA to the folder with esc10/, sc9/ and sc30_tiny/")
+        pytest.skip(reason="set AST_KERAS_DATA to the folder with esc10/, sc9/ and sc30_tiny/")
     path = pathlib.Path(root).expanduser() / name
     if not path.is_dir():
-        pytest.skip(f"{path} is not there")
+        pytest.skip(reason=f"{path} is not there")
     return path
 
 

@@ -69,7 +69,7 @@ def noise(shape, seed=0):
 
 def encode(samples, rate=RATE, container="WAV", codec="PCM_16", **options):
     if not soundfile.check_format(container, codec):
-        pytest.skip(f"this libsndfile does not write {container} {codec}")
+        pytest.skip(reason=f"this libsndfile does not write {container} {codec}")
     file = io.BytesIO()
     channels = 1 if np.ndim(samples) == 1 else np.shape(samples)[1]
     with soundfile.SoundFile(
@@ -143,7 +143,7 @@ def test_load_audio_gives_the_bits_of_tensorflow_io(container, channels):
     try:
         decoded = decode(data, dtype="int16").numpy()
     except NotImplementedError:
-        pytest.skip("tensorflow-io's native library does not load under this TensorFlow")
+        pytest.skip(reason="tensorflow-io's native library does not load under this TensorFlow")
     reference = (decoded / np.float32(32_768)).mean(axis=1, dtype=np.float32)
     np.testing.assert_array_equal(load_audio(data), reference)
 

@@ -20,6 +20,7 @@ ORDER = [
     "ast_keras.fetching.download",
     "ast_keras.labels",
     "ast_keras.settings",
+    "ast_keras.recipe_rules",
     "ast_keras.recipe",
     "ast_keras.published",
     "ast_keras.hub",
@@ -133,6 +134,7 @@ PURE = [
     or name.removeprefix("ast_keras.")
     in (
         "recipe",
+        "recipe_rules",
         "settings",
         "files",
         "labels",
