@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from absl import logging
@@ -22,6 +24,35 @@ class Interrupted(Exception):
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
         self.signal_number = signal_number
+
+
+class Signals:
+    """Remembers SIGTERM and SIGINT until the program is where it can stop without loss.
+
+    Attributes:
+      number: The signal that came last; 0 for none.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    @contextlib.contextmanager
+    def remembered(self) -> Iterator[None]:
+        """Remembers signals inside; asked a second time, the program stops at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may handle signals
+            return
+
+        def remember(number: int, _: object) -> None:
+            self.number = number
+            signal.signal(number, old[signal.Signals(number)])
+
+        old = {n: signal.signal(n, remember) for n in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
 
 
 def run_command(main: Callable[[list[str]], int], argv: list[str]) -> int:

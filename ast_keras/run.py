@@ -21,8 +21,6 @@ import io
 import json
 import math
 import pathlib
-import signal
-import threading
 import time
 
 import keras
@@ -31,7 +29,7 @@ import tensorflow as tf
 
 from ast_keras import assembly
 from ast_keras.audio import AudioError
-from ast_keras.command import Interrupted
+from ast_keras.command import Interrupted, Signals
 from ast_keras.datasets import fingerprint
 from ast_keras.distribution import Workers, distribute, make_strategy
 from ast_keras.files import write_text
@@ -96,7 +94,7 @@ class Run:
         self.history: list[dict[str, float]] = []
         self._state = _JSONState(self)
         self._saved_at = time.monotonic()
-        self._signal: int | None = None
+        self._signals = Signals()
         claim_workdir(recipe, self.workdir, self.workers)  # a mistake above leaves no trace
         self._make_checkpoints()
 
@@ -164,7 +162,7 @@ class Run:
         result = finished_result(self)
         if self.workers.gather(result is not None).all():
             return result
-        with self._signals(), self._clear_errors(), self.workers.clear_errors():
+        with self._signals.remembered(), self._clear_errors(), self.workers.clear_errors():
             try:
                 self._train_epochs()
             except Interrupted:
@@ -231,7 +229,7 @@ class Run:
         due = time.monotonic() - self._saved_at > 60 * self.recipe.train.checkpoint_minutes
         # Clocks differ and a signal comes to one process: all workers do as they are told here.
         asked, dues, lengths = self.workers.gather(
-            self._signal or 0, due, self._steps_per_loop(step)
+            self._signals.number, due, self._steps_per_loop(step)
         ).T
         self._loop_length = int(lengths[0])
         self._stop(asked)
@@ -337,29 +335,12 @@ class Run:
     # --- Interruptions ---
 
     def _stop_if_asked(self):
-        self._stop(self.workers.gather(self._signal or 0))
+        self._stop(self.workers.gather(self._signals.number))
 
     def _stop(self, asked):
         """Stops all workers if any of them was asked to."""
         if asked.any():
             raise Interrupted(int(asked.max()))
-
-    @contextlib.contextmanager
-    def _signals(self):
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may handle signals
-            return
-
-        def remember(number, _):
-            self._signal = number
-            signal.signal(number, old[number])  # asked a second time, it stops at once
-
-        old = {n: signal.signal(n, remember) for n in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
 
     @contextlib.contextmanager
     def _clear_errors(self):

@@ -9,11 +9,12 @@ TensorFlow's environment: `--peer_python` names an interpreter that has torch an
 
 import argparse
 import statistics
-import subprocess
 import sys
 import time
 
 import numpy as np
+
+from benchmarks.peer import start_peer
 
 CLIPS, SAMPLES = 32, 160_000
 
@@ -39,17 +40,6 @@ def serve_peer(threads):
         print(time.perf_counter() - start, flush=True)
 
 
-def start_peer(python, threads):
-    command = [python, "-m", "benchmarks.frontend", "--serve_peer", "--threads", str(threads)]
-    peer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    if peer.stdout.readline().strip() != "ready":
-        sys.exit(
-            "torchaudio could not be started: give --peer_python an interpreter with torch and "
-            f"torchaudio (pip install torch torchaudio). Received: {python}"
-        )
-    return peer
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--peer_python", default=sys.executable)
@@ -60,7 +50,12 @@ def main():
     if options.serve_peer:
         serve_peer(options.threads)
         return
-    peer = start_peer(options.peer_python, options.threads)
+    peer = start_peer(
+        options.peer_python,
+        "benchmarks.frontend",
+        ["--threads", options.threads],
+        "torch and torchaudio",
+    )
     ours, theirs = measure(peer, options.threads, options.rounds)
     peer.stdin.close()
     for name, times in (("ast_keras", ours), ("torchaudio", theirs)):

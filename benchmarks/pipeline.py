@@ -14,12 +14,13 @@ environment.
 import argparse
 import pathlib
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
 import numpy as np
+
+from benchmarks.peer import start_peer
 
 BATCH = 16
 SECONDS = {1: 512, 5: 160, 10: 96}  # clips of each length
@@ -75,17 +76,6 @@ def serve_peer(workers):
         for batch in batches:
             count += len(batch)
         print(count / (time.perf_counter() - start), flush=True)
-
-
-def start_peer(python, workers):
-    command = [python, "-m", "benchmarks.pipeline", "--serve_peer", "--workers", str(workers)]
-    peer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    if peer.stdout.readline().strip() != "ready":
-        sys.exit(
-            "The peer could not be started: give --peer_python an interpreter with torch, "
-            f"torchaudio and soundfile. Received: {python}"
-        )
-    return peer
 
 
 # --- Ours ---
@@ -184,7 +174,12 @@ def main():
 
     tf.config.threading.set_intra_op_parallelism_threads(options.workers)
     tf.config.threading.set_inter_op_parallelism_threads(options.workers)
-    peer = start_peer(options.peer_python, options.workers)
+    peer = start_peer(
+        options.peer_python,
+        "benchmarks.pipeline",
+        ["--workers", options.workers],
+        "torch, torchaudio and soundfile",
+    )
     print(f"clips/s, medians of {options.rounds}, {options.workers} workers; ratio to DataLoader")
     with tempfile.TemporaryDirectory() as scratch:
         for seconds in SECONDS:
