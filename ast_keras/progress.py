@@ -22,7 +22,6 @@ class Progress:
     def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
         self._stream = stream or sys.stdout
         self._quiet = quiet
-        self._shown_at = 0.0
 
     def start(
         self,
@@ -38,6 +37,7 @@ class Progress:
         self._started_at, self._first_step = time.monotonic(), first_step
         self._last_step, self._steps_per_epoch = last_step, steps_per_epoch
         self._batch_size, self._metric = batch_size, metric
+        self._shown_at = 0.0  # the first step is shown, however soon it follows another run
         self._line(f"{name}: {sizes}")
 
     def resumed(self, path: str, step: int) -> None:

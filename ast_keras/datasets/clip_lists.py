@@ -131,8 +131,8 @@ def read_clip_list(path: str, labels: LabelSet) -> ClipList:
     >>> path = os.path.join(tempfile.mkdtemp(), "eval_segments.csv")
     >>> _ = open(path, "w").write('--4gqARaEJE, 0.000, 10.000, "/m/09x0r,/m/05zppz"')
     >>> clips = read_clip_list(path, LabelSet.load("audioset"))
-    >>> clips.ytids[0], clips.starts[0].item(), clips.targets[0]
-    (b'--4gqARaEJE', 0, (0, 1))
+    >>> clips.ytids[0].decode(), clips.starts[0].item(), clips.targets[0]
+    ('--4gqARaEJE', 0, (0, 1))
     """
     try:
         read = _read_json if path.lower().endswith(".json") else _read_csv
