@@ -75,9 +75,10 @@ class SelfAttention(keras.layers.Layer):
 
     def _split_heads(self, tokens):
         batch, length = ops.shape(tokens)[:2]
-        qkv = ops.reshape(self.qkv(tokens), (batch, length, 3, self.num_heads, self.head_dim))
-        qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # [3, batch, heads, tokens, head_dim]
-        return qkv[0], qkv[1], qkv[2]
+        shape = (batch, length, self.num_heads, self.head_dim)
+        # Never more than four axes: a phone's GPU takes no more.
+        parts = (ops.reshape(part, shape) for part in ops.split(self.qkv(tokens), 3, axis=-1))
+        return [ops.transpose(part, (0, 2, 1, 3)) for part in parts]  # [batch, heads, tokens, head]
 
     def _weights(self, query, key):
         # Scaling the query keeps the products inside float16's range.

@@ -1,6 +1,7 @@
 """Waveform to normalised log-mel spectrogram, Kaldi's filterbank on `tf.signal`."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from ast_keras import mel
@@ -17,8 +18,10 @@ class LogMelFilterbank(keras.layers.Layer):
     it is `padding_value`. `mean=0, std=0.5` leaves the logarithms as they are.
 
     The result is float32 under every precision policy, as half precision cannot hold a power
-    spectrum. Inside, up to the energies, the arithmetic is float64: in float32 the weak bins of a
-    strongly tonal frame drown in the rounding of the strong ones.
+    spectrum. With the method "fft" the arithmetic inside, up to the energies, is float64: in float32
+    the weak bins of a strongly tonal frame drown in the rounding of the strong ones. "conv" is for
+    phones and browsers: what is linear in a frame, from its mean to the Fourier transform, is one
+    strided convolution in float32, and nothing else needs an operator that a GPU there lacks.
 
     Args:
       sample_rate: Of the waveform, in Hz. The layer cannot check it; `load_audio` resamples.
@@ -33,6 +36,7 @@ class LogMelFilterbank(keras.layers.Layer):
       remove_waveform_mean: Whether the mean over the clip is removed first.
       mean: Of the log-mels of the data set.
       std: Their standard deviation.
+      method: "fft", exact, on `tf.signal`, or "conv".
 
     Input: waveform `[batch, samples]`, floating point in [-1, 1]; optionally `lengths` `[batch]`,
       the number of samples of each clip in a batch padded to the longest: what follows is not
@@ -68,6 +72,7 @@ class LogMelFilterbank(keras.layers.Layer):
         remove_waveform_mean=True,
         mean=-4.2677393,
         std=4.5689974,
+        method="fft",
         **kwargs,
     ):
         super().__init__(**{**kwargs, "dtype": "float32"})
@@ -75,6 +80,8 @@ class LogMelFilterbank(keras.layers.Layer):
             raise ValueError(
                 f"std and num_frames must be positive. Received: std={std}, num_frames={num_frames}"
             )
+        if method not in ("fft", "conv"):
+            raise ValueError(f'method must be "fft" or "conv". Received: method={method!r}')
         self.sample_rate = sample_rate
         self.num_mel_bins = num_mel_bins
         self.num_frames = num_frames
@@ -87,6 +94,7 @@ class LogMelFilterbank(keras.layers.Layer):
         self.remove_waveform_mean = remove_waveform_mean
         self.mean = mean
         self.std = std
+        self.method = method
         self._frame_length = mel.seconds_to_samples(frame_length_seconds, sample_rate)
         self._frame_step = mel.seconds_to_samples(frame_step_seconds, sample_rate)
         self._window = mel.window(window, self._frame_length)
@@ -134,7 +142,8 @@ class LogMelFilterbank(keras.layers.Layer):
         return waveform - total / tf.cast(tf.maximum(lengths, 1), tf.float32)
 
     def _log_mel(self, waveform):
-        energies = _mel_energies(
+        compute = _mel_energies if self.method == "fft" else _mel_energies_by_convolution
+        energies = compute(
             waveform, self._window, self._filters, self._frame_step, self.preemphasis
         )
         return tf.math.log(tf.maximum(energies, mel.ENERGY_FLOOR))
@@ -173,6 +182,7 @@ class LogMelFilterbank(keras.layers.Layer):
             "remove_waveform_mean": self.remove_waveform_mean,
             "mean": self.mean,
             "std": self.std,
+            "method": self.method,
         }
 
 
@@ -212,3 +222,24 @@ def _mel_energies(waveform, window, filters, frame_step, preemphasis):
     # 0 on a CPU, 1 on any other device and in a graph that XLA compiles.
     device = tf.raw_ops.DeviceIndex(device_names=["CPU"])
     return tf.switch_case(device, [clip_by_clip, batch_at_once])
+
+
+def _mel_energies_by_convolution(waveform, window, filters, frame_step, preemphasis):
+    """Returns what `_mel_energies` does, by operators that every delegate and browser has."""
+    used = filters.any(axis=1)  # no filter sees the lowest and the highest bin
+    kernel = mel.fourier_kernel(window, preemphasis, 2 * (len(filters) - 1))
+    kernel = np.concatenate([kernel.real[:, used], kernel.imag[:, used]], axis=1)
+    kernel = kernel[:, None].astype(np.float32)  # [frame_length, channel, real and imaginary]
+    frame_length = len(window)
+    samples = waveform.shape[1]
+    if samples is None or samples < frame_length:
+        # Less than a frame gives no frame: a convolution wants at least one.
+        missing = tf.maximum(0, frame_length - tf.shape(waveform)[1])
+        short = tf.cast(missing > 0, tf.int32)
+        padded = tf.pad(waveform, [[0, 0], [0, missing]])
+        frames = tf.nn.conv1d(padded[..., None], kernel, frame_step, "VALID")
+        spectrum = frames[:, short:]
+    else:
+        spectrum = tf.nn.conv1d(waveform[..., None], kernel, frame_step, "VALID")
+    # Real parts first, then imaginary ones: the power of both goes into the same filter.
+    return tf.matmul(tf.square(spectrum), np.tile(filters[used], (2, 1)).astype(np.float32))

@@ -49,6 +49,33 @@ def fft_length(frame_length: int) -> int:
     return 1 << (frame_length - 1).bit_length()
 
 
+def fourier_kernel(
+    shape: FloatArray, preemphasis: float, fft_size: int
+) -> npt.NDArray[np.complex128]:
+    """Returns all that is linear in a frame as one matrix `[frame_length, fft_size // 2 + 1]`.
+
+    A frame times this matrix is its spectrum after Kaldi's steps: the frame's mean is removed,
+    pre-emphasis applied, then the window, and the transform taken.
+
+    Args:
+      shape: The window `[frame_length]`.
+      preemphasis: Coefficient of the first-order high-pass.
+      fft_size: Length of the Fourier transform, in samples.
+
+    Example:
+
+    >>> kernel = fourier_kernel(window("hann", 400), 0.97, 512)
+    >>> kernel.shape, bool(abs(np.ones(400) @ kernel).max() < 1e-12)
+    ((400, 257), True)
+    """
+    length = len(shape)
+    frame = np.eye(length)  # row i: what sample i adds to the frame
+    before = np.concatenate([frame[:, :1], frame[:, :-1]], axis=1)
+    emphasised = frame - preemphasis * before
+    centred = emphasised - emphasised.mean(axis=0)
+    return np.fft.rfft(centred * shape, fft_size, axis=1)
+
+
 def num_frames(num_samples: int, frame_length: int = 400, frame_step: int = 160) -> int:
     """Returns how many whole frames fit into a waveform; what is left at its end is not seen.
 

@@ -271,12 +271,15 @@ class ASTClassifier(keras.Model):
         """Returns the mean of the special tokens, `[batch, embed_dim]`, that the head reads."""
         return ops.mean(tokens[:, : self.backbone.num_special_tokens], axis=1)
 
+    def classify(self, pooled):
+        """Returns the logits `[batch, num_classes]` for pooled tokens `[batch, embed_dim]`."""
+        return self.head(self.head_norm(pooled))
+
     def call(self, waveform, training=None, lengths=None, seeds=None):
         spectrogram = self.spectrogram(waveform, lengths)
         if self.augment is not None:
             spectrogram = self.augment(spectrogram, training=training, seeds=seeds)
-        pooled = self.pool(self.backbone(spectrogram, training=training))
-        return self.head(self.head_norm(pooled))
+        return self.classify(self.pool(self.backbone(spectrogram, training=training)))
 
     def scores(self, logits):
         """Returns the classes' probabilities, `[batch, num_classes]`, for the model's output."""

@@ -1,0 +1,93 @@
+"""The graph that every artefact holds: waveform to scores, each weight once."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import tensorflow as tf
+
+from ast_keras import mel
+from ast_keras.export.errors import ExportError
+from ast_keras.frontend import LogMelFilterbank
+from ast_keras.model import ASTClassifier
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What a classifier makes of sound.
+
+    Attributes:
+      scores: Probabilities `[batch, num_classes]`, after the softmax or sigmoid that the model uses.
+      pooled: Mean of the special tokens `[batch, embed_dim]`, one embedding for the whole sound.
+      tokens: `[batch, special tokens + patches, embed_dim]`.
+    """
+
+    scores: tf.Tensor
+    pooled: tf.Tensor
+    tokens: tf.Tensor
+
+
+class ServedGraph(tf.Module):
+    """Holds a classifier's weights once, and computes what the classifier does.
+
+    Keras's own export stores each weight twice, since the model and its variables are both
+    tracked. Here only the variables are; the model is reached through a closure, which TensorFlow
+    does not follow. Artefacts add their signatures as `tf.function`s that call `outputs`.
+
+    Args:
+      model: An `ASTClassifier` with a frontend.
+      method: Of the filterbank: None for the model's own, or "fft", "conv".
+
+    Raises:
+      ExportError: If the model takes spectrograms.
+
+    Example:
+
+    >>> from ast_keras import from_preset
+    >>> graph = ServedGraph(from_preset("ast_test", num_classes=10, num_frames=98))
+    >>> graph.outputs(tf.zeros([1, 16000])).scores.shape
+    TensorShape([1, 10])
+    """
+
+    def __init__(self, model: ASTClassifier, method: str | None = None):
+        super().__init__()
+        if model.frontend is None:
+            raise ExportError(
+                "Only a model that hears sound can be exported: this one takes spectrograms. Load "
+                "it without frontend=None"
+            )
+        config: dict[str, Any] = model.frontend.get_config()
+        fbank = LogMelFilterbank.from_config({**config, "method": method or config["method"]})
+
+        def outputs(waveform: tf.Tensor) -> Outputs:
+            tokens = model.backbone(fbank(waveform), training=False)
+            pooled = model.pool(tokens)
+            return Outputs(model.scores(model.classify(pooled)), pooled, tokens)
+
+        self.outputs = outputs
+        self.model_variables = [variable.value for variable in model.variables]
+
+
+def default_num_samples(model: ASTClassifier) -> int:
+    """Returns the length of a clip for clients that want one: whole seconds, if all are heard.
+
+    A model of 1,024 frames hears 10.255 s and was trained on clips of 10 s, whose missing frames are
+    padding; silence in their place would be something else.
+
+    Example:
+
+    >>> from ast_keras import from_preset
+    >>> default_num_samples(from_preset("ast_test", num_classes=10, num_frames=1024))
+    160000
+    """
+    frontend = model.frontend
+    rate = frontend.sample_rate
+    length, step = (
+        mel.seconds_to_samples(seconds, rate)
+        for seconds in (frontend.frame_length_seconds, frontend.frame_step_seconds)
+    )
+    # Less than a frame more than what fills the model is never heard.
+    seconds = (frontend.num_samples + step - 1) // rate
+    heard = mel.num_frames(seconds * rate, length, step)
+    return seconds * rate if 0 < heard <= frontend.num_frames else frontend.num_samples
