@@ -57,6 +57,7 @@ class ServedGraph(tf.Module):
                 "Only a model that hears sound can be exported: this one takes spectrograms. Load "
                 "it without frontend=None"
             )
+        model = in_float32(model)
         config: dict[str, Any] = model.frontend.get_config()
         fbank = LogMelFilterbank.from_config({**config, "method": method or config["method"]})
 
@@ -67,6 +68,17 @@ class ServedGraph(tf.Module):
 
         self.outputs = outputs
         self.model_variables = [variable.value for variable in model.variables]
+
+
+def in_float32(model: ASTClassifier) -> ASTClassifier:
+    """Returns the model, or its float32 copy if its backbone computes in half precision."""
+    if model.backbone.policy.compute_dtype == "float32":
+        return model
+    config = model.get_config()
+    config["backbone"]["config"]["dtype"] = "float32"
+    copy = ASTClassifier.from_config(config)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def default_num_samples(model: ASTClassifier) -> int:

@@ -1,0 +1,188 @@
+"""Smaller numbers for the matrices of the transformer, and only for them.
+
+The filterbank, the norms, the attention products and the head stay float32: a power spectrum spans
+more than eight bits do, and the rest is small. What is quantised are the patch projection and the
+four matrices of every block, 99 % of a model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ast_keras.export.errors import ExportError
+from ast_keras.model import ASTClassifier
+
+SCHEMES = ("none", "float16", "int8", "int4")
+_BLOCK_LAYERS = ("attention/qkv", "attention/projection", "mlp_hidden", "mlp_output")
+_PATCHES = "patches/projection"
+_INT4_BLOCK = 32  # numbers that share a scale
+
+
+def quantisable_layers(model: ASTClassifier) -> list[str]:
+    """Returns the names of the layers that may be quantised, in the order of the data.
+
+    Example:
+
+    >>> from ast_keras import from_preset
+    >>> quantisable_layers(from_preset("ast_test", num_classes=2, num_frames=98))[:3]
+    ['patches/projection', 'block_0/attention/qkv', 'block_0/attention/projection']
+    """
+    blocks = range(model.backbone.num_layers)
+    return [_PATCHES, *(f"block_{i}/{name}" for i in blocks for name in _BLOCK_LAYERS)]
+
+
+def layer_pattern(layer: str) -> str:
+    """Returns the pattern of the names that a layer's tensors have in a TFLite file.
+
+    Keras numbers scopes that it enters again: `block_0` becomes `block_0_1`.
+
+    Example:
+
+    >>> bool(re.search(layer_pattern("block_1/mlp_output"), "backbone_1/block_1_2/mlp_output_2/Dot"))
+    True
+    >>> bool(re.search(layer_pattern("block_1/mlp_output"), "backbone_1/block_10/mlp_output/Dot"))
+    False
+    """
+    return r"(^|[/;])" + "/".join(f"{part}(_[0-9]+)?" for part in layer.split("/")) + "/"
+
+
+def quantise(
+    content: bytes, scheme: str, model: ASTClassifier, layers: Iterable[str] | None = None
+) -> bytes:
+    """Returns a float32 TFLite model with the layers' matrices in fewer bits.
+
+    Args:
+      content: The model as the converter made it.
+      scheme: "float16"; "int8", one scale for each row, activations quantised as they come; or
+        "int4", which has a scale for every 32 numbers, and leaves eight bits for the patches.
+      model: The classifier.
+      layers: Which; None for all of `quantisable_layers`.
+
+    Raises:
+      ExportError: If litert-quantizer is not installed.
+    """
+    quantizer = _load_quantizer().quantizer.Quantizer(bytearray(content))
+    for layer in quantisable_layers(model) if layers is None else layers:
+        operation, settings, algorithm = _settings(scheme, layer, model)
+        quantizer.update_quantization_recipe(
+            layer_pattern(layer), operation, settings, algorithm_key=algorithm
+        )
+    if not quantizer.get_quantization_recipe():
+        return content
+    with quiet():
+        result = quantizer.quantize(enable_progress_bar=False, enable_progress_report=False)
+    return bytes(result.quantized_model)
+
+
+def require_quantizer(scheme: str) -> None:
+    """Raises ExportError unless the scheme is one and what it needs is installed."""
+    if scheme not in SCHEMES:
+        raise ExportError(f"quantize must be one of {', '.join(SCHEMES)}. Received: {scheme!r}")
+    if scheme != "none":
+        _load_quantizer()
+
+
+def _load_quantizer() -> Any:
+    try:
+        import litert_quantizer
+        import litert_quantizer.algorithm_manager
+        import litert_quantizer.qtyping
+        import litert_quantizer.quantizer
+    except ImportError as error:
+        raise ExportError(
+            f"Quantising needs litert-quantizer: pip install 'ast-keras[export]'. Received: {error}"
+        ) from None
+    return litert_quantizer
+
+
+def _settings(scheme: str, layer: str, model: ASTClassifier) -> tuple[Any, Any, str]:
+    package = _load_quantizer()
+    types, names = package.qtyping, package.algorithm_manager.AlgorithmName
+    operations = types.TFLOperationName
+    operation = operations.CONV_2D if layer == _PATCHES else operations.FULLY_CONNECTED
+    if scheme == "float16":
+        half = types.TensorQuantizationConfig(16, dtype=types.TensorDataType.FLOAT)
+        settings = types.OpQuantizationConfig(
+            weight_tensor_config=half,
+            compute_precision=types.ComputePrecision.FLOAT,
+            explicit_dequantize=True,
+        )
+        return operation, settings, names.FLOAT_CASTING
+    bits, granularity = 8, types.QuantGranularity.CHANNELWISE
+    if scheme == "int4" and layer != _PATCHES:
+        bits = 4
+        width = model.backbone.mlp_dim if "mlp_output" in layer else model.backbone.embed_dim
+        if width % _INT4_BLOCK == 0:
+            granularity = types.QuantGranularity.BLOCKWISE_32
+    weights = types.TensorQuantizationConfig(bits, symmetric=True, granularity=granularity)
+    settings = types.OpQuantizationConfig(
+        weight_tensor_config=weights, compute_precision=types.ComputePrecision.INTEGER
+    )
+    return operation, settings, names.MIN_MAX_UNIFORM_QUANT
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps notes and progress of converter and quantizer, C++ included, away from the command's own lines."""
+    with open(os.devnull, "wb") as nowhere:
+        saved = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def signal_to_noise(
+    content: bytes, scheme: str, model: ASTClassifier, layers: Iterable[str], clips: np.ndarray
+) -> dict[str, float]:
+    """Returns how clear the logits stay when one layer alone is quantised, in dB, the worst first.
+
+    One by one, because behind the first bad layer every later one looks bad.
+
+    Args:
+      content: The float32 model.
+      scheme: As for `quantise`.
+      model: The classifier.
+      layers: Which to try.
+      clips: A few sounds `[clips, samples]`.
+    """
+    exact = _logits(content, clips)
+    ratios = {}
+    for layer in layers:
+        noise = _logits(quantise(content, scheme, model, [layer]), clips) - exact
+        power = float(np.square(noise).sum())
+        signal = float(np.square(exact - exact.mean(axis=1, keepdims=True)).sum())
+        ratios[layer] = 10 * np.log10(signal / power) if power else float("inf")
+    return dict(sorted(ratios.items(), key=lambda item: item[1]))
+
+
+def _logits(content: bytes, clips: np.ndarray) -> np.ndarray:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    # Without delegates, which keep what lies between their operators to themselves.
+    interpreter = Interpreter(
+        model_content=content,
+        num_threads=2,
+        experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    interpreter.allocate_tensors()
+    # Of several tensors of the head the last is its output; MatMul and bias are one operator.
+    pattern = re.compile(r"(^|[/;])head(_[0-9]+)?/")
+    details = [d for d in interpreter.get_tensor_details() if pattern.search(d["name"])]
+    shape = tuple(interpreter.get_output_details()[0]["shape"])
+    (logits,) = [d["index"] for d in details if tuple(d["shape"]) == shape][-1:]
+    found = []
+    for clip in clips:
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], clip[None])
+        interpreter.invoke()
+        found.append(interpreter.get_tensor(logits)[0].copy())
+    return np.array(found, np.float64)
