@@ -18,7 +18,7 @@ class Outputs:
     """What a classifier makes of sound.
 
     Attributes:
-      scores: Probabilities `[batch, num_classes]`, after the softmax or sigmoid that the model uses.
+      scores: Probabilities `[batch, num_classes]`, after the model's softmax or sigmoid.
       pooled: Mean of the special tokens `[batch, embed_dim]`, one embedding for the whole sound.
       tokens: `[batch, special tokens + patches, embed_dim]`.
     """
@@ -84,8 +84,8 @@ def in_float32(model: ASTClassifier) -> ASTClassifier:
 def default_num_samples(model: ASTClassifier) -> int:
     """Returns the length of a clip for clients that want one: whole seconds, if all are heard.
 
-    A model of 1,024 frames hears 10.255 s and was trained on clips of 10 s, whose missing frames are
-    padding; silence in their place would be something else.
+    A model of 1,024 frames hears 10.255 s and was trained on clips of 10 s, whose missing frames
+    are padding; silence in their place would be something else.
 
     Example:
 

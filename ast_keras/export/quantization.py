@@ -44,10 +44,9 @@ def layer_pattern(layer: str) -> str:
 
     Example:
 
-    >>> bool(re.search(layer_pattern("block_1/mlp_output"), "backbone_1/block_1_2/mlp_output_2/Dot"))
-    True
-    >>> bool(re.search(layer_pattern("block_1/mlp_output"), "backbone_1/block_10/mlp_output/Dot"))
-    False
+    >>> pattern = layer_pattern("block_1/mlp_output")
+    >>> [bool(re.search(pattern, f"{x}/mlp_output_2/Dot")) for x in ("block_1_2", "block_10")]
+    [True, False]
     """
     return r"(^|[/;])" + "/".join(f"{part}(_[0-9]+)?" for part in layer.split("/")) + "/"
 
@@ -129,7 +128,7 @@ def _settings(scheme: str, layer: str, model: ASTClassifier) -> tuple[Any, Any, 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps notes and progress of converter and quantizer, C++ included, away from the command's own lines."""
+    """Keeps notes and progress bars, those from C++ too, away from a command's own lines."""
     with open(os.devnull, "wb") as nowhere:
         saved = os.dup(2)
         os.dup2(nowhere.fileno(), 2)
