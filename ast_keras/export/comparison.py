@@ -86,7 +86,7 @@ def keras_scores(model: ASTClassifier, clips: np.ndarray) -> np.ndarray:
     scores = tf.function(
         lambda waveform: model.scores(model(waveform, training=False)),
         input_signature=[tf.TensorSpec((None, clips.shape[1]), tf.float32)],
-    )
+    ).get_concrete_function()
     return np.concatenate(
-        [scores(clips[i : i + _BATCH]).numpy() for i in range(0, len(clips), _BATCH)]
+        [scores(tf.constant(clips[i : i + _BATCH])).numpy() for i in range(0, len(clips), _BATCH)]
     )
