@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ast_keras.export.measurement import Measurement
 
@@ -104,7 +105,7 @@ def compare(
     format: str,
     clips: str,
     bounds: Bounds,
-    expected: np.ndarray,
+    expected: npt.NDArray[np.float32],
     measurement: Measurement,
     *,
     size_bytes: int,

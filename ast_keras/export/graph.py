@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from ast_keras import mel
 from ast_keras.export.errors import ExportError
 from ast_keras.frontend import LogMelFilterbank
+from ast_keras.labels import LabelSet
 from ast_keras.model import ASTClassifier
 
 
-@dataclasses.dataclass(frozen=True)
-class Outputs:
+class Outputs(NamedTuple):
     """What a classifier makes of sound.
 
     Attributes:
@@ -33,7 +32,8 @@ class ServedGraph(tf.Module):
 
     Keras's own export stores each weight twice, since the model and its variables are both
     tracked. Here only the variables are; the model is reached through a closure, which TensorFlow
-    does not follow. Artefacts add their signatures as `tf.function`s that call `outputs`.
+    does not follow. Artefacts add their signatures as `tf.function`s that call `outputs`, or its
+    two parts, `spectrogram` and `classified`.
 
     Args:
       model: An `ASTClassifier` with a frontend.
@@ -61,13 +61,23 @@ class ServedGraph(tf.Module):
         config: dict[str, Any] = model.frontend.get_config()
         fbank = LogMelFilterbank.from_config({**config, "method": method or config["method"]})
 
-        def outputs(waveform: tf.Tensor) -> Outputs:
-            tokens = model.backbone(fbank(waveform), training=False)
+        # Functions, so that a file with several signatures holds the filterbank's matrices once.
+        @tf.function
+        def spectrogram(waveform):  # [batch, samples] to [batch, frames, mel]
+            return fbank(waveform)
+
+        @tf.function
+        def classified(spectrogram):
+            tokens = model.backbone(spectrogram, training=False)
             pooled = model.pool(tokens)
             return Outputs(model.scores(model.classify(pooled)), pooled, tokens)
 
-        self.outputs = outputs
+        self.spectrogram, self.classified = spectrogram, classified
         self.model_variables = [variable.value for variable in model.variables]
+
+    def outputs(self, waveform: tf.Tensor) -> Outputs:
+        """Returns what the classifier makes of sounds `[batch, samples]`."""
+        return self.classified(self.spectrogram(waveform))
 
 
 def in_float32(model: ASTClassifier) -> ASTClassifier:
@@ -103,3 +113,20 @@ def default_num_samples(model: ASTClassifier) -> int:
     seconds = (frontend.num_samples + step - 1) // rate
     heard = mel.num_frames(seconds * rate, length, step)
     return seconds * rate if 0 < heard <= frontend.num_frames else frontend.num_samples
+
+
+def label_names(model: ASTClassifier, labels: LabelSet | None) -> tuple[str, ...]:
+    """Returns the names of the classes: those given, the model's own, or numbers.
+
+    Raises:
+      ExportError: If there is not one for each class.
+    """
+    labels = labels or model.labels
+    if labels is None:
+        return tuple(f"class {index}" for index in range(model.num_classes))
+    if len(labels) != model.num_classes:
+        raise ExportError(
+            "There must be one label for each class. "
+            f"Received: {len(labels)} labels, {model.num_classes} classes"
+        )
+    return labels.names

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from ast_keras.export.errors import ExportError
 
@@ -33,13 +34,13 @@ class Measurement:
       peak_memory_bytes: Most memory that the process had, libraries included.
     """
 
-    scores: np.ndarray
+    scores: npt.NDArray[np.float32]
     latency_seconds: float
     peak_memory_bytes: int
 
 
 def measure(
-    kind: str, path: str | os.PathLike[str], clips: np.ndarray, num_threads: int = 2
+    kind: str, path: str | os.PathLike[str], clips: npt.NDArray[np.float32], num_threads: int = 2
 ) -> Measurement:
     """Runs every clip through the file, in a new process.
 
@@ -90,7 +91,9 @@ def operators(content: bytes | bytearray) -> dict[str, int]:
     return dict(counts.most_common())
 
 
-def _load_tflite(path: str, num_threads: int) -> Callable[[np.ndarray], np.ndarray]:
+def _load_tflite(
+    path: str, num_threads: int
+) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=path, num_threads=num_threads)
@@ -98,7 +101,9 @@ def _load_tflite(path: str, num_threads: int) -> Callable[[np.ndarray], np.ndarr
     return lambda waveform: runner(waveform=waveform)["scores"]
 
 
-def _load_saved_model(path: str, num_threads: int) -> Callable[[np.ndarray], np.ndarray]:
+def _load_saved_model(
+    path: str, num_threads: int
+) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(num_threads)

@@ -16,7 +16,7 @@ from ast_keras import __version__
 from ast_keras.export.comparison import comparison_clips, keras_scores
 from ast_keras.export.contract import DEFAULT_BOUNDS, Bounds, Report, compare
 from ast_keras.export.errors import ExportError
-from ast_keras.export.graph import ServedGraph, default_num_samples
+from ast_keras.export.graph import ServedGraph, default_num_samples, label_names
 from ast_keras.export.measurement import measure, operators
 from ast_keras.export.metadata import add_metadata
 from ast_keras.export.quantization import (
@@ -93,7 +93,7 @@ def export_tflite(
     path = pathlib.Path(path)
     _check_arguments(model, path, quantize, method, overwrite)
     num_samples = _checked_length(model, num_samples)
-    names = _label_names(model, labels)
+    names = label_names(model, labels)
     content = convert(model, num_samples)
     waveforms, source = comparison_clips(model, num_samples, clips, num_clips)
     expected = keras_scores(model, waveforms)
@@ -218,18 +218,6 @@ def _checked_length(model: ASTClassifier, num_samples: int | None) -> int:
             f"more. Received: num_samples={num_samples}"
         )
     return int(num_samples)
-
-
-def _label_names(model: ASTClassifier, labels: LabelSet | None) -> tuple[str, ...]:
-    labels = labels or model.labels
-    if labels is None:
-        return tuple(f"class {index}" for index in range(model.num_classes))
-    if len(labels) != model.num_classes:
-        raise ExportError(
-            "There must be one label for each class. "
-            f"Received: {len(labels)} labels, {model.num_classes} classes"
-        )
-    return labels.names
 
 
 def _left(model: ASTClassifier, layers: Sequence[str]) -> list[str]:

@@ -109,6 +109,18 @@ ORDER = [
     "ast_keras.finish",
     "ast_keras.run",
     "ast_keras.folds",
+    # Out of here: one graph, and the files that hold it.
+    "ast_keras.export",
+    "ast_keras.export.errors",
+    "ast_keras.export.graph",
+    "ast_keras.export.measurement",
+    "ast_keras.export.contract",
+    "ast_keras.export.comparison",
+    "ast_keras.export.metadata",
+    "ast_keras.export.quantization",
+    "ast_keras.export.tflite",
+    "ast_keras.export.warmup",
+    "ast_keras.export.saved_model",
     # Command lines.
     "ast_keras.train",
     "ast_keras.audit",

@@ -1,0 +1,1 @@
+"""What runs beside TensorFlow Serving: its settings, and a client."""
