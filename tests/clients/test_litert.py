@@ -1,0 +1,33 @@
+"""LiteRT's two interfaces, and its GPU delegate on a GPU that is computed by the processor."""
+
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from tests.clients.conftest import ERRORS
+
+pytestmark = pytest.mark.clients
+
+DRIVER = pathlib.Path("/usr/lib/chromium/vk_swiftshader_icd.json")
+
+
+@pytest.mark.parametrize("how", ["interpreter", "cpu"])
+@pytest.mark.parametrize("quantize", ERRORS)
+def test_litert_gets_keras_scores(quantize, how, run_client, tflite_files, clips_file, expected):
+    found = run_client("run_litert.py", tflite_files / f"{quantize}.tflite", clips_file, how)
+    np.testing.assert_allclose(found["scores"], expected, rtol=0, atol=ERRORS[quantize])
+
+
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+def test_a_gpu_takes_the_whole_graph(
+    quantize, run_client, tflite_files, clips_file, expected, monkeypatch
+):
+    if not DRIVER.is_file():
+        pytest.skip(f"no Vulkan driver without a GPU: Debian's chromium has one at {DRIVER}")
+    monkeypatch.setenv("VK_ICD_FILENAMES", os.fspath(DRIVER))
+    found = run_client("run_litert.py", tflite_files / f"{quantize}.tflite", clips_file, "gpu")
+    assert found["accelerated"], "an operator is left to the processor"
+    # The delegate computes in float32 here, whatever the weights are stored in.
+    np.testing.assert_allclose(found["scores"], expected, rtol=0, atol=max(ERRORS[quantize], 1e-3))
