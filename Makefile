@@ -2,9 +2,11 @@
 PYTHON ?= python3.11
 VENV := .venv
 LATEST := .venv-latest
+CLIENTS := .venv-clients
+WEB := export/web
 RUN := TF_CPP_MIN_LOG_LEVEL=2
 
-.PHONY: quickstart test test-latest test-slow check benchmark clean
+.PHONY: quickstart test test-latest test-slow test-clients check benchmark clean
 
 quickstart: $(VENV)/ready
 	$(RUN) $(VENV)/bin/python -m ast_keras.quickstart
@@ -17,6 +19,13 @@ test-slow: $(VENV)/ready
 
 test-latest: $(LATEST)/ready
 	$(RUN) $(LATEST)/bin/python -m pytest -q
+
+# Programs of others that read what is exported. One that cannot be installed is skipped, with the
+# reason; `installed` holds, for each, what the tests are told.
+test-clients: $(VENV)/ready $(CLIENTS)/installed $(WEB)/node_modules/installed
+	$(RUN) AST_KERAS_CLIENTS_PYTHON="$$(cat $(CLIENTS)/installed)" \
+	AST_KERAS_CLIENTS_WEB="$$(cat $(WEB)/node_modules/installed)" \
+	$(VENV)/bin/python -m pytest -q -m clients -rs tests/clients
 
 check: $(VENV)/ready
 	$(VENV)/bin/ruff format --check .
@@ -40,5 +49,22 @@ $(LATEST)/ready: requirements-latest.txt requirements-dev.txt
 	$(LATEST)/bin/python -m pip install --quiet -r requirements-latest.txt -r requirements-dev.txt
 	touch $@
 
+$(CLIENTS)/installed: requirements-clients.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	@if $(CLIENTS)/bin/python -m pip install --quiet -r requirements-clients.txt 2>$(CLIENTS)/errors; \
+	then echo "$(CURDIR)/$(CLIENTS)/bin/python" >$@; \
+	else echo "missing: $$(tail -n 1 $(CLIENTS)/errors)" >$@; fi
+
+# The browser and a Vulkan driver that needs no GPU are Debian's; only root can install them.
+$(WEB)/node_modules/installed: $(WEB)/package.json
+	@mkdir -p $(WEB)/node_modules
+	@if ! { command -v chromium && ldconfig -p | grep -q libvulkan.so.1; } && [ "$$(id -u)" = 0 ] \
+	&& command -v apt-get; then \
+		apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium libvulkan1; \
+	fi >$(WEB)/node_modules/errors 2>&1 || true
+	@if (cd $(WEB) && npm install --no-package-lock --no-audit --no-fund) >>$(WEB)/node_modules/errors 2>&1; \
+	then echo "$(CURDIR)/$(WEB)" >$@; \
+	else mkdir -p $(WEB)/node_modules; echo "missing: npm install failed, see $(WEB)/node_modules/errors" >$@; fi
+
 clean:
-	rm -rf $(VENV) $(LATEST) runs build dist *.egg-info
+	rm -rf $(VENV) $(LATEST) $(CLIENTS) $(WEB)/node_modules runs build dist *.egg-info

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import pathlib
 import tempfile
@@ -56,7 +55,7 @@ def export_tflite(
     The file has one input, `waveform` `[1, num_samples]`, one output, `scores` `[1, classes]`, only
     built-in operators, and metadata from which MediaPipe's AudioClassifier takes the sample rate
     and the labels. It is run in a new process and compared with the model before it appears; beside
-    it a JSON file of the same name holds the report.
+    it `FILE.json` holds the report, the sample rate, the length and the labels.
 
     Args:
       model: An `ASTClassifier` with a frontend.
@@ -137,7 +136,14 @@ def export_tflite(
             )
     if report.missed:
         raise ExportError(f"The file misses its bound: {report.missed}. Nothing was written")
-    _write(path, made, report)
+    about = {
+        "sample_rate": model.frontend.sample_rate,
+        "num_samples": num_samples,
+        "labels": names,
+    }
+    with replacing(path) as part:
+        part.write_bytes(made)
+        write_json(path.with_name(f"{path.name}.json"), {**report.to_dict(), **about})
     return report
 
 
@@ -230,9 +236,3 @@ def _scratch_file(content: bytes) -> Iterator[str]:
         file = pathlib.Path(folder, "model.tflite")
         file.write_bytes(content)
         yield str(file)
-
-
-def _write(path: pathlib.Path, content: bytes, report: Report) -> None:
-    with replacing(path) as part:
-        part.write_bytes(content)
-        write_json(path.with_name(f"{path.name}.json"), dataclasses.asdict(report))

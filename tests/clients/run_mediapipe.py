@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 from mediapipe.tasks.python import audio
-from mediapipe.tasks.python.components.containers import AudioData, AudioDataFormat
+from mediapipe.tasks.python.components.containers import AudioData
 from mediapipe.tasks.python.core.base_options import BaseOptions
 
 result, path, clips, rate, channels, mode = sys.argv[1:]
@@ -46,5 +46,4 @@ else:
         for number, block in enumerate(blocks):
             classifier.classify_async(data(block), number * 100)
     answers = streamed[: len(clips)]
-assert AudioDataFormat is not None
 np.savez(result, labels=answers[0][0], scores=[scores for _, scores in answers])

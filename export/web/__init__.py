@@ -1,0 +1,1 @@
+"""A page that names sounds in the browser, and the small server that shows it."""
