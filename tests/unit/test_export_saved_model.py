@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 import soundfile
 import tensorflow as tf
+from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
     prediction_log_pb2,
     prediction_service_pb2_grpc,
 )
+from tensorflow_serving.config import model_server_config_pb2
 
 from ast_keras import from_preset, save_to_preset
 from ast_keras.export import ExportError, export_saved_model
@@ -269,6 +271,14 @@ def test_client_command_decodes_any_file(clips, rest_address, tmp_path):
     assert first.endswith("tone.flac")
     assert len(rest) == 2
     assert rest[0].split()[1] in LABELS.names
+
+
+def test_model_config_is_what_a_server_reads():
+    text = (ROOT / "export" / "serving" / "models.config").read_text()
+    config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    (model,) = config.model_config_list.config
+    assert (model.name, model.base_path) == ("ast", "/models/ast")
+    assert model.model_version_policy.latest.num_versions == 2
 
 
 def test_versions_go_up_and_are_kept(model, tmp_path):
