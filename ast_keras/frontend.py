@@ -227,7 +227,7 @@ def _mel_energies(waveform, window, filters, frame_step, preemphasis):
 
 def _mel_energies_by_convolution(waveform, window, filters, frame_step, preemphasis):
     """Returns what `_mel_energies` does, by operators that every delegate and browser has."""
-    used = filters.any(axis=1)  # no filter sees the lowest and the highest bin
+    used = filters.any(axis=1)  # the lowest bin and the highest one are in no filter
     kernel = mel.fourier_kernel(window, preemphasis, 2 * (len(filters) - 1))
     kernel = np.concatenate([kernel.real[:, used], kernel.imag[:, used]], axis=1)
     kernel = kernel[:, None].astype(np.float32)  # [frame_length, channel, real and imaginary]
