@@ -149,6 +149,7 @@ train.run()
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_the_worst_moments_loses_nothing(finished, tmp_path):
     whole, _ = finished
     workdir = tmp_path / "killed"
@@ -246,6 +247,7 @@ def test_another_recipe_in_the_same_folder_is_refused(finished):
     one_line(status, errors, "train.batch_size")
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_last_checkpoint(finished, tmp_path):
     whole, _ = finished
     workdir = tmp_path / "full"

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[2]
 # Thirteen examples in batches of four, eleven scored in batches of five: the last batches are
 # partly filled, and so are shares of two devices. All masks are on.

@@ -186,6 +186,7 @@ def test_the_page_of_all_folds_links_to_those_of_each(whole):
         assert f"{recalls[category]:.4f}" in parsed.text
 
 
+@pytest.mark.slow
 def test_a_fold_stopped_after_another_ends_as_if_alone(whole, recipe, tmp_path):
     """SIGTERM in the second fold ends with 143, and the same call goes on to the same weights."""
     expected, _ = whole
