@@ -8,12 +8,14 @@ import pathlib
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from absl import logging
 
+_LINGER_SECONDS = 2.0
 _EXTRAS = ("matplotlib", "official", "orbit")
 PACKAGE = str(pathlib.Path(__file__).resolve().parent)
 
@@ -94,6 +96,9 @@ def leave(status: int) -> NoReturn:
     logging.flush()
     sys.stdout.flush()
     sys.stderr.flush()
+    if status != 1:
+        # The others may still be receiving what this one said last, that all stop.
+        time.sleep(_LINGER_SECONDS)
     os._exit(status)
 
 
