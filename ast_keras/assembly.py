@@ -78,6 +78,7 @@ def make_pipeline(
         "cache_bytes": recipe.data.cache_megabytes << 20,
         "seed": recipe.seed,
         "skip_unreadable": recipe.data.skip_unreadable,
+        "by_length": recipe.model.padding == "masked",
     }
     examples = dataset.split(split)
     if not training:
@@ -140,6 +141,7 @@ def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
         "dropout": settings.dropout,
         "attention_dropout": settings.attention_dropout,
         "drop_path": settings.drop_path,
+        "padding": settings.padding,
         "dtype": recipe.train.precision,
     }
     if settings.start == "random":

@@ -33,13 +33,15 @@ def uniform_per_example(seeds, shape):
     return tf.map_fn(draw, tf.cast(seeds, tf.int32), fn_output_signature=tf.float32)
 
 
-def axis_mask(draws, max_width, size):
+def axis_mask(draws, max_width, size, used=None):
     """Returns where one mask of random width and place lies on an axis.
 
     Args:
       draws: float32 `[batch, 2]` in [0, 1): one for the width, one for the place.
       max_width: Widths are uniform in [0, max_width), rounded down, so zero is a width too.
       size: Length of the axis.
+      used: How much of the axis each example uses, int `[batch]`; None for all. A mask lies within
+        and covers no more than half of it.
 
     Output: bool `[batch, size]`, True under the mask.
 
@@ -48,8 +50,11 @@ def axis_mask(draws, max_width, size):
       authors use.
     """
     width = draws[:, 0] * float(max_width)
+    room = tf.cast(size if used is None else used, tf.float32)
+    if used is not None:
+        width = tf.minimum(width, room / 2)
     # As in the original: the place is drawn before the width is rounded down.
-    start = tf.cast(draws[:, 1] * (tf.cast(size, tf.float32) - width), tf.int32)  # towards zero
+    start = tf.cast(draws[:, 1] * (room - width), tf.int32)  # towards zero
     end = start + tf.cast(width, tf.int32)
     index = tf.range(size)[None, :]
     return (index >= start[:, None]) & (index < end[:, None])
@@ -80,7 +85,9 @@ class SpectrogramAugment(keras.layers.Layer):
       seed: Seed used when `call` gets no `seeds`.
 
     Input: spectrogram `[batch, frames, mel]`; optionally `seeds`, integers `[batch, 2]`, that
-      decide everything. Without them the layer draws its own, as Keras layers do.
+      decide everything. Without them the layer draws its own, as Keras layers do. Optionally
+      `lengths`, int `[batch]`: frames of each clip, where what follows is no part of it; the time
+      mask and the roll stay within.
     Output: as the spectrogram.
 
     Reference:
@@ -113,17 +120,17 @@ class SpectrogramAugment(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.built = True
 
-    def call(self, spectrogram, training=None, seeds=None):
+    def call(self, spectrogram, training=None, seeds=None, lengths=None):
         if not training:
             return spectrogram
         if seeds is None:
             seeds = self._draw_seeds(tf.shape(spectrogram)[0])
         draws = uniform_per_example(seeds, [6])
-        spectrogram = self._mask(spectrogram, draws)
+        spectrogram = self._mask(spectrogram, draws, lengths)
         if self.noise:
             spectrogram = self._add_noise(spectrogram, draws[:, 4], seeds)
         if self.roll_frames:
-            spectrogram = self._roll(spectrogram, draws[:, 5])
+            spectrogram = self._roll(spectrogram, draws[:, 5], lengths)
         return spectrogram
 
     def _draw_seeds(self, batch):
@@ -133,14 +140,14 @@ class SpectrogramAugment(keras.layers.Layer):
         )
         return tf.bitcast(draws, tf.int32)
 
-    def _mask(self, spectrogram, draws):
+    def _mask(self, spectrogram, draws, lengths):
         frames, mel = tf.shape(spectrogram)[1], spectrogram.shape[2]
         fill = tf.cast(self.fill_value, spectrogram.dtype)
         if self.freq_mask_bins:
             masked = axis_mask(draws[:, 0:2], self.freq_mask_bins, mel)
             spectrogram = tf.where(masked[:, None, :], fill, spectrogram)
         if self.time_mask_frames:
-            masked = axis_mask(draws[:, 2:4], self.time_mask_frames, frames)
+            masked = axis_mask(draws[:, 2:4], self.time_mask_frames, frames, lengths)
             spectrogram = tf.where(masked[:, :, None], fill, spectrogram)
         return spectrogram
 
@@ -151,10 +158,15 @@ class SpectrogramAugment(keras.layers.Layer):
         noise = field * amplitude[:, None, None] / 10.0
         return spectrogram + tf.cast(noise, spectrogram.dtype)
 
-    def _roll(self, spectrogram, draws):
+    def _roll(self, spectrogram, draws, lengths):
         frames = tf.shape(spectrogram)[1]
         shift = tf.cast(tf.floor(draws * 2 * self.roll_frames), tf.int32) - self.roll_frames
-        index = (tf.range(frames)[None, :] - shift[:, None]) % frames
+        place = tf.range(frames)[None, :]
+        if lengths is None:
+            index = (place - shift[:, None]) % frames
+        else:
+            used = tf.maximum(1, tf.cast(lengths, tf.int32))[:, None]
+            index = tf.where(place < used, (place - shift[:, None]) % used, place)
         return tf.gather(spectrogram, index, axis=1, batch_dims=1)
 
     def compute_output_shape(self, input_shape):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -71,6 +72,26 @@ class Clips:
                 self._cache_bytes -= clip.nbytes
                 self._cache[index] = clip
         return clip
+
+    def lengths(self) -> Array:
+        """Returns how many samples each clip has, as the headers say: int64 `[clips]`.
+
+        Where a header does not say it, or cannot be read, a clip counts as a whole one.
+        """
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            return np.fromiter(pool.map(self._length, range(len(self.sources))), np.int64)
+
+    def _length(self, index: int) -> int:
+        source = self.sources[index]
+        if isinstance(source, np.ndarray):
+            return min(len(source), self.clip_samples)
+        try:
+            seconds = audio.audio_info(source).duration_seconds
+        except audio.AudioError:
+            seconds = None
+        if seconds is None:
+            return self.clip_samples
+        return min(round(seconds * self.sample_rate), self.clip_samples)
 
     def readable(self, index: int) -> tuple[int, Array]:
         """Returns a clip and its index: with `skip_unreadable` the next one that can be decoded.

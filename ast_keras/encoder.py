@@ -1,6 +1,7 @@
 """The transformer: self-attention and the pre-norm block that AST stacks."""
 
 import keras
+import ml_dtypes
 from keras import ops
 
 from ast_keras.initializers import truncated_normal
@@ -14,7 +15,9 @@ class SelfAttention(keras.layers.Layer):
       num_heads: Number of heads; must divide the embedding size.
       dropout: Rate on the attention weights while training.
 
-    Input and output: `[batch, tokens, embed_dim]`.
+    Input: `[batch, tokens, embed_dim]`; optionally `attention_mask`, bool `[batch or 1, queries or
+      1, keys]`, True where a query may look. Each must have something to look at.
+    Output: `[batch, tokens, embed_dim]`.
 
     Raises:
       ValueError: If `num_heads` does not divide the embedding size.
@@ -41,6 +44,7 @@ class SelfAttention(keras.layers.Layer):
                 "num_heads must divide the embedding size. "
                 f"Received: num_heads={self.num_heads}, embed_dim={embed_dim}"
             )
+        self.embed_dim = embed_dim
         self.head_dim = embed_dim // self.num_heads
         self.qkv = keras.layers.Dense(
             3 * embed_dim,
@@ -57,32 +61,50 @@ class SelfAttention(keras.layers.Layer):
         self.qkv.build(input_shape)
         self.projection.build(input_shape)
 
-    def attention_weights(self, tokens):
+    def attention_weights(self, tokens, attention_mask=None):
         """Returns how much each query attends to each key, `[batch, heads, query, key]`.
 
         The rows sum to one. This is the layer's own computation, so the tokens must already be
         normalised, as `TransformerBlock` does.
         """
-        query, key, _ = self._split_heads(tokens)
-        return self._weights(query, key)
+        query, key, _ = self.split_heads(tokens)
+        return self._weights(query, key, attention_mask)
 
-    def call(self, tokens, training=None):
-        query, key, value = self._split_heads(tokens)
-        weights = self.weights_dropout(self._weights(query, key), training=training)
-        mixed = ops.matmul(weights, value)  # [batch, heads, tokens, head_dim]
+    def call(self, tokens, training=None, attention_mask=None):
+        query, key, value = self.split_heads(tokens)
+        return self.attend(query, key, value, attention_mask, training)
+
+    def attend(self, query, key, value, attention_mask=None, training=None):
+        """Returns what queries find, `[batch, queries, embed_dim]`, projected.
+
+        Args:
+          query: `[batch, heads, queries, head_dim]`.
+          key, value: `[batch, heads, keys, head_dim]`.
+          attention_mask: As of the layer.
+          training: As of the layer.
+        """
+        weights = self._weights(query, key, attention_mask)
+        weights = self.weights_dropout(weights, training=training)
+        mixed = ops.matmul(weights, value)  # [batch, heads, queries, head_dim]
+        batch, _, queries, _ = ops.shape(mixed)
         mixed = ops.transpose(mixed, (0, 2, 1, 3))
-        return self.projection(ops.reshape(mixed, ops.shape(tokens)))
+        return self.projection(ops.reshape(mixed, (batch, queries, self.embed_dim)))
 
-    def _split_heads(self, tokens):
+    def split_heads(self, tokens):
+        """Returns queries, keys and values of tokens, each `[batch, heads, tokens, head_dim]`."""
         batch, length = ops.shape(tokens)[:2]
         shape = (batch, length, self.num_heads, self.head_dim)
         # Never more than four axes: a phone's GPU takes no more.
         parts = (ops.reshape(part, shape) for part in ops.split(self.qkv(tokens), 3, axis=-1))
-        return [ops.transpose(part, (0, 2, 1, 3)) for part in parts]  # [batch, heads, tokens, head]
+        return [ops.transpose(part, (0, 2, 1, 3)) for part in parts]
 
-    def _weights(self, query, key):
+    def _weights(self, query, key, attention_mask):
         # Scaling the query keeps the products inside float16's range.
         scores = ops.matmul(query * self.head_dim**-0.5, ops.transpose(key, (0, 1, 3, 2)))
+        if attention_mask is not None:
+            # Lowest, not infinite: its weight is zero all the same, and no gradient is NaN.
+            lowest = float(ml_dtypes.finfo(scores.dtype.name).min)
+            scores = ops.where(ops.expand_dims(attention_mask, 1), scores, lowest)
         return ops.softmax(scores, axis=-1)
 
     def compute_output_shape(self, input_shape):
@@ -150,7 +172,8 @@ class TransformerBlock(keras.layers.Layer):
       drop_path: Rate of stochastic depth of both branches.
       layer_norm_epsilon: 1e-6 in the authors' code and DeiT.
 
-    Input and output: `[batch, tokens, embed_dim]`.
+    Input: `[batch, tokens, embed_dim]`; optionally `attention_mask`, as of `SelfAttention`.
+    Output: `[batch, tokens, embed_dim]`.
 
     Reference:
       Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; DeiT's blocks are the same.
@@ -208,12 +231,18 @@ class TransformerBlock(keras.layers.Layer):
         self.mlp_hidden.build(input_shape)
         self.mlp_output.build((*input_shape[:-1], self.mlp_dim))
 
-    def attention_weights(self, tokens):
+    def attention_weights(self, tokens, attention_mask=None):
         """Returns the attention weights `[batch, heads, query, key]` for the block's input."""
-        return self.attention.attention_weights(self.attention_norm(tokens))
+        return self.attention.attention_weights(self.attention_norm(tokens), attention_mask)
 
-    def call(self, tokens, training=None):
-        branch = self.attention(self.attention_norm(tokens), training=training)
+    def call(self, tokens, training=None, attention_mask=None):
+        branch = self.attention(
+            self.attention_norm(tokens), training=training, attention_mask=attention_mask
+        )
+        return self.add_branches(tokens, branch, training)
+
+    def add_branches(self, tokens, branch, training=None):
+        """Returns the block's output from its input and what its attention found."""
         tokens = tokens + self._regularise(branch, training)
         branch = ops.gelu(self.mlp_hidden(self.mlp_norm(tokens)), approximate=False)
         branch = self.branch_dropout(branch, training=training)

@@ -41,7 +41,7 @@ class LogMelFilterbank(keras.layers.Layer):
 
     Input: waveform `[batch, samples]`, floating point in [-1, 1]; optionally `lengths` `[batch]`,
       the number of samples of each clip in a batch padded to the longest: what follows is not
-      heard, and its frames are padding.
+      heard, and its frames are padding. With `min_frames` nothing is cut, and padded to so many.
     Output: float32 `[batch, num_frames, num_mel_bins]`. Only whole frames count: 10 s give 998, and
       less than 25 ms give none, so nothing but padding.
 
@@ -116,7 +116,14 @@ class LogMelFilterbank(keras.layers.Layer):
             return None
         return (self.num_frames - 1) * self._frame_step + self._frame_length
 
-    def call(self, waveform, lengths=None):
+    def count_frames(self, num_samples):
+        """Returns how many whole frames there are in so many samples, a number or a tensor."""
+        if isinstance(num_samples, int):
+            return mel.num_frames(num_samples, self._frame_length, self._frame_step)
+        whole = (tf.cast(num_samples, tf.int32) - self._frame_length) // self._frame_step + 1
+        return tf.maximum(0, whole)
+
+    def call(self, waveform, lengths=None, min_frames=None):
         if not waveform.dtype.is_floating:
             raise ValueError(
                 "The waveform must be floating point in [-1, 1]: divide int16 by 32768. "
@@ -130,7 +137,11 @@ class LogMelFilterbank(keras.layers.Layer):
         log_mel = self._log_mel(self._remove_mean(waveform, lengths))
         if lengths is not None:
             log_mel = tf.where(self._heard(lengths, log_mel), log_mel, 0.0)
-        return (self._fit(log_mel) - self.mean) / (2 * self.std)
+        if min_frames is None:
+            log_mel = self._fit(log_mel)
+        else:
+            log_mel = self._pad(log_mel, min_frames)
+        return (log_mel - self.mean) / (2 * self.std)
 
     def _remove_mean(self, waveform, lengths):
         if not self.remove_waveform_mean:
@@ -150,16 +161,20 @@ class LogMelFilterbank(keras.layers.Layer):
         return tf.math.log(tf.maximum(energies, mel.ENERGY_FLOOR))
 
     def _heard(self, lengths, log_mel):
-        frames = (tf.cast(lengths, tf.int32) - self._frame_length) // self._frame_step + 1
+        frames = self.count_frames(lengths)
         return (tf.range(tf.shape(log_mel)[1])[None, :] < frames[:, None])[..., None]
 
     def _fit(self, log_mel):
         if self.num_frames is None:
             return log_mel
-        log_mel = log_mel[:, : self.num_frames]
-        missing = self.num_frames - tf.shape(log_mel)[1]
-        log_mel = tf.pad(log_mel, [[0, 0], [0, missing], [0, 0]])
+        log_mel = self._pad(log_mel[:, : self.num_frames], self.num_frames)
         return tf.ensure_shape(log_mel, [None, self.num_frames, self.num_mel_bins])
+
+    def _pad(self, log_mel, num_frames):
+        if log_mel.shape[1] is not None and log_mel.shape[1] >= num_frames:
+            return log_mel
+        missing = tf.maximum(0, num_frames - tf.shape(log_mel)[1])
+        return tf.pad(log_mel, [[0, 0], [0, missing], [0, 0]])
 
     def compute_output_shape(self, waveform_shape, lengths_shape=None):
         batch, samples = waveform_shape

@@ -1,5 +1,7 @@
 """AST: the backbone from spectrogram to tokens, and the classifier from waveform to logits."""
 
+from collections.abc import Mapping
+
 import keras
 from keras import ops
 
@@ -12,6 +14,7 @@ from ast_keras.labels import LabelSet
 from ast_keras.patches import PatchEmbedding, PositionEmbedding, SpecialTokens, patch_grid
 
 _ACTIVATIONS = {"softmax": ops.softmax, "sigmoid": ops.sigmoid}
+_PADDINGS = ("original", "masked")
 
 
 @keras.saving.register_keras_serializable(package="ast_keras")
@@ -21,6 +24,10 @@ class ASTBackbone(keras.Model):
     A vision transformer (DeiT) over overlapping patches of a normalised log-mel spectrogram. The
     size is the caller's: any patch size, stride, number of frames and mel bins. The weights start
     random; `ast_keras.from_preset` knows the published sizes.
+
+    With `padding="masked"` it takes any number of frames, more than `num_frames` too, and clips of
+    different lengths in one batch: what follows a clip is not attended to, so that each comes out
+    as it does alone. Only whole patches count, at least one.
 
     Args:
       embed_dim: Size of every token.
@@ -36,9 +43,12 @@ class ASTBackbone(keras.Model):
       attention_dropout: Rate on attention weights.
       drop_path: Stochastic depth of the last block; it grows linearly from zero at the first.
       layer_norm_epsilon: Of every LayerNorm in the backbone; 1e-6 in the authors' code.
+      padding: "original" for `num_frames` frames, all of them attended to, padding included, as
+        the authors do; "masked" for any length.
       dtype: dtype policy of all layers.
 
-    Input: `[batch, num_frames, num_mel_bins]`.
+    Input: `[batch, num_frames, num_mel_bins]`; with `padding="masked"` any number of frames, at
+      least a patch, and optionally `lengths`, int `[batch]`, the frames of each clip.
     Output: `[batch, special tokens + patches, embed_dim]`, normalised; the class token first, then
       the distillation token, then the patches, mel-major.
 
@@ -71,15 +81,21 @@ class ASTBackbone(keras.Model):
         attention_dropout=0.0,
         drop_path=0.0,
         layer_norm_epsilon=1e-6,
+        padding="original",
         dtype=None,
         name=None,
         trainable=True,
     ):  # no **kwargs: a functional model would ignore a misspelt argument
+        if padding not in _PADDINGS:
+            raise ValueError(
+                f"padding must be one of {', '.join(_PADDINGS)}. Received: padding={padding!r}"
+            )
         # --- Layers ---
+        grid = patch_grid(num_mel_bins, num_frames, patch_size, strides)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         patches = PatchEmbedding(embed_dim, patch_size, strides, dtype=policy, name="patches")
         specials = SpecialTokens(use_distillation_token, dtype=policy, name="special_tokens")
-        positions = PositionEmbedding(dtype=policy, name="positions")
+        positions = PositionEmbedding(grid, dtype=policy, name="positions")
         position_dropout = keras.layers.Dropout(dropout, dtype=policy, name="position_dropout")
         blocks = [
             TransformerBlock(
@@ -98,7 +114,7 @@ class ASTBackbone(keras.Model):
             epsilon=layer_norm_epsilon, dtype=policy, name="norm"
         )
 
-        # --- Functional Model ---
+        # --- Functional Model --- (of `num_frames` frames: so Keras knows every weight's shape)
         spectrogram = keras.Input((num_frames, num_mel_bins), name="spectrogram")
         tokens = position_dropout(positions(specials(patches(spectrogram))))
         for block in blocks:
@@ -119,6 +135,7 @@ class ASTBackbone(keras.Model):
         self.attention_dropout = attention_dropout
         self.drop_path = drop_path
         self.layer_norm_epsilon = layer_norm_epsilon
+        self.padding = padding
         self.policy = policy
 
     @property
@@ -131,20 +148,77 @@ class ASTBackbone(keras.Model):
         """Number of patches `(mel, time)`."""
         return patch_grid(self.num_mel_bins, self.num_frames, self.patch_size, self.strides)
 
-    def attention_weights(self, spectrogram):
+    @property
+    def blocks(self):
+        """The transformer blocks, first to last."""
+        return [self.get_layer(f"block_{index}") for index in range(self.num_layers)]
+
+    @property
+    def input_spec(self):
+        frames = self.num_frames if self.padding == "original" else None
+        return keras.layers.InputSpec(shape=(None, frames, self.num_mel_bins))
+
+    def call(self, spectrogram, training=None, lengths=None):
+        columns = None if lengths is None else self.count_columns(lengths)
+        return self.encode(self.get_layer("patches")(spectrogram), columns, training)
+
+    def encode(self, patches, columns=None, training=None):
+        """Returns the tokens, as the backbone does, for embedded patches.
+
+        Args:
+          patches: `[batch, patches, embed_dim]`, mel-major, as the layer "patches" gives them.
+          columns: With `padding="masked"`, int `[batch]`: how many patches along time are each
+            clip's own; None for all.
+          training: Whether dropout and the like are active.
+        """
+        tokens, attention_mask = self.with_positions(patches, columns)
+        tokens = self.get_layer("position_dropout")(tokens, training=training)
+        for block in self.blocks:
+            tokens = block(tokens, training=training, attention_mask=attention_mask)
+        return self.get_layer("norm")(tokens)
+
+    def with_positions(self, patches, columns=None):
+        """Returns the first block's tokens and `attention_mask`; arguments as of `encode`."""
+        tokens = self.get_layer("special_tokens")(patches)
+        if self.padding == "original":
+            return self.get_layer("positions")(tokens), None
+        width = ops.shape(patches)[1] // self.grid[0]
+        if columns is None:
+            return self.get_layer("positions")(tokens, columns=ops.reshape(width, (1,))), None
+        # Counted from the first patch; mel-major, so that the column is what is left.
+        place = ops.arange(ops.shape(tokens)[1]) - self.num_special_tokens
+        heard = (place < 0) | (place % width < ops.cast(columns, "int32")[:, None])
+        return self.get_layer("positions")(tokens, columns=columns), heard[:, None, :]
+
+    def count_columns(self, num_frames):
+        """Returns how many patches along time lie in so many frames, at least one.
+
+        Args:
+          num_frames: A number or an int tensor.
+        """
+        whole = (num_frames - self.patch_size[1]) // self.strides[1] + 1
+        return max(whole, 1) if isinstance(whole, int) else ops.maximum(whole, 1)
+
+    def attention_weights(self, spectrogram, lengths=None):
         """Returns the attention of every block, each `[batch, heads, query, key]`.
 
         Args:
           spectrogram: `[batch, num_frames, num_mel_bins]`, normalised.
+          lengths: As of the call.
         """
-        tokens = self.get_layer("patches")(spectrogram)
-        tokens = self.get_layer("positions")(self.get_layer("special_tokens")(tokens))
+        columns = None if lengths is None else self.count_columns(lengths)
+        tokens, attention_mask = self.with_positions(
+            self.get_layer("patches")(spectrogram), columns
+        )
         maps = []
-        for index in range(self.num_layers):
-            block = self.get_layer(f"block_{index}")
-            maps.append(block.attention_weights(tokens))
-            tokens = block(tokens)
+        for block in self.blocks:
+            maps.append(block.attention_weights(tokens, attention_mask))
+            tokens = block(tokens, attention_mask=attention_mask)
         return maps
+
+    def pool(self, tokens):
+        """Returns the mean of the special tokens, `[batch, embed_dim]`."""
+        return ops.mean(tokens[:, : self.num_special_tokens], axis=1)
 
     def get_config(self):
         return {
@@ -161,6 +235,7 @@ class ASTBackbone(keras.Model):
             "attention_dropout": self.attention_dropout,
             "drop_path": self.drop_path,
             "layer_norm_epsilon": self.layer_norm_epsilon,
+            "padding": self.padding,
             "dtype": keras.saving.serialize_keras_object(self.policy),
             "name": self.name,
             "trainable": self.trainable,
@@ -194,8 +269,11 @@ class ASTClassifier(keras.Model):
       head_layer_norm_epsilon: Of the head's LayerNorm; 1e-5 in the authors' code.
 
     Input: waveform `[batch, samples]` in [-1, 1] at the frontend's rate (or a spectrogram, without
-      frontend). Optionally `lengths` `[batch]`, the number of samples of each clip when the batch
-      is padded, and `seeds` `[batch, 2]` for the augmentation.
+      frontend). Optionally `lengths` `[batch]`, the number of samples (without frontend, frames) of
+      each clip when the batch is padded, and `seeds` `[batch, 2]` for the augmentation. All three
+      may also come as one dictionary of these names, which is what `fit` and `predict` take. A
+      backbone with `padding="masked"` hears clips of any length, each as if it were alone; with
+      "original" they are cut or padded to `num_frames`, as the authors do.
     Output: float32 logits `[batch, num_classes]`.
 
     Raises:
@@ -263,29 +341,86 @@ class ASTClassifier(keras.Model):
 
         save_to_preset(self, folder)
 
+    @property
+    def padding(self):
+        """What becomes of clips of other lengths, "original" or "masked": the backbone's."""
+        return self.backbone.padding
+
     def spectrogram(self, waveform, lengths=None):
         """Returns the normalised log-mel spectrogram `[batch, frames, mel]` that the model sees."""
-        return waveform if self.frontend is None else self.frontend(waveform, lengths=lengths)
+        if self.frontend is None:
+            return waveform
+        if self.padding == "original":
+            return self.frontend(waveform, lengths=lengths)
+        return self.frontend(waveform, lengths=lengths, min_frames=self.backbone.patch_size[1])
+
+    def count_frames(self, lengths):
+        """Returns the frames of each clip that the backbone is to attend to; None for all.
+
+        Args:
+          lengths: As of the call, or None.
+        """
+        if lengths is None or self.padding == "original":
+            return None
+        return lengths if self.frontend is None else self.frontend.count_frames(lengths)
+
+    def describe_hearing(self, num_samples):
+        """Returns a sentence on what becomes of a sound of so many samples.
+
+        Raises:
+          ValueError: If the model takes spectrograms.
+
+        Example:
+
+        >>> from ast_keras import from_preset
+        >>> model = from_preset("ast_test", num_classes=2, num_frames=1024, padding="masked")
+        >>> model.describe_hearing(60 * 16000)
+        '60.00 s: all is heard; the positions of 101 patches along time are stretched over 599'
+        """
+        frontend, backbone = self.frontend, self.backbone
+        if frontend is None:
+            raise ValueError("A model without frontend hears no sound, but sees spectrograms")
+        seconds, rate = f"{num_samples / frontend.sample_rate:.2f} s", frontend.sample_rate
+        if self.padding == "masked":
+            columns = backbone.count_columns(frontend.count_frames(num_samples))
+            known = backbone.grid[1]
+            if columns <= known:
+                return f"{seconds}: all is heard, with the first {columns} of {known} positions"
+            return (
+                f"{seconds}: all is heard; the positions of {known} patches along time are "
+                f"stretched over {columns}"
+            )
+        heard = frontend.num_samples / rate
+        if frontend.count_frames(num_samples) > backbone.num_frames:
+            return f'{seconds}: the first {heard:.2f} s are heard; padding="masked" hears all'
+        return f"{seconds}: padded to {heard:.2f} s, as in training"
 
     def pool(self, tokens):
         """Returns the mean of the special tokens, `[batch, embed_dim]`, that the head reads."""
-        return ops.mean(tokens[:, : self.backbone.num_special_tokens], axis=1)
+        return self.backbone.pool(tokens)
 
     def classify(self, pooled):
         """Returns the logits `[batch, num_classes]` for pooled tokens `[batch, embed_dim]`."""
         return self.head(self.head_norm(pooled))
 
     def call(self, waveform, training=None, lengths=None, seeds=None):
+        if isinstance(waveform, Mapping):
+            lengths, seeds = waveform.get("lengths", lengths), waveform.get("seeds", seeds)
+            waveform = waveform["waveform"]
         spectrogram = self.spectrogram(waveform, lengths)
+        frames = self.count_frames(lengths)
         if self.augment is not None:
-            spectrogram = self.augment(spectrogram, training=training, seeds=seeds)
-        return self.classify(self.pool(self.backbone(spectrogram, training=training)))
+            spectrogram = self.augment(spectrogram, training=training, seeds=seeds, lengths=frames)
+        tokens = self.backbone(spectrogram, training=training, lengths=frames)
+        return self.classify(self.pool(tokens))
 
     def scores(self, logits):
         """Returns the classes' probabilities, `[batch, num_classes]`, for the model's output."""
         return _ACTIVATIONS[self.score_activation](logits)
 
     def compute_output_shape(self, input_shape):
+        if isinstance(input_shape, Mapping):
+            input_shape = input_shape["waveform"]
         return (input_shape[0], self.num_classes)
 
     def get_config(self):

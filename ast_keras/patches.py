@@ -157,14 +157,31 @@ class SpecialTokens(keras.layers.Layer):
 class PositionEmbedding(keras.layers.Layer):
     """Adds a learned embedding to every token, one for each position.
 
-    Input and output: `[batch, tokens, embed_dim]`; the number of tokens is fixed when built.
+    With a `grid`, patches of another number of columns get theirs, too: of fewer columns the first
+    ones, as a short clip stands at the start of a padded one; for more, those along time are
+    interpolated between the centres of cells, for each example by itself.
+
+    Args:
+      grid: Number of patches `(mel, time)` of the positions; None if every token's place is fixed.
+
+    Input: `[batch, tokens, embed_dim]`, special tokens first and patches mel-major; optionally
+      `columns`, int `[batch]`: how many of the patches along time are each example's own.
+    Output: As the input.
 
     Example:
 
     >>> import numpy as np
-    >>> PositionEmbedding()(np.zeros((1, 146, 48), "float32")).shape
+    >>> positions = PositionEmbedding(grid=(12, 12))
+    >>> positions(np.zeros((1, 146, 48), "float32")).shape
     TensorShape([1, 146, 48])
+    >>> longer = np.zeros((2, 2 + 12 * 40, 48), "float32")
+    >>> positions(longer, columns=np.array([40, 7])).shape
+    TensorShape([2, 482, 48])
     """
+
+    def __init__(self, grid=None, **kwargs):
+        super().__init__(**kwargs)
+        self.grid = None if grid is None else tuple(grid)
 
     def build(self, input_shape):
         self.embedding = self.add_weight(
@@ -173,10 +190,56 @@ class PositionEmbedding(keras.layers.Layer):
             name="embedding",
         )
         # Else one token alone would be broadcast to all positions.
-        self.input_spec = keras.layers.InputSpec(shape=(None, *input_shape[1:]))
+        tokens = input_shape[1] if self.grid is None else None
+        self.input_spec = keras.layers.InputSpec(shape=(None, tokens, input_shape[-1]))
 
-    def call(self, tokens):
-        return tokens + ops.cast(self.embedding, tokens.dtype)
+    def call(self, tokens, columns=None):
+        embedding = ops.cast(self.embedding, tokens.dtype)
+        if columns is None:
+            if tokens.shape[1] not in (None, embedding.shape[0]):
+                raise ValueError(
+                    "There is a position for each of so many tokens; patches of another number "
+                    f"of columns need their count. Received: {tokens.shape[1]} tokens for "
+                    f"{embedding.shape[0]} positions, columns=None"
+                )
+            return tokens + embedding
+        return tokens + self._fitted(embedding, tokens, columns)
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
+    def _fitted(self, embedding, tokens, columns):
+        """Returns positions `[batch or 1, tokens, embed_dim]`."""
+        mel, time = self.grid
+        embed_dim = embedding.shape[-1]
+        num_special = embedding.shape[0] - mel * time
+        special = ops.expand_dims(embedding[:num_special], 0)
+        grid = ops.reshape(embedding[num_special:], (mel, time, embed_dim))
+        width = (ops.shape(tokens)[1] - num_special) // mel
+        if isinstance(width, int) and width <= time:
+            patches = ops.reshape(grid[:, :width], (1, mel * width, embed_dim))
+            return ops.concatenate([special, patches], axis=1)
+        weights = ops.cast(_interpolation(ops.arange(width), columns, time), tokens.dtype)
+        rows = ops.reshape(ops.transpose(grid, (1, 0, 2)), (time, mel * embed_dim))
+        patches = ops.reshape(ops.matmul(weights, rows), (-1, width, mel, embed_dim))
+        patches = ops.reshape(ops.transpose(patches, (0, 2, 1, 3)), (-1, mel * width, embed_dim))
+        special = ops.broadcast_to(special, (ops.shape(patches)[0], num_special, embed_dim))
+        return ops.concatenate([special, patches], axis=1)
+
+    def compute_output_shape(self, tokens_shape, columns_shape=None):
+        return tokens_shape
+
+    def get_config(self):
+        return {**super().get_config(), "grid": self.grid}
+
+
+def _interpolation(place, columns, size):
+    """Returns weights `[batch, places, size]` that stretch `size` cells over more columns.
+
+    Where an example has no more than `size` columns, each place keeps the cell of its number.
+    """
+    # In whole numbers, exactly: (place + 1/2) * size / width - 1/2, in steps of 1 / (2 * width).
+    width = ops.maximum(ops.cast(columns, "int32"), size)[:, None]
+    steps = (2 * ops.cast(place, "int32")[None, :] + 1) * size - width
+    steps = ops.minimum(ops.maximum(steps, 0), 2 * width * (size - 1))
+    cell = steps // (2 * width)
+    fraction = ops.cast(steps - cell * 2 * width, "float32") / ops.cast(2 * width, "float32")
+    distance = ops.cast(cell[..., None] - ops.arange(size, dtype="int32"), "float32")
+    return ops.relu(1.0 - ops.abs(distance + fraction[..., None]))

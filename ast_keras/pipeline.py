@@ -21,6 +21,7 @@ from ast_keras.clips import Clips
 from ast_keras.datasets import Split
 from ast_keras.sampling import (
     EXAMPLE,
+    ByLength,
     InOrder,
     Sampling,
     Shuffled,
@@ -31,6 +32,8 @@ from ast_keras.sampling import (
 
 Array = npt.NDArray[Any]
 Batch = dict[str, Array]
+
+_WIDTHS = 16  # different lengths of batches
 
 
 def mixup(first: Array, second: Array, weight: float) -> Array:
@@ -71,9 +74,13 @@ class Pipeline:
     the batches stay a pure function of the files. Each such file is reported once; a file that has
     gone, or a hundred broken ones in a row, still stop the run.
 
+    With `by_length`, a batch is only as long as its longest clip, and in training clips of about
+    the same length come together: less padding, for a model that need not have it
+    (`padding="masked"`). How long a clip is comes from its file's header.
+
     | key | dtype, shape | meaning |
     |---|---|---|
-    | waveform | float32 [batch, clip_samples] | in [-1, 1], zero after `length` |
+    | waveform | float32 [batch, up to clip_samples] | in [-1, 1], zero after `length` |
     | length | int32 [batch] | samples of the clip |
     | target | float32 [batch, classes] | 1 for each label; fractions after mixup |
     | weight | float32 [batch] | 1 / (real examples in this batch), or 0 for filling |
@@ -95,6 +102,7 @@ class Pipeline:
       num_workers: Decoding threads; 0 for one per core.
       cache_bytes: How much decoded sound to keep in memory.
       skip_unreadable: Whether to go on when a file cannot be decoded.
+      by_length: Whether batches are as long as their clips, not `clip_samples`.
 
     Attributes:
       clips: The decoded sounds; `clips.unreadable` says what was skipped so far.
@@ -128,6 +136,7 @@ class Pipeline:
         num_workers: int = 0,
         cache_bytes: int = 0,
         skip_unreadable: bool = False,
+        by_length: bool = False,
     ) -> None:
         if len(split) == 0:
             raise ValueError("A pipeline needs at least one example. Received: an empty split")
@@ -142,6 +151,7 @@ class Pipeline:
         self.shift_samples = shift_samples
         self.gain_db = gain_db
         self.num_workers = num_workers or os.cpu_count() or 1
+        self.by_length = by_length
         self.clips = Clips(
             split.sources,
             clip_samples=clip_samples,
@@ -159,9 +169,14 @@ class Pipeline:
             )
         if not self.training:
             return InOrder(self.num_examples)
+        sampling: Sampling
         if kind == "shuffled":
-            return Shuffled(self.num_examples, self.seed)
-        return Weighted(clip_weights(self.split.targets, self.num_classes), self.seed)
+            sampling = Shuffled(self.num_examples, self.seed)
+        else:
+            sampling = Weighted(clip_weights(self.split.targets, self.num_classes), self.seed)
+        if self.by_length:
+            sampling = ByLength(sampling, self.clips.lengths, self.batch_size, self.seed)
+        return sampling
 
     @property
     def num_examples(self) -> int:
@@ -221,22 +236,31 @@ class Pipeline:
         first = batch_index * self.batch_size
         real = min(self.batch_size, self.num_examples - first)
         wanted = range(self.batch_size)[rows]
+        real_rows = [place for place in wanted if place < real]
+        examples = [self.example(epoch, first + place) for place in real_rows]
         batch: Batch = {
-            "waveform": np.zeros((len(wanted), self.clip_samples), np.float32),
+            "waveform": np.zeros((len(wanted), self._width(examples)), np.float32),
             "length": np.zeros(len(wanted), np.int32),
             "target": np.zeros((len(wanted), self.num_classes), np.float32),
             "weight": np.zeros(len(wanted), np.float32),
             "seed": np.zeros((len(wanted), 2), np.int32),
         }
-        for row, place in enumerate(wanted):
-            if place >= real:
-                break
-            clip, batch["target"][row], batch["seed"][row] = self.example(epoch, first + place)
+        for row, (place, example) in enumerate(zip(real_rows, examples, strict=True)):
+            clip, batch["target"][row], batch["seed"][row] = example
             batch["waveform"][row, : len(clip)] = clip
             batch["length"][row] = len(clip)
             left_out = not self.training and first + place in self.clips.unreadable
             batch["weight"][row] = 0.0 if left_out else 1.0 / real
         return batch
+
+    def _width(self, examples: list[tuple[Array, Array, Array]]) -> int:
+        """Returns how many samples long a batch of these examples is."""
+        if not self.by_length:
+            return self.clip_samples
+        # Few different lengths: XLA compiles for each.
+        step = -(-self.clip_samples // _WIDTHS)
+        longest = max((len(clip) for clip, _, _ in examples), default=1)
+        return min(self.clip_samples, -(-max(longest, 1) // step) * step)
 
     def batches(
         self, first_step: int, last_step: int, rows: slice = slice(None)
@@ -271,7 +295,9 @@ class Pipeline:
 
         size = len(range(self.batch_size)[rows])
         signature = {
-            "waveform": tf.TensorSpec((size, self.clip_samples), tf.float32),
+            "waveform": tf.TensorSpec(
+                (size, None if self.by_length else self.clip_samples), tf.float32
+            ),
             "length": tf.TensorSpec((size,), tf.int32),
             "target": tf.TensorSpec((size, self.num_classes), tf.float32),
             "weight": tf.TensorSpec((size,), tf.float32),

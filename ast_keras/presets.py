@@ -33,7 +33,7 @@ _FITTING_ARGUMENTS = frozenset(
     name
     for name, parameter in inspect.signature(classifier_from).parameters.items()
     if parameter.kind is parameter.KEYWORD_ONLY and name != "name"
-) | {"dtype", "dropout", "attention_dropout", "drop_path"}
+) | {"dtype", "dropout", "attention_dropout", "drop_path", "padding"}
 
 
 def from_preset(
@@ -61,7 +61,7 @@ def from_preset(
         labels, if they are the classes it has; else it is fresh.
       **overrides: For a size, arguments of `ASTBackbone`. For weights, `num_frames`, `strides`,
         `num_mel_bins`, `patch_size`, `rgb`, `position` (see `classifier_from`), `dropout`,
-        `attention_dropout`, `drop_path` and `dtype`; for files, `format` and `num_heads` too.
+        `attention_dropout`, `drop_path`, `padding` and `dtype`; for files, `format` and `num_heads` too.
         For all, `frontend` (a `LogMelFilterbank`, or None for spectrogram input), `augment` and
         `score_activation`.
 
@@ -203,6 +203,7 @@ def _saved_parts(saved: ASTClassifier, wanted: dict[str, Any]) -> dict[str, Any]
         "dropout": backbone.dropout,
         "attention_dropout": backbone.attention_dropout,
         "drop_path": backbone.drop_path,
+        "padding": backbone.padding,
     }
 
 

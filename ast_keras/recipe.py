@@ -52,6 +52,9 @@ class Model:
     position: str = (
         "bilinear"  # or "nearest", "reinit": how a start's positions get to more patches
     )
+    # "original": every clip is cut or padded to frontend.num_frames, as the authors do; "masked":
+    # each is heard as long as it is (up to data.clip_seconds), in batches of similar lengths.
+    padding: str = "original"
     dropout: float = 0.0
     attention_dropout: float = 0.0
     drop_path: float = 0.0

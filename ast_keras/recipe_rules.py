@@ -9,6 +9,7 @@ from ast_keras.settings import RecipeError
 _CHOICES = {
     ("model", "rgb"): ("sum", "mean"),
     ("model", "position"): ("bilinear", "nearest", "reinit"),
+    ("model", "padding"): ("original", "masked"),
     ("frontend", "window"): ("hann", "hamming"),
     ("data", "sampling"): ("shuffled", "weighted"),
     ("optimizer", "schedule"): ("epoch_decay", "warmup_cosine"),

@@ -7,7 +7,7 @@ made at a time: an epoch of two million begins without a pause.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,9 +15,15 @@ import numpy.typing as npt
 
 from ast_keras.datasets.packed import PackedTargets
 
-ORDER, EXAMPLE, DRAWS = 1, 2, 3  # streams of random numbers, never shared between purposes
+ORDER, EXAMPLE, DRAWS, BATCHES = (
+    1,
+    2,
+    3,
+    4,
+)  # streams of random numbers, never shared between purposes
 
 _DRAWS_AT_ONCE = 4096
+_SORTED_BATCHES = 32  # that are sorted together; more is less padding, and less random
 _BLOCKS_KEPT = 4  # batches are made ahead in threads, some of them in the next block or epoch
 
 Array = npt.NDArray[Any]
@@ -146,6 +152,58 @@ class Weighted:
         places = generator(self.seed, DRAWS, epoch, block).random(_DRAWS_AT_ONCE) * self._sums[-1]
         draws: Array = np.searchsorted(self._sums, places, side="right")
         return draws
+
+
+class ByLength:
+    """Puts examples of about the same length into one batch, in an order that is still random.
+
+    Some dozens of batches are taken together in the order of another sampling, sorted by length,
+    cut into batches, and these shuffled. Each example comes as often as without it; the batch that
+    is not full is drawn like the others, but for the sorting.
+
+    Args:
+      sampling: Gives the order to start from.
+      lengths: Returns the length of every example; called once, when the first order is asked for.
+      batch_size: Examples per batch.
+      seed: Decides the order of the batches.
+
+    Example:
+
+    >>> by_length = ByLength(Shuffled(6, seed=1), lambda: np.array([9, 1, 9, 1, 9, 1]), 3, seed=1)
+    >>> sorted(tuple(sorted(batch)) for batch in by_length.order(epoch=0).reshape(2, 3).tolist())
+    [(0, 2, 4), (1, 3, 5)]
+    """
+
+    def __init__(
+        self, sampling: Sampling, lengths: Callable[[], Array], batch_size: int, seed: int
+    ) -> None:
+        self.sampling = sampling
+        self.batch_size = batch_size
+        self.seed = seed
+        self._lengths = lengths
+        self._known: Array | None = None
+        self._orders: dict[int, Array] = {}
+        self._lock = threading.Lock()
+
+    def index(self, epoch: int, position: int) -> int:
+        with self._lock:
+            if epoch not in self._orders:
+                kept = {e: o for e, o in self._orders.items() if e == epoch - 1}
+                self._orders = {**kept, epoch: self.order(epoch)}
+            return int(self._orders[epoch][position])
+
+    def order(self, epoch: int) -> Array:
+        if self._known is None:
+            self._known = self._lengths()
+        order = self.sampling.order(epoch)
+        full = len(order) // self.batch_size * self.batch_size
+        rng = generator(self.seed, BATCHES, epoch)
+        parts = []
+        for first in range(0, full, _SORTED_BATCHES * self.batch_size):
+            part = order[first : min(first + _SORTED_BATCHES * self.batch_size, full)]
+            part = part[np.argsort(self._known[part], kind="stable")]
+            parts.append(rng.permutation(part.reshape(-1, self.batch_size)).ravel())
+        return np.concatenate([*parts, order[full:]])
 
 
 def clip_weights(targets: Sequence[tuple[int, ...]], num_classes: int) -> Array:

@@ -97,7 +97,7 @@ class ASTTrainer(orbit.StandardTrainer):
     def _accumulated(self, batch):
         """Returns loss and gradients of a batch, computed part by part."""
         parts = {
-            name: tf.reshape(value, [self.accumulate_steps, -1, *value.shape[1:]])
+            name: tf.reshape(value, [self.accumulate_steps, -1, *_shape(value)[1:]])
             for name, value in batch.items()
         }
 
@@ -137,6 +137,12 @@ class ASTTrainer(orbit.StandardTrainer):
             loss = tf.reduce_sum(self.loss(batch["target"], logits) * batch["weight"])
             scaled = self.optimizer.scale_loss(loss)
         return loss, tape.gradient(scaled, self._variables)
+
+
+def _shape(tensor):
+    """Returns the shape as a list, with numbers where it is known."""
+    dynamic = tf.shape(tensor)
+    return [dynamic[i] if n is None else n for i, n in enumerate(tensor.shape)]
 
 
 class ASTEvaluator(orbit.StandardEvaluator):

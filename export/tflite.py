@@ -41,6 +41,7 @@ def main(argv: list[str]) -> int:
         num_clips=options.num_clips,
         bounds=_bounds(),
         fallback=options.fallback,
+        takes_length=options.takes_length,
         overwrite=options.overwrite,
         num_threads=options.threads,
         say=print,
@@ -74,6 +75,9 @@ def run() -> None:
     flags.DEFINE_float("max_error", None, "Largest difference of a score.")
     flags.DEFINE_float("mean_error", None, "Largest mean difference of the scores.")
     flags.DEFINE_bool("fallback", False, "Leave layers in float32 until the bounds hold.")
+    flags.DEFINE_bool(
+        "takes_length", False, "Add an input `length`: how many of the samples are sound."
+    )
     flags.DEFINE_bool("overwrite", False, "Replace the file if it exists.")
     flags.DEFINE_integer("threads", 2, "Threads of the run that is measured.", lower_bound=1)
     app.run(lambda argv: sys.exit(run_command(main, argv)))

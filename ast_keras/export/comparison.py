@@ -80,13 +80,25 @@ def _clips_of(files: list[pathlib.Path], rate: int, num_samples: int) -> Iterato
         files, number = longer, number + 1
 
 
-def keras_scores(model: ASTClassifier, clips: np.ndarray) -> np.ndarray:
-    """Returns what the model itself says, in float32: `[clips, classes]`."""
+def keras_scores(
+    model: ASTClassifier, clips: np.ndarray, lengths: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns what the model itself says, in float32: `[clips, classes]`.
+
+    Args:
+      model: The classifier.
+      clips: `[clips, samples]`.
+      lengths: Samples of each that are heard, `[clips]`; None for all.
+    """
     model = in_float32(model)
-    scores = tf.function(
-        lambda waveform: model.scores(model(waveform, training=False)),
-        input_signature=[tf.TensorSpec((None, clips.shape[1]), tf.float32)],
-    ).get_concrete_function()
-    return np.concatenate(
-        [scores(tf.constant(clips[i : i + _BATCH])).numpy() for i in range(0, len(clips), _BATCH)]
-    )
+
+    @tf.function(reduce_retracing=True)
+    def scores(waveform, lengths):
+        return model.scores(model(waveform, training=False, lengths=lengths))
+
+    parts = []
+    for first in range(0, len(clips), _BATCH):
+        part = slice(first, first + _BATCH)
+        heard = None if lengths is None else tf.constant(lengths[part])
+        parts.append(scores(tf.constant(clips[part]), heard).numpy())
+    return np.concatenate(parts)

@@ -60,24 +60,33 @@ class ServedGraph(tf.Module):
         model = in_float32(model)
         config: dict[str, Any] = model.frontend.get_config()
         fbank = LogMelFilterbank.from_config({**config, "method": method or config["method"]})
+        any_length = model.padding == "masked"
+        min_frames = model.backbone.patch_size[1] if any_length else None
 
         # Functions, so that a file with several signatures holds the filterbank's matrices once.
         @tf.function
-        def spectrogram(waveform):  # [batch, samples] to [batch, frames, mel]
-            return fbank(waveform)
+        def spectrogram(waveform, lengths=None):  # [batch, samples] to [batch, frames, mel]
+            return fbank(waveform, lengths=lengths, min_frames=min_frames)
 
         @tf.function
-        def classified(spectrogram):
-            tokens = model.backbone(spectrogram, training=False)
+        def classified(spectrogram, frames=None):
+            tokens = model.backbone(spectrogram, training=False, lengths=frames)
             pooled = model.pool(tokens)
             return Outputs(model.scores(model.classify(pooled)), pooled, tokens)
 
+        self.any_length = any_length
         self.spectrogram, self.classified = spectrogram, classified
+        self.count_frames = model.count_frames
         self.model_variables = [variable.value for variable in model.variables]
 
-    def outputs(self, waveform: tf.Tensor) -> Outputs:
-        """Returns what the classifier makes of sounds `[batch, samples]`."""
-        return self.classified(self.spectrogram(waveform))
+    def outputs(self, waveform: tf.Tensor, lengths: tf.Tensor | None = None) -> Outputs:
+        """Returns what the classifier makes of sounds `[batch, samples]`.
+
+        Args:
+          waveform: The sounds, in [-1, 1].
+          lengths: Samples of each, `[batch]`, where shorter ones are padded; None for all.
+        """
+        return self.classified(self.spectrogram(waveform, lengths), self.count_frames(lengths))
 
 
 def in_float32(model: ASTClassifier) -> ASTClassifier:

@@ -1,6 +1,6 @@
 """Runs an exported file in a process of its own: scores, time and memory without its maker's.
 
-python -m ast_keras.export.measurement tflite FILE CLIPS.npy RESULT.npz THREADS
+python -m ast_keras.export.measurement tflite FILE CLIPS.npz RESULT.npz THREADS
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ class Measurement:
 
 
 def measure(
-    kind: str, path: str | os.PathLike[str], clips: npt.NDArray[np.float32], num_threads: int = 2
+    kind: str,
+    path: str | os.PathLike[str],
+    clips: npt.NDArray[np.float32],
+    num_threads: int = 2,
+    lengths: npt.NDArray[np.int32] | None = None,
 ) -> Measurement:
     """Runs every clip through the file, in a new process.
 
@@ -49,13 +53,14 @@ def measure(
       path: The file or folder.
       clips: `[clips, samples]`.
       num_threads: For the operators.
+      lengths: Samples of each clip, `[clips]`, for a TFLite file that takes them.
 
     Raises:
       ExportError: If the file cannot be run, with the reason's last line.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        given, result = pathlib.Path(scratch, "clips.npy"), pathlib.Path(scratch, "result.npz")
-        np.save(given, clips)
+        given, result = pathlib.Path(scratch, "clips.npz"), pathlib.Path(scratch, "result.npz")
+        np.savez(given, clips=clips, **({} if lengths is None else {"lengths": lengths}))
         command = [sys.executable, "-m", __name__, kind, path, given, result, num_threads]
         # The package is found where this module was, however the caller's Python finds it.
         paths = [str(_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -91,25 +96,21 @@ def operators(content: bytes | bytearray) -> dict[str, int]:
     return dict(counts.most_common())
 
 
-def _load_tflite(
-    path: str, num_threads: int
-) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+def _load_tflite(path: str, num_threads: int) -> Callable[..., npt.NDArray[np.float32]]:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=path, num_threads=num_threads)
     runner = interpreter.get_signature_runner()
-    return lambda waveform: runner(waveform=waveform)["scores"]
+    return lambda **inputs: runner(**inputs)["scores"]
 
 
-def _load_saved_model(
-    path: str, num_threads: int
-) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+def _load_saved_model(path: str, num_threads: int) -> Callable[..., npt.NDArray[np.float32]]:
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(num_threads)
     served = tf.saved_model.load(path)
     function = served.signatures["serving_default"]
-    return lambda waveform: function(waveform=tf.constant(waveform))["scores"].numpy()
+    return lambda waveform, **_: function(waveform=tf.constant(waveform))["scores"].numpy()
 
 
 _LOADERS = {"tflite": _load_tflite, "saved_model": _load_saved_model}
@@ -118,9 +119,14 @@ _LOADERS = {"tflite": _load_tflite, "saved_model": _load_saved_model}
 def _main(kind: str, path: str, given: str, result: str, num_threads: str) -> None:
     run = _LOADERS[kind](path, int(num_threads))
     scores, seconds = [], []
-    for clip in np.load(given, mmap_mode="r"):
+    with np.load(given) as file:
+        clips, lengths = file["clips"], file.get("lengths")
+    for index, clip in enumerate(clips):
+        inputs = {"waveform": np.ascontiguousarray(clip[None])}
+        if lengths is not None:
+            inputs["length"] = lengths[index : index + 1]
         start = time.perf_counter()
-        scores.append(run(np.ascontiguousarray(clip[None]))[0])
+        scores.append(run(**inputs)[0])
         seconds.append(time.perf_counter() - start)
     np.savez(result, scores=np.array(scores), seconds=seconds, peak=_peak_memory())
 

@@ -181,7 +181,10 @@ def _logits(content: bytes, clips: np.ndarray) -> np.ndarray:
     (logits,) = [d["index"] for d in details if tuple(d["shape"]) == shape][-1:]
     found = []
     for clip in clips:
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], clip[None])
+        for detail in interpreter.get_input_details():
+            is_length = len(detail["shape"]) == 1
+            value = np.array([len(clip)], np.int32) if is_length else clip[None]
+            interpreter.set_tensor(detail["index"], value)
         interpreter.invoke()
         found.append(interpreter.get_tensor(logits)[0].copy())
     return np.array(found, np.float64)

@@ -40,12 +40,13 @@ def export_saved_model(
     | signature | takes | gives |
     |---|---|---|
     | `serving_default` | `waveform` float32 `[batch, samples]` in [-1, 1] | `scores` |
+    | `serving_lengths` | `waveform`, and `lengths` int32 `[batch]` in samples | `scores` |
     | `serving_bytes` | `audio_bytes` string `[batch]`, 16-bit PCM WAV files | `scores` |
     | `classify` | tf.Examples with a feature `audio_bytes` | `classes`, `scores` |
     | `embed` | `waveform`, as above | `pooled`, `tokens` |
 
     Sounds of any length: what is shorter than the model hears is padded as in training, file by
-    file. Sounds in WAV files must have the model's sample rate; their channels are averaged. The
+    file, and with `padding="masked"` all of each is heard. Sounds in WAV files must have the model's sample rate; their channels are averaged. The
     weights are stored once, the labels are an asset, and warm-up requests lie beside.
     The version is written to one side, run in a new process, compared with the model, and moved to
     its place as a whole, since a server reads what it finds.
@@ -159,15 +160,19 @@ def _signatures(graph: ServedGraph, model: ASTClassifier, names: tuple[str, ...]
     def serving_default(waveform):
         return {"scores": graph.outputs(waveform).scores}
 
+    @tf.function(input_signature=[waveform, tf.TensorSpec((None,), tf.int32, name="lengths")])
+    def serving_lengths(waveform, lengths):
+        return {"scores": graph.outputs(waveform, lengths).scores}
+
     @tf.function(input_signature=[encoded])
     def serving_bytes(audio_bytes):
-        return {"scores": graph.classified(hear(audio_bytes)).scores}
+        return {"scores": graph.classified(*hear(audio_bytes)).scores}
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="inputs")])
     def classify(inputs):
         feature = {"audio_bytes": tf.io.FixedLenFeature((), tf.string)}
         audio_bytes = tf.io.parse_example(inputs, feature)["audio_bytes"]
-        scores = graph.classified(hear(audio_bytes)).scores
+        scores = graph.classified(*hear(audio_bytes)).scores
         return {"classes": tf.tile([names], [tf.shape(scores)[0], 1]), "scores": scores}
 
     @tf.function(input_signature=[waveform])
@@ -175,12 +180,17 @@ def _signatures(graph: ServedGraph, model: ASTClassifier, names: tuple[str, ...]
         outputs = graph.outputs(waveform)
         return {"pooled": outputs.pooled, "tokens": outputs.tokens}
 
-    functions = (serving_default, serving_bytes, classify, embed)
+    functions = (serving_default, serving_lengths, serving_bytes, classify, embed)
     return {f.__name__: f.get_concrete_function() for f in functions}
 
 
-def _wav_reader(graph: ServedGraph, frontend: Any) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns the function from WAV files `[batch]` to spectrograms `[batch, frames, mel]`."""
+def _wav_reader(
+    graph: ServedGraph, frontend: Any
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor | None]]:
+    """Returns the function from WAV files `[batch]` to spectrograms `[batch, frames, mel]`.
+
+    It gives the frames of each, too, where they may be of any length, else None.
+    """
     rate = frontend.sample_rate
 
     def spectrogram(contents):
@@ -191,8 +201,17 @@ def _wav_reader(graph: ServedGraph, frontend: Any) -> Callable[[tf.Tensor], tf.T
         # Each by itself: sounds of one batch have different lengths, and padding is not sound.
         return graph.spectrogram(waveform[None])[0]
 
-    shape = tf.TensorSpec((frontend.num_frames, frontend.num_mel_bins), tf.float32)
-    return lambda encoded: tf.map_fn(spectrogram, encoded, fn_output_signature=shape)
+    if not graph.any_length:
+        shape = tf.TensorSpec((frontend.num_frames, frontend.num_mel_bins), tf.float32)
+        return lambda files: (tf.map_fn(spectrogram, files, fn_output_signature=shape), None)
+    ragged = tf.RaggedTensorSpec((None, frontend.num_mel_bins), tf.float32, ragged_rank=0)
+
+    def spectrograms(files):
+        found = tf.map_fn(spectrogram, files, fn_output_signature=ragged)
+        padded = found.to_tensor(shape=[None, None, frontend.num_mel_bins])
+        return padded, tf.cast(found.row_lengths(), tf.int32)
+
+    return spectrograms
 
 
 def _mark_as_classify(folder: pathlib.Path) -> None:

@@ -42,6 +42,7 @@ def export_tflite(
     num_samples: int | None = None,
     labels: LabelSet | None = None,
     method: str = "conv",
+    takes_length: bool = False,
     clips: str | os.PathLike[str] | None = None,
     num_clips: int = 200,
     bounds: Bounds | None = None,
@@ -66,6 +67,9 @@ def export_tflite(
       labels: Names of the classes; None for the model's own, or numbers.
       method: Of the filterbank: "conv" runs on everything, GPUs included; "fft" is refused, since
         TFLite has no transform in float64.
+      takes_length: Whether there is a second input, `length` int32 `[1]`: how many samples of
+        `waveform` are sound. MediaPipe takes no such file. With `padding="masked"` what follows is
+        not attended to, and `num_samples` may be more than the model was trained on.
       clips: A folder of sounds to compare on; None for rendered ones.
       num_clips: How many clips to compare on.
       bounds: What the file must keep; None for `DEFAULT_BOUNDS[quantize]`.
@@ -93,9 +97,10 @@ def export_tflite(
     _check_arguments(model, path, quantize, method, overwrite)
     num_samples = _checked_length(model, num_samples)
     names = label_names(model, labels)
-    content = convert(model, num_samples)
+    content = convert(model, num_samples, takes_length)
     waveforms, source = comparison_clips(model, num_samples, clips, num_clips)
-    expected = keras_scores(model, waveforms)
+    lengths = _lengths(waveforms) if takes_length else None
+    expected = keras_scores(model, waveforms, lengths)
     bounds = bounds or DEFAULT_BOUNDS[quantize]
 
     def judged(layers: Sequence[str]) -> tuple[bytes, Report]:
@@ -110,7 +115,7 @@ def export_tflite(
         )
         left = [] if quantize == "none" else _left(model, layers)
         with _scratch_file(made) as file:
-            measurement = measure("tflite", file, waveforms, num_threads)
+            measurement = measure("tflite", file, waveforms, num_threads, lengths)
         report = compare(
             quantize, source, bounds, expected, measurement,
             size_bytes=len(made), operators=operators(made), float_layers=tuple(left),
@@ -147,25 +152,43 @@ def export_tflite(
     return report
 
 
-def convert(model: ASTClassifier, num_samples: int) -> bytes:
+def convert(model: ASTClassifier, num_samples: int, takes_length: bool = False) -> bytes:
     """Returns the classifier as a float32 TFLite model without metadata.
+
+    Arguments as of `export_tflite`.
 
     Raises:
       ExportError: If an operator is not built into TFLite.
     """
     graph = ServedGraph(model, method="conv")
+    takes = [tf.TensorSpec((1, num_samples), tf.float32, name="waveform")]
+    if takes_length:
+        takes.append(tf.TensorSpec((1,), tf.int32, name="length"))
 
-    @tf.function(input_signature=[tf.TensorSpec((1, num_samples), tf.float32, name="waveform")])
-    def classify(waveform):
-        return {"scores": graph.outputs(waveform).scores}
+    @tf.function(input_signature=takes)
+    def classify(waveform, length=None):
+        return {"scores": graph.outputs(waveform, length).scores}
 
+    return to_tflite(graph, {_SIGNATURE: classify.get_concrete_function()})
+
+
+def to_tflite(module: tf.Module, signatures: dict[str, Callable[..., tf.Tensor]]) -> bytes:
+    """Returns signatures as one float32 TFLite model of built-in operators.
+
+    Args:
+      module: Holds the variables.
+      signatures: Concrete functions, which may use its variables.
+
+    Raises:
+      ExportError: If an operator is not built into TFLite.
+    """
     # By way of a SavedModel: from functions of a Keras model the converter makes files without
     # weights, silently (TensorFlow 2.16 to 2.21).
     with tempfile.TemporaryDirectory() as folder, quiet():
-        tf.saved_model.save(
-            graph, folder, signatures={_SIGNATURE: classify.get_concrete_function()}
+        tf.saved_model.save(module, folder, signatures=signatures)
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            folder, signature_keys=list(signatures)
         )
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[_SIGNATURE])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         try:
             content = converter.convert()
@@ -218,12 +241,19 @@ def _checked_length(model: ASTClassifier, num_samples: int | None) -> int:
             "A TFLite file takes sounds of one length, which must be said: a client reserves that "
             f"many samples. Received: num_samples={num_samples}"
         )
-    if num_samples >= heard + step:
+    if model.padding == "original" and num_samples >= heard + step:
         raise ExportError(
             f"The model hears {heard} samples ({heard / model.frontend.sample_rate:.2f} s) and no "
-            f"more. Received: num_samples={num_samples}"
+            f'more; with padding="masked" it hears any length. Received: num_samples={num_samples}'
         )
     return int(num_samples)
+
+
+def _lengths(waveforms: np.ndarray) -> np.ndarray:
+    """Returns lengths to compare with: every second clip is whole, of the others a part is."""
+    lengths = np.full(len(waveforms), waveforms.shape[1], np.int32)
+    lengths[1::2] = np.linspace(0.1, 1.0, len(lengths[1::2])) * waveforms.shape[1]
+    return lengths
 
 
 def _left(model: ASTClassifier, layers: Sequence[str]) -> list[str]:

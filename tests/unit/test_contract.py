@@ -32,7 +32,7 @@ TOKENS = random(2, 7, 12)
 SEEDS = np.array([[1, 2], [3, 4]], "int32")
 
 
-def make_backbone():
+def make_backbone(padding="original"):
     return ASTBackbone(
         embed_dim=12,
         num_layers=2,
@@ -47,6 +47,7 @@ def make_backbone():
         attention_dropout=0.2,
         drop_path=0.3,
         layer_norm_epsilon=1e-5,
+        padding=padding,
     )
 
 
@@ -112,7 +113,10 @@ DESCRIPTORS = {
         Descriptor(SpecialTokens, {"patches": TOKENS}),
         Descriptor(lambda: SpecialTokens(use_distillation_token=False), {"patches": TOKENS}),
     ],
-    "PositionEmbedding": [Descriptor(PositionEmbedding, {"tokens": TOKENS})],
+    "PositionEmbedding": [
+        Descriptor(PositionEmbedding, {"tokens": TOKENS}),
+        Descriptor(lambda: PositionEmbedding((2, 3)), {"tokens": TOKENS}),
+    ],
     "SpectrogramAugment": [
         Descriptor(make_augment, {"spectrogram": SPECTROGRAM}),
         Descriptor(
@@ -139,7 +143,14 @@ DESCRIPTORS = {
             tolerance=5e-6,
         ),
     ],
-    "ASTBackbone": [Descriptor(make_backbone, {"spectrogram": SPECTROGRAM}, tolerance=SUMS)],
+    "ASTBackbone": [
+        Descriptor(make_backbone, {"spectrogram": SPECTROGRAM}, tolerance=SUMS),
+        Descriptor(
+            lambda: make_backbone("masked"),
+            {"spectrogram": random(2, 31, 16), "lengths": np.array([31, 12], "int32")},
+            tolerance=SUMS,
+        ),
+    ],
     "ASTClassifier": [
         Descriptor(
             make_classifier,
