@@ -17,6 +17,7 @@ _EXPORTS = {
         "AudioWarning",
     ),
     "ast_keras.augment": ("SpectrogramAugment",),
+    "ast_keras.causal": ("CausalASTBackbone",),
     "ast_keras.datasets": ("load_dataset", "SoundDataset", "Split"),
     "ast_keras.encoder": ("SelfAttention", "TransformerBlock"),
     "ast_keras.frontend": ("LogMelFilterbank",),
@@ -31,7 +32,13 @@ _EXPORTS = {
     "ast_keras.schedules": ("EpochDecaySchedule", "WarmupCosineSchedule"),
     "ast_keras.recipe": ("Recipe", "load_recipe", "list_recipes"),
 }
-_SAVED = ("ast_keras.model", "ast_keras.optimizers", "ast_keras.presets", "ast_keras.schedules")
+_SAVED = (
+    "ast_keras.causal",
+    "ast_keras.model",
+    "ast_keras.optimizers",
+    "ast_keras.presets",
+    "ast_keras.schedules",
+)
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 
 __all__ = [
@@ -40,6 +47,7 @@ __all__ = [
     "AdamL2",
     "AudioError",
     "AudioWarning",
+    "CausalASTBackbone",
     "EpochDecaySchedule",
     "LabelSet",
     "LogMelFilterbank",

@@ -18,7 +18,7 @@ from ast_keras.pipeline import Pipeline
 from ast_keras.presets import SIZES, from_preset, read_preset
 from ast_keras.recipe import Model, Recipe, RecipeError
 from ast_keras.schedules import EpochDecaySchedule, WarmupCosineSchedule
-from ast_keras.weights.fitting import classifier_from
+from ast_keras.weights.fitting import causal_from, classifier_from
 from ast_keras.weights.source import Source
 
 # Settings of `recipe.Data` that a reader may take; None leaves the reader's default.
@@ -78,7 +78,7 @@ def make_pipeline(
         "cache_bytes": recipe.data.cache_megabytes << 20,
         "seed": recipe.seed,
         "skip_unreadable": recipe.data.skip_unreadable,
-        "by_length": recipe.model.padding == "masked",
+        "by_length": recipe.model.padding == "masked" or recipe.model.block_columns is not None,
     }
     examples = dataset.split(split)
     if not training:
@@ -121,6 +121,15 @@ def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
         dtype="float32",
         name="augment",
     )
+    model = _make_classifier(recipe, labels, frontend, augment)
+    if recipe.model.block_columns is None:
+        return model
+    return causal_from(model, recipe.model.block_columns, recipe.model.past_blocks)
+
+
+def _make_classifier(
+    recipe: Recipe, labels: LabelSet, frontend: LogMelFilterbank, augment: SpectrogramAugment
+) -> ASTClassifier:
     parts = {
         "labels": labels,
         "frontend": frontend,

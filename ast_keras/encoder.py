@@ -16,8 +16,10 @@ class SelfAttention(keras.layers.Layer):
       dropout: Rate on the attention weights while training.
 
     Input: `[batch, tokens, embed_dim]`; optionally `attention_mask`, bool `[batch or 1, queries or
-      1, keys]`, True where a query may look. Each must have something to look at.
-    Output: `[batch, tokens, embed_dim]`.
+      1, keys]`, True where a query may look (each must have something to look at), and `past`, a
+      pair of earlier keys and values, each `[batch, heads, past tokens, head_dim]`, which come
+      before the tokens' own.
+    Output: `[batch, tokens, embed_dim]`; with `past` also the pair of all keys and values.
 
     Raises:
       ValueError: If `num_heads` does not divide the embedding size.
@@ -44,7 +46,6 @@ class SelfAttention(keras.layers.Layer):
                 "num_heads must divide the embedding size. "
                 f"Received: num_heads={self.num_heads}, embed_dim={embed_dim}"
             )
-        self.embed_dim = embed_dim
         self.head_dim = embed_dim // self.num_heads
         self.qkv = keras.layers.Dense(
             3 * embed_dim,
@@ -67,36 +68,27 @@ class SelfAttention(keras.layers.Layer):
         The rows sum to one. This is the layer's own computation, so the tokens must already be
         normalised, as `TransformerBlock` does.
         """
-        query, key, _ = self.split_heads(tokens)
+        query, key, _ = self._split_heads(tokens)
         return self._weights(query, key, attention_mask)
 
-    def call(self, tokens, training=None, attention_mask=None):
-        query, key, value = self.split_heads(tokens)
-        return self.attend(query, key, value, attention_mask, training)
-
-    def attend(self, query, key, value, attention_mask=None, training=None):
-        """Returns what queries find, `[batch, queries, embed_dim]`, projected.
-
-        Args:
-          query: `[batch, heads, queries, head_dim]`.
-          key, value: `[batch, heads, keys, head_dim]`.
-          attention_mask: As of the layer.
-          training: As of the layer.
-        """
+    def call(self, tokens, training=None, attention_mask=None, past=None):
+        query, key, value = self._split_heads(tokens)
+        if past is not None:
+            key = ops.concatenate([past[0], key], axis=2)
+            value = ops.concatenate([past[1], value], axis=2)
         weights = self._weights(query, key, attention_mask)
         weights = self.weights_dropout(weights, training=training)
-        mixed = ops.matmul(weights, value)  # [batch, heads, queries, head_dim]
-        batch, _, queries, _ = ops.shape(mixed)
+        mixed = ops.matmul(weights, value)  # [batch, heads, tokens, head_dim]
         mixed = ops.transpose(mixed, (0, 2, 1, 3))
-        return self.projection(ops.reshape(mixed, (batch, queries, self.embed_dim)))
+        found = self.projection(ops.reshape(mixed, ops.shape(tokens)))
+        return found if past is None else (found, (key, value))
 
-    def split_heads(self, tokens):
-        """Returns queries, keys and values of tokens, each `[batch, heads, tokens, head_dim]`."""
+    def _split_heads(self, tokens):
         batch, length = ops.shape(tokens)[:2]
         shape = (batch, length, self.num_heads, self.head_dim)
         # Never more than four axes: a phone's GPU takes no more.
         parts = (ops.reshape(part, shape) for part in ops.split(self.qkv(tokens), 3, axis=-1))
-        return [ops.transpose(part, (0, 2, 1, 3)) for part in parts]
+        return [ops.transpose(part, (0, 2, 1, 3)) for part in parts]  # [batch, heads, tokens, head]
 
     def _weights(self, query, key, attention_mask):
         # Scaling the query keeps the products inside float16's range.
@@ -107,8 +99,8 @@ class SelfAttention(keras.layers.Layer):
             scores = ops.where(ops.expand_dims(attention_mask, 1), scores, lowest)
         return ops.softmax(scores, axis=-1)
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
+    def compute_output_shape(self, tokens_shape):
+        return tokens_shape
 
     def get_config(self):
         return {**super().get_config(), "num_heads": self.num_heads, "dropout": self.dropout}
@@ -172,8 +164,9 @@ class TransformerBlock(keras.layers.Layer):
       drop_path: Rate of stochastic depth of both branches.
       layer_norm_epsilon: 1e-6 in the authors' code and DeiT.
 
-    Input: `[batch, tokens, embed_dim]`; optionally `attention_mask`, as of `SelfAttention`.
-    Output: `[batch, tokens, embed_dim]`.
+    Input: `[batch, tokens, embed_dim]`; optionally `attention_mask` and `past`, as of
+      `SelfAttention`.
+    Output: `[batch, tokens, embed_dim]`; with `past` also the pair of all keys and values.
 
     Reference:
       Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; DeiT's blocks are the same.
@@ -235,19 +228,21 @@ class TransformerBlock(keras.layers.Layer):
         """Returns the attention weights `[batch, heads, query, key]` for the block's input."""
         return self.attention.attention_weights(self.attention_norm(tokens), attention_mask)
 
-    def call(self, tokens, training=None, attention_mask=None):
+    def call(self, tokens, training=None, attention_mask=None, past=None):
         branch = self.attention(
-            self.attention_norm(tokens), training=training, attention_mask=attention_mask
+            self.attention_norm(tokens),
+            training=training,
+            attention_mask=attention_mask,
+            past=past,
         )
-        return self.add_branches(tokens, branch, training)
-
-    def add_branches(self, tokens, branch, training=None):
-        """Returns the block's output from its input and what its attention found."""
+        if past is not None:
+            branch, past = branch
         tokens = tokens + self._regularise(branch, training)
         branch = ops.gelu(self.mlp_hidden(self.mlp_norm(tokens)), approximate=False)
         branch = self.branch_dropout(branch, training=training)
         branch = self.mlp_output(branch)
-        return tokens + self._regularise(branch, training)
+        tokens = tokens + self._regularise(branch, training)
+        return tokens if past is None else (tokens, past)
 
     def _regularise(self, branch, training):
         branch = self.branch_dropout(branch, training=training)

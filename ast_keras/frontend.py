@@ -137,10 +137,7 @@ class LogMelFilterbank(keras.layers.Layer):
         log_mel = self._log_mel(self._remove_mean(waveform, lengths))
         if lengths is not None:
             log_mel = tf.where(self._heard(lengths, log_mel), log_mel, 0.0)
-        if min_frames is None:
-            log_mel = self._fit(log_mel)
-        else:
-            log_mel = self._pad(log_mel, min_frames)
+        log_mel = self._fit(log_mel) if min_frames is None else self._pad(log_mel, min_frames)
         return (log_mel - self.mean) / (2 * self.std)
 
     def _remove_mean(self, waveform, lengths):

@@ -216,8 +216,18 @@ class ASTBackbone(keras.Model):
             tokens = block(tokens, attention_mask=attention_mask)
         return maps
 
-    def pool(self, tokens):
-        """Returns the mean of the special tokens, `[batch, embed_dim]`."""
+    @property
+    def min_frames(self):
+        """The least number of frames that there is something to see in: those of a patch."""
+        return self.patch_size[1]
+
+    def pool(self, tokens, lengths=None):
+        """Returns the mean of the special tokens, `[batch, embed_dim]`.
+
+        Args:
+          tokens: The backbone's output.
+          lengths: As of the call; here special tokens belong to no time, and it makes no difference.
+        """
         return ops.mean(tokens[:, : self.num_special_tokens], axis=1)
 
     def get_config(self):
@@ -352,7 +362,7 @@ class ASTClassifier(keras.Model):
             return waveform
         if self.padding == "original":
             return self.frontend(waveform, lengths=lengths)
-        return self.frontend(waveform, lengths=lengths, min_frames=self.backbone.patch_size[1])
+        return self.frontend(waveform, lengths=lengths, min_frames=self.backbone.min_frames)
 
     def count_frames(self, lengths):
         """Returns the frames of each clip that the backbone is to attend to; None for all.
@@ -395,9 +405,9 @@ class ASTClassifier(keras.Model):
             return f'{seconds}: the first {heard:.2f} s are heard; padding="masked" hears all'
         return f"{seconds}: padded to {heard:.2f} s, as in training"
 
-    def pool(self, tokens):
+    def pool(self, tokens, lengths=None):
         """Returns the mean of the special tokens, `[batch, embed_dim]`, that the head reads."""
-        return self.backbone.pool(tokens)
+        return self.backbone.pool(tokens, lengths)
 
     def classify(self, pooled):
         """Returns the logits `[batch, num_classes]` for pooled tokens `[batch, embed_dim]`."""
@@ -412,7 +422,7 @@ class ASTClassifier(keras.Model):
         if self.augment is not None:
             spectrogram = self.augment(spectrogram, training=training, seeds=seeds, lengths=frames)
         tokens = self.backbone(spectrogram, training=training, lengths=frames)
-        return self.classify(self.pool(tokens))
+        return self.classify(self.pool(tokens, frames))
 
     def scores(self, logits):
         """Returns the classes' probabilities, `[batch, num_classes]`, for the model's output."""

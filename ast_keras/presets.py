@@ -61,7 +61,8 @@ def from_preset(
         labels, if they are the classes it has; else it is fresh.
       **overrides: For a size, arguments of `ASTBackbone`. For weights, `num_frames`, `strides`,
         `num_mel_bins`, `patch_size`, `rgb`, `position` (see `classifier_from`), `dropout`,
-        `attention_dropout`, `drop_path`, `padding` and `dtype`; for files, `format` and `num_heads` too.
+        `attention_dropout`, `drop_path`, `padding` and `dtype`; for files, `format` and `num_heads`
+        too.
         For all, `frontend` (a `LogMelFilterbank`, or None for spectrogram input), `augment` and
         `score_activation`.
 

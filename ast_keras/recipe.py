@@ -55,6 +55,10 @@ class Model:
     # "original": every clip is cut or padded to frontend.num_frames, as the authors do; "masked":
     # each is heard as long as it is (up to data.clip_seconds), in batches of similar lengths.
     padding: str = "original"
+    # For streams: patches along time in a block, and how many earlier blocks one attends to. Of
+    # the usual patches 10 are a second. frontend.num_frames is then that of the start weights.
+    block_columns: int | None = None
+    past_blocks: int = 9
     dropout: float = 0.0
     attention_dropout: float = 0.0
     drop_path: float = 0.0

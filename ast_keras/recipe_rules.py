@@ -32,6 +32,7 @@ _POSITIVE = (
     ("train", "eval_batch_size"),
     ("train", "checkpoint_minutes"),
     ("model", "num_layers"),
+    ("model", "block_columns"),
     ("optimizer", "decay_start_epoch"),
     ("optimizer", "decay_every_epochs"),
     ("optimizer", "decay_rate"),
@@ -41,6 +42,7 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     ("data", "num_workers"),
     ("data", "cache_megabytes"),
+    ("model", "past_blocks"),
     ("augment", "freq_mask_bins"),
     ("augment", "time_mask_frames"),
     ("augment", "roll_frames"),

@@ -26,6 +26,7 @@ from typing import Any
 import h5py
 import keras
 
+from ast_keras import causal  # noqa: F401  (a saved model may be of its kind)
 from ast_keras.files import replacing_folder
 from ast_keras.model import ASTClassifier
 

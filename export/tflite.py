@@ -2,7 +2,8 @@
 
 Sound in, scores out, for LiteRT and MediaPipe on phones and in browsers. The file is compared with
 the model on 200 sounds, your own with `--clips FOLDER`, and is not written if it is not as good as
-asked; a JSON file beside it holds what was found.
+asked; a JSON file beside it holds what was found. `--stream` makes a file for endless sound of a
+causal model: a block and the state in, scores and the state out.
 """
 
 from __future__ import annotations
@@ -25,11 +26,22 @@ def main(argv: list[str]) -> int:
             "A TFLite file takes sounds of one length: --seconds must be positive. "
             f"Received: --seconds {options.seconds}"
         )
+    from ast_keras.export.streaming_tflite import export_streaming_tflite
     from ast_keras.export.tflite import export_tflite
     from ast_keras.labels import LabelSet
     from ast_keras.presets import from_preset
 
     model = from_preset(options.model)
+    if options.stream:
+        about = export_streaming_tflite(
+            model, options.output, quantize=options.quantize, overwrite=options.overwrite
+        )
+        print(
+            f"{options.output}: {options.quantize}, {about['size_bytes'] / 1e6:.1f} MB, blocks of "
+            f"{about['num_samples'] / about['sample_rate']:g} s, scores within "
+            f"{about['max_error']:.1g} of the model's on {about['compared_blocks']} blocks"
+        )
+        return 0
     rate = model.frontend.sample_rate if model.frontend else 0
     report = export_tflite(
         model,
@@ -75,6 +87,7 @@ def run() -> None:
     flags.DEFINE_float("max_error", None, "Largest difference of a score.")
     flags.DEFINE_float("mean_error", None, "Largest mean difference of the scores.")
     flags.DEFINE_bool("fallback", False, "Leave layers in float32 until the bounds hold.")
+    flags.DEFINE_bool("stream", False, "A causal model, block by block, with explicit state.")
     flags.DEFINE_bool(
         "takes_length", False, "Add an input `length`: how many of the samples are sound."
     )

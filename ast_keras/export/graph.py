@@ -61,7 +61,7 @@ class ServedGraph(tf.Module):
         config: dict[str, Any] = model.frontend.get_config()
         fbank = LogMelFilterbank.from_config({**config, "method": method or config["method"]})
         any_length = model.padding == "masked"
-        min_frames = model.backbone.patch_size[1] if any_length else None
+        min_frames = model.backbone.min_frames if any_length else None
 
         # Functions, so that a file with several signatures holds the filterbank's matrices once.
         @tf.function
@@ -71,7 +71,7 @@ class ServedGraph(tf.Module):
         @tf.function
         def classified(spectrogram, frames=None):
             tokens = model.backbone(spectrogram, training=False, lengths=frames)
-            pooled = model.pool(tokens)
+            pooled = model.pool(tokens, frames)
             return Outputs(model.scores(model.classify(pooled)), pooled, tokens)
 
         self.any_length = any_length

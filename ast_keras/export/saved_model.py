@@ -46,10 +46,11 @@ def export_saved_model(
     | `embed` | `waveform`, as above | `pooled`, `tokens` |
 
     Sounds of any length: what is shorter than the model hears is padded as in training, file by
-    file, and with `padding="masked"` all of each is heard. Sounds in WAV files must have the model's sample rate; their channels are averaged. The
-    weights are stored once, the labels are an asset, and warm-up requests lie beside.
-    The version is written to one side, run in a new process, compared with the model, and moved to
-    its place as a whole, since a server reads what it finds.
+    file, and with `padding="masked"` all of each is heard. Sounds in WAV files must have the
+    model's sample rate; their channels are averaged. The weights are stored once, the labels
+    are an asset, and warm-up requests lie beside. The version is written to one side, run in a
+    new process, compared with the model, and moved to its place as a whole, since a server
+    reads what it finds.
 
     Args:
       model: An `ASTClassifier` with a frontend.

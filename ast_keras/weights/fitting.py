@@ -8,8 +8,10 @@ import gc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
+from ast_keras.causal import CausalASTBackbone
 from ast_keras.frontend import LogMelFilterbank
 from ast_keras.initializers import without_random_start
 from ast_keras.labels import LabelError, LabelSet
@@ -157,6 +159,57 @@ def classifier_from(
     tensors = {n: t for n, t in adapted.tensors.items() if not n.startswith("mlp_head.")}
     assign_canonical(model, tensors | head.tensors)
     return model
+
+
+def causal_from(model: ASTClassifier, block_columns: int, past_blocks: int) -> ASTClassifier:
+    """Makes a classifier for streams with a model's weights, to be fine-tuned.
+
+    Its filterbank leaves the mean over the clip in, which a stream does not have.
+
+    Args:
+      model: An `ASTClassifier`.
+      block_columns: Patches along time in a block: 10 are a second, of the usual patches.
+      past_blocks: How many earlier blocks are attended to.
+
+    Raises:
+      ValueError: If a number is out of its range.
+
+    Example:
+
+    >>> from ast_keras import from_preset
+    >>> model = from_preset("ast_test", num_classes=2, num_frames=1024)
+    >>> causal_from(model, block_columns=10, past_blocks=4).backbone.num_frames
+    506
+    """
+    if block_columns < 1 or past_blocks < 0:
+        raise ValueError(
+            "A block has at least one column, and there is no negative number of past blocks. "
+            f"Received: block_columns={block_columns}, past_blocks={past_blocks}"
+        )
+    stride, patch = model.backbone.strides[1], model.backbone.patch_size[1]
+    num_frames = ((past_blocks + 1) * block_columns - 1) * stride + patch
+    source = source_of(model)
+    config = {**model.backbone.get_config(), "num_frames": num_frames, "padding": "masked"}
+    with without_random_start():
+        policy = keras.saving.deserialize_keras_object(config["dtype"])
+        backbone = CausalASTBackbone(**{**config, "dtype": policy}, block_columns=block_columns)
+    frontend = model.frontend
+    if frontend is not None:
+        changes = {"num_frames": num_frames, "remove_waveform_mean": False}
+        frontend = LogMelFilterbank.from_config({**frontend.get_config(), **changes})
+    causal = ASTClassifier(
+        backbone,
+        model.num_classes,
+        frontend=frontend,
+        augment=model.augment,
+        labels=model.labels,
+        score_activation=model.score_activation,
+        head_layer_norm_epsilon=model.head_layer_norm_epsilon,
+        name=model.name,
+    )
+    adapted = adapt(source, backbone.grid, backbone.patch_size)
+    assign_canonical(causal, adapted.tensors)
+    return causal
 
 
 def _first(*values: Any) -> Any:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import ast_keras
 from ast_keras.augment import SpectrogramAugment
+from ast_keras.causal import CausalASTBackbone
 from ast_keras.encoder import DropPath, SelfAttention, TransformerBlock
 from ast_keras.frontend import LogMelFilterbank
 from ast_keras.labels import LabelSet
@@ -32,8 +33,8 @@ TOKENS = random(2, 7, 12)
 SEEDS = np.array([[1, 2], [3, 4]], "int32")
 
 
-def make_backbone(padding="original"):
-    return ASTBackbone(
+def backbone_arguments(padding="original"):
+    return dict(
         embed_dim=12,
         num_layers=2,
         num_heads=3,
@@ -49,6 +50,10 @@ def make_backbone(padding="original"):
         layer_norm_epsilon=1e-5,
         padding=padding,
     )
+
+
+def make_backbone(padding="original"):
+    return ASTBackbone(**backbone_arguments(padding))
 
 
 def make_augment():
@@ -150,6 +155,15 @@ DESCRIPTORS = {
             {"spectrogram": random(2, 31, 16), "lengths": np.array([31, 12], "int32")},
             tolerance=SUMS,
         ),
+    ],
+    "CausalASTBackbone": [
+        Descriptor(
+            lambda: CausalASTBackbone(
+                **{**backbone_arguments(), "num_frames": 29}, block_columns=3
+            ),
+            {"spectrogram": random(2, 47, 16), "lengths": np.array([47, 25], "int32")},
+            tolerance=SUMS,
+        )
     ],
     "ASTClassifier": [
         Descriptor(

@@ -33,6 +33,7 @@ ORDER = [
     "ast_keras.patches",
     "ast_keras.encoder",
     "ast_keras.model",
+    "ast_keras.causal",
     "ast_keras.saved",
     # Other people's weights: files, names, positions, then our model.
     "ast_keras.weights",
@@ -109,6 +110,7 @@ ORDER = [
     "ast_keras.finish",
     "ast_keras.run",
     "ast_keras.folds",
+    "ast_keras.streaming",
     # Out of here: one graph, and the files that hold it.
     "ast_keras.export",
     "ast_keras.export.errors",
@@ -119,6 +121,7 @@ ORDER = [
     "ast_keras.export.metadata",
     "ast_keras.export.quantization",
     "ast_keras.export.tflite",
+    "ast_keras.export.streaming_tflite",
     "ast_keras.export.warmup",
     "ast_keras.export.saved_model",
     # Command lines.
@@ -127,6 +130,7 @@ ORDER = [
     "ast_keras.evaluate",
     "ast_keras.convert",
     "ast_keras.predict",
+    "ast_keras.listen",
     "ast_keras.quickstart",
 ]
 MODEL_FREE = ORDER[ORDER.index("ast_keras.datasets.packed") : ORDER.index("ast_keras.trainer")]
@@ -135,7 +139,7 @@ LATE = {"ast_keras.model": {"ast_keras.presets", "ast_keras.saved"}}
 KNOWS_THE_MODEL = {
     f"ast_keras.{name}"
     for name in (
-        *("patches", "encoder", "model", "saved", "presets"),
+        *("patches", "encoder", "model", "causal", "saved", "presets"),
         *("weights.exchange", "weights.fitting", "weights.writers"),
     )
 }
