@@ -89,7 +89,7 @@ def _microphone(rate: int) -> Iterator[Array]:
         raise ListenError(
             f"The microphone needs sounddevice: pip install sounddevice. Received: {error}"
         ) from None
-    waiting: queue.Queue[Array | None] = queue.Queue(_WAITING_PIECES)
+    waiting: queue.Queue[Array] = queue.Queue(_WAITING_PIECES)
 
     def remember(samples: Array, frames: int, clock: Any, status: Any) -> None:
         try:
@@ -101,10 +101,7 @@ def _microphone(rate: int) -> Iterator[Array]:
     with sounddevice.InputStream(rate, size, channels=1, dtype="float32", callback=remember):
         print("Listening; Ctrl+C ends it.", file=sys.stderr)
         while True:
-            piece = waiting.get()
-            if piece is None:
-                return
-            yield piece
+            yield waiting.get()
 
 
 def run() -> None:
