@@ -44,7 +44,7 @@ __all__ = [
 Channel = int | Literal["mix"]
 Samples = npt.NDArray[np.float32]
 
-_FRAME_SECONDS = 0.025  # one window of the spectrogram
+FRAME_SECONDS = 0.025  # one window of the spectrogram
 _MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 1_000_000
 _LOUD_PEAK = 2.0  # lossy codecs and resampling overshoot 1, clipped recordings up to 1.44
 _INTEGER_PEAK = 8.0  # 18 dB over full scale: integers kept as floats
@@ -107,10 +107,10 @@ def load_audio(
     """
     notes: list[str] = []
     name = source_name(source)
-    _check_rate("sample_rate", sample_rate, name)
+    check_rate("sample_rate", sample_rate, name)
     frames, rate = read_frames(source, start_seconds, duration_seconds, notes)
-    _check_rate("rate in the header", rate, name)
-    samples = _resample(_mono(frames, channel, name, notes), rate, sample_rate, name, notes)
+    check_rate("rate in the header", rate, name)
+    samples = _resample(mono_samples(frames, channel, name, notes), rate, sample_rate, name, notes)
     for note in notes:
         warnings.warn(note, AudioWarning, stacklevel=2)
     return samples
@@ -156,10 +156,12 @@ def audio_from_array(
     """
     notes: list[str] = []
     name = source_name(None)
-    _check_rate("source_rate", source_rate, name)
-    _check_rate("sample_rate", sample_rate, name)
+    check_rate("source_rate", source_rate, name)
+    check_rate("sample_rate", sample_rate, name)
     frames = _frames_first(np.asarray(array), channel_axis, name)
-    samples = _resample(_mono(frames, channel, name, notes), source_rate, sample_rate, name, notes)
+    samples = _resample(
+        mono_samples(frames, channel, name, notes), source_rate, sample_rate, name, notes
+    )
     for note in notes:
         warnings.warn(note, AudioWarning, stacklevel=2)
     return samples
@@ -195,7 +197,8 @@ def audio_info(source: Source) -> AudioInfo:
     return info
 
 
-def _check_rate(what: str, rate: object, name: str) -> None:
+def check_rate(what: str, rate: object, name: str) -> None:
+    """Raises AudioError unless a rate is a whole number of Hz that sounds have."""
     is_whole = isinstance(rate, (int, np.integer)) and not isinstance(rate, bool)
     if not (is_whole and _MIN_RATE_HZ <= rate <= _MAX_RATE_HZ):  # type: ignore[operator]
         raise AudioError(
@@ -223,8 +226,13 @@ def _frames_first(array: npt.NDArray[Any], channel_axis: int | None, name: str) 
     )
 
 
-def _mono(frames: npt.NDArray[Any], channel: Channel, name: str, notes: list[str]) -> Samples:
-    """Returns one channel of `[frames, channels]`, or their mean, as checked float32 `[frames]`."""
+def mono_samples(
+    frames: npt.NDArray[Any], channel: Channel, name: str, notes: list[str]
+) -> Samples:
+    """Returns one channel of `[frames, channels]`, or their mean, as checked float32 `[frames]`.
+
+    What a caller should be warned of is added to `notes`.
+    """
     channels = frames.shape[1]
     if channel == "mix":
         samples = _to_float32(frames[:, 0], name)
@@ -285,14 +293,19 @@ def _resample(
     # times the time.
     if source_rate != sample_rate:
         samples = soxr.resample(samples, source_rate, sample_rate, quality="HQ")
-    if not len(samples):
+    check_length(len(samples), sample_rate, name, notes)
+    return samples
+
+
+def check_length(num_samples: int, sample_rate: int, name: str, notes: list[str]) -> None:
+    """Raises AudioEmptyError if there is no sample, and notes less than a spectrogram frame."""
+    if not num_samples:
         raise AudioEmptyError(
             f"The sound is too short to have a sample at {sample_rate} Hz: leave it out. "
             f"Received: source={name}"
         )
-    if len(samples) < _FRAME_SECONDS * sample_rate:
+    if num_samples < FRAME_SECONDS * sample_rate:
         notes.append(
             "The sound is shorter than 25 ms, which gives no complete spectrogram frame: pad it "
-            f"or leave it out. Received: {1e3 * len(samples) / sample_rate:.3g} ms, source={name}"
+            f"or leave it out. Received: {1e3 * num_samples / sample_rate:.3g} ms, source={name}"
         )
-    return samples

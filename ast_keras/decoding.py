@@ -15,6 +15,7 @@ import io
 import math
 import os
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -128,6 +129,53 @@ def read_frames(
         return frames, rate
 
 
+def read_blocks(
+    path: str | os.PathLike[str], block_seconds: float, notes: list[str]
+) -> Iterator[tuple[npt.NDArray[Any], int]]:
+    """Yields a file's samples block by block, `[frames, channels]`, and their rate in Hz.
+
+    All formats are read from start to end, so that the samples are those of a whole read. What a
+    caller should be warned of is added to `notes`, at the latest when the last block is read.
+    """
+    name = source_name(path)
+    file = _open_path(path)
+    with file:
+        _note_headerless(file, path, notes)
+        rate = file.samplerate
+        count = 0
+        for block in _decoded(file, max(1, round(block_seconds * rate))):
+            count += len(block)
+            if len(block):
+                yield block, rate
+        if not count:
+            if file.frames == 0:
+                raise AudioEmptyError(f"The sound holds no samples. Received: source={name}")
+            raise _undecodable(name, "nothing in it decodes")
+        note = _cut_short(file, file.frames, count)
+        if note:
+            notes.append(f"{note}. Received: source={name}")
+
+
+def _decoded(file: soundfile.SoundFile, size: int) -> Iterator[npt.NDArray[Any]]:
+    """Yields what decodes of a file from where it stands, up to the end or to damage."""
+    is_pcm_16 = file.subtype == "PCM_16" and file.format != "FLAC"
+    is_last = False
+    while not is_last:
+        block = file.read(size, "int16", always_2d=True) if is_pcm_16 else _salvaged(file, size)
+        is_last = len(block) < size
+        yield block
+
+
+def _salvaged(file: soundfile.SoundFile, size: int) -> npt.NDArray[np.float32]:
+    """Returns the next frames, those before the point where decoding fails."""
+    block: npt.NDArray[np.float32] = np.full((size, file.channels), np.nan, np.float32)
+    try:
+        block = file.read(out=block)
+    except soundfile.LibsndfileError:  # which does not tell how far it came
+        block = block[~np.isnan(block[:, 0])]
+    return block
+
+
 def _check_span(start_seconds: float, duration_seconds: float | None, name: str) -> None:
     duration = 1.0 if duration_seconds is None else duration_seconds
     if not (math.isfinite(start_seconds) and start_seconds >= 0):
@@ -137,6 +185,14 @@ def _check_span(start_seconds: float, duration_seconds: float | None, name: str)
     else:
         return
     raise AudioError(f"{rule}, source={name}")
+
+
+def _open_path(path: str | os.PathLike[str]) -> soundfile.SoundFile:
+    try:
+        return soundfile.SoundFile(os.fsdecode(path))
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: the ending is .raw
+        why = "it has no header" if isinstance(error, TypeError) else error
+        raise _why_unopened(path, why) from error
 
 
 def _open(source: Source) -> tuple[soundfile.SoundFile, io.BytesIO | None]:
@@ -230,11 +286,7 @@ def _salvage(source: Source, first: int, count: int) -> npt.NDArray[np.float32]:
         is_last = False
         while not is_last:
             size = min(count, _BLOCK_FRAMES)
-            block = np.full((size, file.channels), np.nan, np.float32)
-            try:
-                block = file.read(out=block)
-            except soundfile.LibsndfileError:  # which does not tell how far it came
-                block = block[~np.isnan(block[:, 0])]
+            block = _salvaged(file, size)
             blocks.append(block)
             count -= size
             is_last = len(block) < size or count == 0

@@ -226,7 +226,7 @@ class ASTBackbone(keras.Model):
 
         Args:
           tokens: The backbone's output.
-          lengths: As of the call; here special tokens belong to no time, and it makes no difference.
+          lengths: As of the call; makes no difference where special tokens belong to no time.
         """
         return ops.mean(tokens[:, : self.num_special_tokens], axis=1)
 

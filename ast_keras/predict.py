@@ -1,143 +1,261 @@
 """Names the sounds in files: `python -m ast_keras.predict --model DIR FILE...`.
 
-A file may have any rate, length and number of channels, a folder stands for the sounds in it. The
-model hears the length it was made for; what comes after is not heard, and a warning says so.
+A file may have any rate, length and number of channels; a folder stands for the sounds in it, `-`
+for one from standard input. Without `--window_seconds` the model hears the length it was made for
+(or, with `--padding masked`, up to a minute); with it, hours of sound in bounded memory. `--events`
+says what sounds from when to when. With `--output FILE` the result goes to a file, whole, and the
+same command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import contextlib
 import pathlib
+import shutil
 import sys
+import tempfile
+import time
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 from absl import app, flags
 
-from ast_keras.audio import AudioError, load_audio
+from ast_keras.answers import WRITERS, as_audacity
+from ast_keras.audio import AudioError, AudioWarning
 from ast_keras.command import run_command
 from ast_keras.datasets.audio_files import is_audio
+from ast_keras.files import write_text
+from ast_keras.journal import Journal
+from ast_keras.read_ahead import read_ahead
+from ast_keras.windows import WindowError
+
+_STDIN = "-"
+_REPORT_SECONDS = 10.0
+_SETTINGS = (
+    "model", "padding", "top", "window_seconds", "hop_seconds", "aggregate", "events", "threshold",
+    "threshold_off",
+)  # fmt: skip
+
+Row = dict[str, Any]
 
 
-class PredictError(ValueError):
+class CommandError(ValueError):
     """Raised when the command line does not say what to predict."""
 
 
 def main(argv: list[str]) -> int:
-    paths = list(_files(argv[1:]))
-    if flags.FLAGS.model is None or not paths:
-        raise PredictError("Say with what and on what: --model DIR FILE...")
+    options = flags.FLAGS
+    paths = list(sound_files(argv[1:]))
+    if options.model is None or not paths:
+        raise CommandError("Say with what and on what: --model DIR FILE...")
+    _check_options(options, paths)
+    show_audio_warnings()
+    from ast_keras.prediction import Predictor, Windows
     from ast_keras.presets import from_preset
 
-    predictor = Predictor(from_preset(flags.FLAGS.model))
-    rows, failed = [], 0
-    for path in paths:
-        try:
-            rows.append(predictor.predict(path, flags.FLAGS.top))
-        except (AudioError, OSError) as error:
-            failed += 1
-            print(f"error: {error}", file=sys.stderr)
-    print(_WRITERS[flags.FLAGS.format](rows), end="")
+    windows = None
+    if options.window_seconds is not None:
+        windows = Windows(
+            options.window_seconds,
+            options.hop_seconds,
+            options.aggregate,
+            options.events,
+            options.threshold,
+            options.threshold_off,
+        )
+    given = {} if options.padding is None else {"padding": options.padding}
+    predictor = Predictor(from_preset(options.model, **given), windows)
+    journal = _journal(options) if options.output else None
+    rows, failed = _predict(predictor, paths, journal)
+    _write(rows)
+    if journal is not None:
+        journal.close()
     return 1 if failed else 0
 
 
-class Predictor:
-    """Classifies files with one model, compiled once for every length.
+def _check_options(options: Any, paths: list[str]) -> None:
+    needs_windows = options.events or options.hop_seconds is not None
+    if needs_windows and options.window_seconds is None:
+        raise CommandError(
+            "--events and --hop_seconds need windows: add --window_seconds, the length of sound "
+            "that is heard at once, as --window_seconds 2"
+        )
+    if options.format == "audacity" and not options.events:
+        raise CommandError("--format audacity writes events: add --events and --window_seconds")
+    if options.format == "audacity" and len(paths) > 1 and options.output is None:
+        raise CommandError(
+            "--format audacity writes one label track for each file: add --output FOLDER"
+        )
+    if _STDIN in paths and (len(paths) > 1 or options.output):
+        raise CommandError('"-" is standard input, which is read once: alone, without --output')
 
-    Args:
-      model: An `ASTClassifier` with a frontend.
+
+def _journal(options: Any) -> Journal:
+    settings = {name: options[name].value for name in _SETTINGS}
+    return Journal(options.output, {**settings, "weights": _identity(options.model)})
+
+
+def _predict(predictor: Any, paths: list[str], journal: Journal | None) -> tuple[list[Row], int]:
+    """Returns the rows of the files that can be heard, in order, and how many cannot."""
+    options = flags.FLAGS
+    done = dict(journal.done) if journal else {}
+    todo = [path for path in paths if _key(path) not in done]
+    if len(todo) < len(paths):
+        print(f"{len(paths) - len(todo)} files were heard before.", file=sys.stderr)
+    progress = _Progress(len(todo), predictor.sample_rate)
+    found, failed = dict[str, Row](), 0
+    for path, pieces in read_ahead(todo, lambda path: _pieces(predictor, path), options.jobs):
+        try:
+            row = predictor.row(path, progress.watch(path, pieces), options.top)
+        except (AudioError, WindowError, OSError) as error:
+            failed += 1
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            continue
+        found[path] = row
+        if journal is not None:
+            journal.add(_key(path), row)
+        progress.finished(row["seconds"])
+    rows = [{**done.get(_key(path), {}), **found.get(path, {})} for path in paths]
+    return [row for row in rows if row], failed
+
+
+def _pieces(predictor: Any, path: str) -> Iterator[Any]:
+    if path != _STDIN:
+        yield from predictor.pieces(path)
+        return
+    # By way of a file: decoders seek. On the disk, so that memory stays bounded.
+    with tempfile.NamedTemporaryFile(suffix=".sound") as spooled:
+        shutil.copyfileobj(sys.stdin.buffer, spooled)
+        spooled.flush()
+        try:
+            yield from predictor.pieces(spooled.name)
+        except AudioError as error:
+            message = str(error).replace(repr(spooled.name), "standard input")
+            raise type(error)(message) from None
+
+
+def _key(path: str) -> str:
+    """Returns what a file is in a journal: changed, it is another."""
+    with contextlib.suppress(OSError):
+        status = pathlib.Path(path).stat()
+        return f"{path} {status.st_size} {status.st_mtime_ns}"
+    return path
+
+
+def _identity(model: str) -> list[int]:
+    """Returns what tells a saved model from one trained since; nothing for a preset's name."""
+    weights = pathlib.Path(model, "task.weights.h5")
+    with contextlib.suppress(OSError):
+        status = weights.stat()
+        return [status.st_size, status.st_mtime_ns]
+    return []
+
+
+def _write(rows: list[Row]) -> None:
+    options = flags.FLAGS
+    if not options.output:
+        print(WRITERS[options.format](rows), end="")
+        return
+    if options.format == "audacity":
+        _write_tracks(rows, pathlib.Path(options.output))
+    else:
+        write_text(options.output, WRITERS[options.format](rows))
+    print(f"{len(rows)} files: {options.output}")
+
+
+def _write_tracks(rows: list[Row], output: pathlib.Path) -> None:
+    """Writes one label track for each file, under its name; for one file the output itself."""
+    if len(rows) == 1 and output.suffix:
+        write_text(output, as_audacity(rows))
+        return
+    names = dict[str, str]()
+    for row in rows:
+        name = f"{pathlib.Path(row['file']).stem}.txt"
+        if name in names:  # of two folders
+            name = f"{pathlib.Path(row['file']).as_posix().strip('/').replace('/', '_')}.txt"
+        names[name] = row["file"]
+        write_text(output / name, as_audacity([row]))
+
+
+class _Progress:
+    """Tells on standard error, now and then, how far a long command has come."""
+
+    def __init__(self, num_files: int, sample_rate: int) -> None:
+        self.num_files, self.num_finished, self.seconds = num_files, 0, 0.0
+        self.sample_rate = sample_rate
+        self.began = self.told = time.monotonic()
+
+    def watch(self, path: str, pieces: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+        for start, samples in pieces:
+            yield start, samples
+            now = time.monotonic()
+            if now - self.told > _REPORT_SECONDS:
+                self.told = now
+                heard = self.seconds + start / self.sample_rate
+                print(
+                    f"{self.num_finished} of {self.num_files} files, {path}; "
+                    f"{heard / (now - self.began):.0f} times as fast as it sounds",
+                    file=sys.stderr,
+                )
+
+    def finished(self, seconds: float) -> None:
+        self.num_finished += 1
+        self.seconds += seconds
+
+
+def show_audio_warnings() -> None:
+    """Prints warnings about sounds as one line each on standard error."""
+    usual = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, AudioWarning):
+            print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+        else:
+            usual(message, category, *where, **more)
+
+    warnings.showwarning = show
+
+
+def sound_files(arguments: Iterable[str]) -> Iterator[str]:
+    """Yields the files that a command line names, those in folders too.
 
     Raises:
-      PredictError: If the model takes spectrograms.
+      CommandError: If there is no sound in a folder.
     """
-
-    def __init__(self, model: Any) -> None:
-        import tensorflow as tf
-
-        if model.frontend is None:
-            raise PredictError("This model takes spectrograms, not sound: it has no frontend")
-        self.model = model
-        self.sample_rate: int = model.frontend.sample_rate
-        self._scores = tf.function(
-            lambda waveform: model.scores(model(waveform, training=False)),
-            input_signature=[tf.TensorSpec((1, None), tf.float32)],
-        )
-
-    def predict(self, path: str, top: int = 5) -> dict[str, Any]:
-        """Returns the file's name, length in seconds and most likely classes with their scores.
-
-        Raises:
-          AudioError: If the file cannot be read.
-        """
-        waveform = load_audio(path, self.sample_rate)
-        frontend = self.model.frontend
-        heard = frontend.num_samples
-        # What is less than a frame is never heard, and not worth a word.
-        if len(waveform) >= heard + round(frontend.frame_step_seconds * self.sample_rate):
-            print(
-                f"warning: {path} is {len(waveform) / self.sample_rate:.1f} s long, the model "
-                f"hears the first {heard / self.sample_rate:.1f} s",
-                file=sys.stderr,
-            )
-        scores = np.asarray(self._scores(waveform[None, :heard]))[0]
-        best = np.argsort(-scores, kind="stable")[:top]
-        return {
-            "file": path,
-            "seconds": round(len(waveform) / self.sample_rate, 3),
-            "predictions": [self._prediction(index, scores[index]) for index in best],
-        }
-
-    def _prediction(self, index: int, score: float) -> dict[str, Any]:
-        labels = self.model.labels
-        name = labels.names[index] if labels else f"class {index}"
-        return {"index": int(index), "label": name, "score": round(float(score), 6)}
-
-
-def _files(arguments: Iterable[str]) -> Iterator[str]:
     for argument in arguments:
         path = pathlib.Path(argument)
         if path.is_dir():
             inside = sorted(str(p) for p in path.rglob("*") if is_audio(p.name) and p.is_file())
             if not inside:
-                raise PredictError(f"There are no sounds in this folder. Received: {argument}")
+                raise CommandError(f"There are no sounds in this folder. Received: {argument}")
             yield from inside
         else:
             yield argument
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    lines = []
-    for row in rows:
-        lines.append(f"{row['file']}  ({row['seconds']:.2f} s)")
-        lines += [f"  {p['score']:.4f}  {p['label']}" for p in row["predictions"]]
-    return "".join(line + "\n" for line in lines)
-
-
-def _json(rows: list[dict[str, Any]]) -> str:
-    return json.dumps(rows, indent=2) + "\n"
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "seconds", "rank", "index", "label", "score"])
-    for row in rows:
-        for rank, p in enumerate(row["predictions"], 1):
-            writer.writerow([row["file"], row["seconds"], rank, p["index"], p["label"], p["score"]])
-    return text.getvalue()
-
-
-_WRITERS = {"table": _table, "json": _json, "csv": _csv}
 
 
 def run() -> None:
     """Defines the flags and runs the command; also what the installed program calls."""
     flags.DEFINE_string("model", None, "Folder of a saved model (WORKDIR/model of a run).")
     flags.DEFINE_integer("top", 5, "How many classes to name for each file.", lower_bound=1)
-    flags.DEFINE_enum("format", "table", ["table", "json", "csv"], "How to print.")
+    flags.DEFINE_enum("format", "table", list(WRITERS), "How to print.")
+    flags.DEFINE_enum(
+        "padding", None, ["original", "masked"],
+        "Of the model: masked hears sounds longer or shorter than it was trained on. Default: its "
+        "own.",
+    )  # fmt: skip
+    flags.DEFINE_float("window_seconds", None, "Hear files in windows of this length.")
+    flags.DEFINE_float("hop_seconds", None, "From one window to the next; default: half a window.")
+    flags.DEFINE_enum(
+        "aggregate", "max", ["max", "mean", "attention"], "How windows make a file's scores."
+    )
+    flags.DEFINE_bool("events", False, "Say what sounds from when to when.")
+    flags.DEFINE_float("threshold", 0.5, "Score that an event reaches.")
+    flags.DEFINE_float(
+        "threshold_off", None, "Score that it does not fall below; default: 0.7 of the threshold."
+    )
+    flags.DEFINE_string("output", None, "Write to this file; a stopped command goes on.")
+    flags.DEFINE_integer("jobs", 2, "Files that are decoded at once.", lower_bound=1)
     app.run(lambda argv: sys.exit(run_command(main, argv)))
 
 

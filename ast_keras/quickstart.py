@@ -14,7 +14,7 @@ from ast_keras.recipe import load_recipe, override
 def main(argv: list[str]) -> int:
     recipe = override(load_recipe("quickstart"), flags.FLAGS["set"].value)
     from ast_keras.datasets import write_examples
-    from ast_keras.predict import Predictor
+    from ast_keras.prediction import Predictor
     from ast_keras.presets import from_preset
     from ast_keras.run import Run
 

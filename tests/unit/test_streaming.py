@@ -1,4 +1,4 @@
-"""Streams: pushed in pieces of any size, equal to the model on the same sound, in constant memory."""
+"""Streams: pushed in pieces of any size, equal to the model on that sound, in constant memory."""
 
 import os
 import pathlib
