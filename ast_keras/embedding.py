@@ -32,14 +32,14 @@ class Embedding(NamedTuple):
     """One vector and what it is about.
 
     Attributes:
-      file: The sound's path.
+      path: Of the sound's file.
       start: First second of it.
       end: Where it ends, in seconds.
       mel: Of a patch, its place on the mel axis, from the lowest; else -1.
       vector: float32 `[embed_dim]`.
     """
 
-    file: str
+    path: str
     start: float
     end: float
     mel: int
@@ -176,7 +176,7 @@ def write_embeddings(
 ) -> int:
     """Writes embeddings to one file, whole or not at all, and returns how many there are.
 
-    Parquet has the columns `file`, `start`, `end`, `mel` and `embedding`; it is written as they
+    Parquet has the columns `path`, `start`, `end`, `mel` and `embedding`; it is written as they
     come, so that they need not fit into memory. A NumPy archive has an array for each, `embedding`
     `[vectors, embed_dim]`.
 
@@ -231,7 +231,7 @@ def _write_parquet(
 
     schema = pa.schema(
         {
-            "file": pa.string(),
+            "path": pa.string(),
             "start": pa.float64(),
             "end": pa.float64(),
             "mel": pa.int32(),

@@ -32,6 +32,21 @@ class Event:
     score: float
 
 
+def lower_threshold(threshold: float, threshold_off: float | None) -> float:
+    """Returns what an event must not fall below: what is given, or 0.7 of the threshold.
+
+    Raises:
+      EventError: If the two are no probabilities in this order.
+    """
+    low = 0.7 * threshold if threshold_off is None else threshold_off
+    if not 0 <= low <= threshold <= 1:
+        raise EventError(
+            "Thresholds must satisfy 0 <= threshold_off <= threshold <= 1. "
+            f"Received: threshold={threshold}, threshold_off={low}"
+        )
+    return low
+
+
 def find_events(
     scores: Array,
     edges: Array,
@@ -63,12 +78,7 @@ def find_events(
     >>> find_events(scores, np.arange(6.0))
     [Event(onset=1.0, offset=4.0, index=0, score=0.9)]
     """
-    low = 0.7 * threshold if threshold_off is None else threshold_off
-    if not 0 <= low <= threshold <= 1:
-        raise EventError(
-            "Thresholds must satisfy 0 <= threshold_off <= threshold <= 1. "
-            f"Received: threshold={threshold}, threshold_off={low}"
-        )
+    low = lower_threshold(threshold, threshold_off)
     events = []
     for index in range(scores.shape[1]):
         column = scores[:, index]

@@ -25,6 +25,7 @@ from ast_keras.answers import WRITERS, as_audacity
 from ast_keras.audio import AudioError, AudioWarning
 from ast_keras.command import run_command
 from ast_keras.datasets.audio_files import is_audio
+from ast_keras.events import lower_threshold
 from ast_keras.files import write_text
 from ast_keras.journal import Journal
 from ast_keras.read_ahead import read_ahead
@@ -87,6 +88,7 @@ def _check_options(options: Any, paths: list[str]) -> None:
         raise CommandError(
             "--format audacity writes one label track for each file: add --output FOLDER"
         )
+    lower_threshold(options.threshold, options.threshold_off)
     if _STDIN in paths and (len(paths) > 1 or options.output):
         raise CommandError('"-" is standard input, which is read once: alone, without --output')
 
