@@ -35,7 +35,7 @@ def window_samples(model: Any, window_seconds: float) -> int:
             f"A window must be at least {1e3 * frontend.frame_length_seconds:g} ms long, and "
             f"seconds are wanted. Received: window_seconds={window_seconds}"
         )
-    window = int(round(window_seconds * frontend.sample_rate))
+    window: int = round(window_seconds * frontend.sample_rate)
     if model.padding == "original" and frontend.count_frames(window) > model.backbone.num_frames:
         raise WindowError(
             f"The model hears {frontend.num_samples / frontend.sample_rate:.2f} s at once: choose "

@@ -94,6 +94,7 @@ ORDER = [
     "ast_keras.reporting.tables",
     "ast_keras.reporting.mistakes",
     "ast_keras.reporting.page",
+    "ast_keras.reporting.evidence",
     "ast_keras.reporting.html_report",
     "ast_keras.reporting.fold_scores",
     "ast_keras.auditing",
@@ -119,6 +120,7 @@ ORDER = [
     "ast_keras.streaming",
     "ast_keras.prediction",
     "ast_keras.embedding",
+    "ast_keras.explanation",
     # Out of here: one graph, and the files that hold it.
     "ast_keras.export",
     "ast_keras.export.errors",
@@ -140,6 +142,7 @@ ORDER = [
     "ast_keras.predict",
     "ast_keras.listen",
     "ast_keras.embed",
+    "ast_keras.explain",
     "ast_keras.quickstart",
 ]
 MODEL_FREE = ORDER[ORDER.index("ast_keras.datasets.packed") : ORDER.index("ast_keras.trainer")]
