@@ -12,6 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ast_keras.audio import FRAME_SECONDS, load_audio
+from ast_keras.causal import CausalASTBackbone
 from ast_keras.files import replacing
 from ast_keras.mel import seconds_to_samples
 from ast_keras.model import ASTClassifier
@@ -62,7 +63,7 @@ class Embedder:
         far as the model hears, or with `padding="masked"` the whole, up to a minute.
 
     Raises:
-      EmbeddingError: If there is no such kind, or the model takes spectrograms.
+      EmbeddingError: If there is no such kind for this model, or it takes spectrograms.
       WindowError: If the model does not hear so much at once.
 
     Example:
@@ -83,6 +84,10 @@ class Embedder:
             raise EmbeddingError(f"kind must be one of {', '.join(KINDS)}. Received: {kind!r}")
         if model.frontend is None:
             raise EmbeddingError("This model takes spectrograms, not sound: it has no frontend")
+        if kind != "pooled" and isinstance(model.backbone, CausalASTBackbone):
+            raise EmbeddingError(
+                f"A causal model gives one vector a sound: choose kind pooled. Received: {kind!r}"
+            )
         self.model, self.kind = model, kind
         self.sample_rate: int = model.frontend.sample_rate
         self._window = None

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from ast_keras.causal import CausalASTBackbone
 from ast_keras.labels import did_you_mean
 from ast_keras.model import ASTBackbone, ASTClassifier
 
@@ -61,9 +62,9 @@ def attention_map(
       head: Which of its heads, from 0; None for their mean.
 
     Raises:
-      ExplanationError: If there is no such block or head.
+      ExplanationError: If there is no such block or head, or the model is causal.
     """
-    backbone = model.backbone
+    backbone = _plain_backbone(model)
     spectrogram, frames = heard_spectrogram(model, waveform)
     for name, number, count in (
         ("layer", layer, backbone.num_layers),
@@ -91,7 +92,7 @@ def attention_rollout(model: ASTClassifier, waveform: Array) -> Array:
     Reference:
       Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020.
     """
-    backbone = model.backbone
+    backbone = _plain_backbone(model)
     spectrogram, frames = heard_spectrogram(model, waveform)
     flow = None
     for weights in _attention(backbone, spectrogram):
@@ -251,6 +252,15 @@ def heard_spectrogram(model: ASTClassifier, waveform: Array) -> tuple[Array, int
             f"Received: {len(waveform)} samples"
         )
     return spectrogram, frames
+
+
+def _plain_backbone(model: ASTClassifier) -> ASTBackbone:
+    if isinstance(model.backbone, CausalASTBackbone):
+        raise ExplanationError(
+            "A causal model has special tokens in every block, and no one map of attention: take "
+            "gradients or occlusion"
+        )
+    return model.backbone
 
 
 def _logits(model: ASTClassifier, spectrogram: tf.Tensor) -> tf.Tensor:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from absl import app, flags
 
 from ast_keras.command import run_command
+from ast_keras.sound_blocks import sound_blocks
 
 Array = npt.NDArray[np.float32]
 
@@ -69,15 +70,11 @@ def _print(result: Any, model: Any, heard_seconds: float) -> None:
 
 def _file(path: str, rate: int, fast: bool) -> Iterator[Array]:
     """Yields a file's samples piece by piece, each when its time has come."""
-    from ast_keras.audio import load_audio
-
-    waveform = load_audio(path, rate)
-    size, began = round(_PIECE_SECONDS * rate), time.monotonic()
-    for first in range(0, len(waveform), size):
-        piece = waveform[first : first + size]
+    heard, began = 0, time.monotonic()
+    for piece in sound_blocks(path, rate, block_seconds=_PIECE_SECONDS):
+        heard += len(piece)
         if not fast:
-            ahead = (first + len(piece)) / rate - (time.monotonic() - began)
-            time.sleep(max(0.0, ahead))
+            time.sleep(max(0.0, heard / rate - (time.monotonic() - began)))
         yield piece
 
 

@@ -159,6 +159,11 @@ class ASTBackbone(keras.Model):
         return keras.layers.InputSpec(shape=(None, frames, self.num_mel_bins))
 
     def call(self, spectrogram, training=None, lengths=None):
+        if lengths is not None and self.padding == "original":
+            raise ValueError(
+                'Clips of other lengths need padding="masked": with "original" all frames are '
+                "attended to. Received: lengths"
+            )
         columns = None if lengths is None else self.count_columns(lengths)
         return self.encode(self.get_layer("patches")(spectrogram), columns, training)
 

@@ -78,6 +78,7 @@ class Predictor:
                     f"hop_seconds={hop_seconds}, window_seconds={windows.window_seconds}"
                 )
             Aggregate(windows.aggregate)
+            self._note_stretched("windows", self._window)
         self._logits = tf.function(
             lambda waveform, lengths: model(waveform, training=False, lengths=lengths),
             input_signature=[
@@ -119,6 +120,7 @@ class Predictor:
         frontend, seconds = self.model.frontend, len(waveform) / self.sample_rate
         if self.model.padding == "masked":
             check_whole(path, seconds)
+            self._note_stretched(path, len(waveform))
             waveforms = waveform[None]
         else:
             heard = frontend.num_samples
@@ -137,6 +139,12 @@ class Predictor:
             "seconds": round(seconds, 3),
             "predictions": self._best(scores, top),
         }
+
+    def _note_stretched(self, what: str, num_samples: int) -> None:
+        """Says so where the model hears more at once than it was trained on."""
+        frames = self.model.frontend.count_frames(num_samples)
+        if frames > self.model.backbone.num_frames:
+            print(f"note: {what}, {self.model.describe_hearing(num_samples)}", file=sys.stderr)
 
     def _windowed(
         self, path: str, pieces: Iterable[tuple[int, Array]], windows: Windows, top: int

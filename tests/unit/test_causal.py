@@ -10,6 +10,8 @@ import tensorflow as tf
 import ast_keras
 from ast_keras.assembly import make_model
 from ast_keras.causal import CausalASTBackbone
+from ast_keras.embedding import Embedder, EmbeddingError
+from ast_keras.explanation import ExplanationError, attention_rollout, gradient_times_input
 from ast_keras.export.errors import ExportError
 from ast_keras.export.streaming_tflite import export_streaming_tflite
 from ast_keras.labels import LabelSet
@@ -186,6 +188,16 @@ def test_attention_span_that_is_no_whole_number_of_blocks_is_an_error():
 def test_less_than_a_block_is_an_error_for_the_backbone_alone(model):
     with pytest.raises(ValueError, match="must fill a block, 56 frames"):
         model.backbone(np.zeros((1, 40, 128), "float32"))
+
+
+def test_what_has_no_place_in_blocks_is_refused(model, waveform):
+    with pytest.raises(ExplanationError, match="no one map of attention"):
+        attention_rollout(model, waveform[0])
+    with pytest.raises(EmbeddingError, match="choose kind pooled"):
+        Embedder(model, "seconds")
+    # The rest works on causal models, too.
+    assert gradient_times_input(model, waveform[0], 1, steps=1).shape == (998, 128)
+    assert Embedder(model).model is model
 
 
 # --- TFLite with explicit state ---

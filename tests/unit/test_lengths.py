@@ -171,6 +171,12 @@ def test_spectrogram_of_another_length_is_refused_with_original_padding():
         backbone(np.zeros((1, 400, 128), "float32"))
 
 
+def test_lengths_are_refused_with_original_padding():
+    backbone = make_model(padding="original").backbone
+    with pytest.raises(ValueError, match='need padding="masked"'):
+        backbone(np.zeros((1, 298, 128), "float32"), lengths=np.array([100]))
+
+
 def test_unknown_padding_is_refused():
     with pytest.raises(ValueError, match="padding must be one of original, masked"):
         make_model(padding="zero")
