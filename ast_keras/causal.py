@@ -70,6 +70,9 @@ class CausalASTBackbone(ASTBackbone):
         """Tokens of one block, special tokens included."""
         return self.num_special_tokens + self.grid[0] * self.block_columns
 
+    def count_tokens(self, num_frames):
+        return self.block_tokens * self.count_blocks(self.count_columns(num_frames))
+
     def count_blocks(self, columns):
         """Returns how many whole blocks lie in so many patches along time, at least one."""
         blocks = columns // self.block_columns

@@ -13,9 +13,9 @@ from typing import Any
 
 from absl import app, flags
 
+from ast_keras.arguments import CommandError, show_audio_warnings, sound_files
 from ast_keras.audio import AudioError
 from ast_keras.command import run_command
-from ast_keras.predict import CommandError, show_audio_warnings, sound_files
 from ast_keras.read_ahead import read_ahead
 from ast_keras.windows import WindowError
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from absl import app, flags
 
+from ast_keras.arguments import CommandError, show_audio_warnings
 from ast_keras.audio import load_audio
 from ast_keras.command import run_command
 from ast_keras.files import replacing
@@ -35,14 +36,11 @@ _METHODS = {
 }
 
 
-class CommandError(ValueError):
-    """Raised when the command line does not say what to explain."""
-
-
 def main(argv: list[str]) -> int:
     options = flags.FLAGS
     if options.model is None or len(argv) != 2:
         raise CommandError("Say which sound and with what: FILE --model DIR")
+    show_audio_warnings()
     import numpy as np
 
     from ast_keras.explanation import class_index, heard_spectrogram

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from absl import app, flags
 
+from ast_keras.arguments import CommandError, show_audio_warnings
 from ast_keras.command import run_command
 from ast_keras.sound_blocks import sound_blocks
 
@@ -26,14 +27,11 @@ _PIECE_SECONDS = 0.1
 _WAITING_PIECES = 100  # that a slow model may lag behind the microphone
 
 
-class ListenError(ValueError):
-    """Raised when there is nothing to hear with or to listen to."""
-
-
 def main(argv: list[str]) -> int:
     options = flags.FLAGS
     if options.model is None or len(argv) > 1:
-        raise ListenError("Say with what to listen: --model DIR, and --file FILE for a file")
+        raise CommandError("Say with what to listen: --model DIR, and --file FILE for a file")
+    show_audio_warnings()
     from ast_keras.presets import from_preset
     from ast_keras.streaming import StreamingClassifier
 
@@ -83,7 +81,7 @@ def _microphone(rate: int) -> Iterator[Array]:
     try:
         import sounddevice
     except (ImportError, OSError) as error:  # OSError: the package is there, PortAudio is not
-        raise ListenError(
+        raise CommandError(
             f"The microphone needs sounddevice: pip install sounddevice. Received: {error}"
         ) from None
     waiting: queue.Queue[Array] = queue.Queue(_WAITING_PIECES)

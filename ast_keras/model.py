@@ -167,6 +167,19 @@ class ASTBackbone(keras.Model):
         columns = None if lengths is None else self.count_columns(lengths)
         return self.encode(self.get_layer("patches")(spectrogram), columns, training)
 
+    def compute_output_shape(self, spectrogram_shape, lengths_shape=None):
+        batch, frames, _ = spectrogram_shape
+        tokens = None if frames is None else self.count_tokens(frames)
+        return (batch, tokens, self.embed_dim)
+
+    def compute_output_spec(self, spectrogram, training=None, lengths=None):
+        shape = self.compute_output_shape(spectrogram.shape)
+        return keras.KerasTensor(shape, self.policy.compute_dtype)
+
+    def count_tokens(self, num_frames):
+        """Returns how many tokens there are for so many frames, a number."""
+        return self.num_special_tokens + self.grid[0] * self.count_columns(num_frames)
+
     def encode(self, patches, columns=None, training=None):
         """Returns the tokens, as the backbone does, for embedded patches.
 

@@ -15,16 +15,15 @@ import shutil
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from absl import app, flags
 
 from ast_keras.answers import WRITERS, as_audacity
-from ast_keras.audio import AudioError, AudioWarning
+from ast_keras.arguments import CommandError, show_audio_warnings, sound_files
+from ast_keras.audio import AudioError
 from ast_keras.command import run_command
-from ast_keras.datasets.audio_files import is_audio
 from ast_keras.events import lower_threshold
 from ast_keras.files import write_text
 from ast_keras.journal import Journal
@@ -39,10 +38,6 @@ _SETTINGS = (
 )  # fmt: skip
 
 Row = dict[str, Any]
-
-
-class CommandError(ValueError):
-    """Raised when the command line does not say what to predict."""
 
 
 def main(argv: list[str]) -> int:
@@ -204,36 +199,6 @@ class _Progress:
     def finished(self, seconds: float) -> None:
         self.num_finished += 1
         self.seconds += seconds
-
-
-def show_audio_warnings() -> None:
-    """Prints warnings about sounds as one line each on standard error."""
-    usual = warnings.showwarning
-
-    def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
-        if issubclass(category, AudioWarning):
-            print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
-        else:
-            usual(message, category, *where, **more)
-
-    warnings.showwarning = show
-
-
-def sound_files(arguments: Iterable[str]) -> Iterator[str]:
-    """Yields the files that a command line names, those in folders too.
-
-    Raises:
-      CommandError: If there is no sound in a folder.
-    """
-    for argument in arguments:
-        path = pathlib.Path(argument)
-        if path.is_dir():
-            inside = sorted(str(p) for p in path.rglob("*") if is_audio(p.name) and p.is_file())
-            if not inside:
-                raise CommandError(f"There are no sounds in this folder. Received: {argument}")
-            yield from inside
-        else:
-            yield argument
 
 
 def run() -> None:

@@ -132,6 +132,7 @@ def test_graph_is_what_a_server_expects(exported, model):
     predict, classify = (f"tensorflow/serving/{x}" for x in ("predict", "classify"))
     assert methods == {
         "serving_default": predict,
+        "serving_lengths": predict,
         "serving_bytes": predict,
         "embed": predict,
         "classify": classify,

@@ -103,6 +103,7 @@ ORDER = [
     "ast_keras.auditing.survey",
     "ast_keras.auditing.advice",
     "ast_keras.auditing.findings",
+    "ast_keras.arguments",
     # Training: model and data meet.
     "ast_keras.command",
     "ast_keras.distribution",
@@ -178,6 +179,7 @@ PURE = [
         "read_ahead",
         "journal",
         "answers",
+        "arguments",
         "decoding",
         "clips",
         "sampling",
