@@ -18,7 +18,7 @@ import numpy.typing as npt
 from absl import app, flags
 
 from ast_keras.arguments import CommandError, show_audio_warnings
-from ast_keras.command import run_command
+from ast_keras.command import Signals, run_command
 from ast_keras.sound_blocks import sound_blocks
 
 Array = npt.NDArray[np.float32]
@@ -40,20 +40,21 @@ def main(argv: list[str]) -> int:
     stream = StreamingClassifier(model, options.window_seconds, options.hop_seconds)
     rate = stream.sample_rate
     pieces = _file(options.file, rate, options.fast) if options.file else _microphone(rate)
-    heard = 0
-    try:
+    heard, signals = 0, Signals()
+    with signals.remembered():  # an exception in the midst of TensorFlow may be lost
         for piece in pieces:
             heard += len(piece)
             for result in stream.push(piece):
-                _print(result, model, heard / rate)
+                _print(result, model)
+            if signals.number:
+                break
         for result in stream.flush():
-            _print(result, model, heard / rate)
-    except KeyboardInterrupt:
-        print(f"Heard {heard / rate:.1f} s.")
+            _print(result, model)
+    print(f"Heard {heard / rate:.1f} s.", file=sys.stderr)
     return 0
 
 
-def _print(result: Any, model: Any, heard_seconds: float) -> None:
+def _print(result: Any, model: Any) -> None:
     options, names = flags.FLAGS, model.labels.names if model.labels else None
     order = np.argsort(-result.scores, kind="stable")[: options.top]
     words = [

@@ -98,6 +98,7 @@ def test_train_leaves_what_it_promises(finished):
     assert not [p for p in workdir.rglob(".*")], "temporary files are left"
 
 
+@pytest.mark.slow
 def test_a_stopped_and_killed_run_ends_in_the_same_weights(finished, tmp_path):
     whole, _ = finished
     workdir = tmp_path / "stopped"
