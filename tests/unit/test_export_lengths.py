@@ -21,9 +21,7 @@ def make_model(padding):
     return model
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param("original", marks=pytest.mark.slow), "masked"]
-)
+@pytest.fixture(scope="module", params=[pytest.param("original", marks=pytest.mark.slow), "masked"])
 def model(request):
     return make_model(request.param)
 
