@@ -70,6 +70,9 @@ class CausalASTBackbone(ASTBackbone):
         """Tokens of one block, special tokens included."""
         return self.num_special_tokens + self.grid[0] * self.block_columns
 
+    def describe_positions(self, columns):
+        return f", in {self.count_blocks(columns)} whole blocks of {self.block_columns} patches"
+
     def count_tokens(self, num_frames):
         return self.block_tokens * self.count_blocks(self.count_columns(num_frames))
 

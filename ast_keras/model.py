@@ -234,6 +234,13 @@ class ASTBackbone(keras.Model):
             tokens = block(tokens, attention_mask=attention_mask)
         return maps
 
+    def describe_positions(self, columns):
+        """Returns the end of a sentence on the positions of so many patches along time."""
+        known = self.grid[1]
+        if columns <= known:
+            return f", with the first {columns} of {known} positions"
+        return f"; the positions of {known} patches along time are stretched over {columns}"
+
     @property
     def min_frames(self):
         """The least number of frames that there is something to see in: those of a patch."""
@@ -411,13 +418,7 @@ class ASTClassifier(keras.Model):
         seconds, rate = f"{num_samples / frontend.sample_rate:.2f} s", frontend.sample_rate
         if self.padding == "masked":
             columns = backbone.count_columns(frontend.count_frames(num_samples))
-            known = backbone.grid[1]
-            if columns <= known:
-                return f"{seconds}: all is heard, with the first {columns} of {known} positions"
-            return (
-                f"{seconds}: all is heard; the positions of {known} patches along time are "
-                f"stretched over {columns}"
-            )
+            return f"{seconds}: all is heard{backbone.describe_positions(columns)}"
         heard = frontend.num_samples / rate
         if frontend.count_frames(num_samples) > backbone.num_frames:
             return f'{seconds}: the first {heard:.2f} s are heard; padding="masked" hears all'

@@ -97,7 +97,8 @@ def _predict(predictor: Any, paths: list[str], journal: Journal | None) -> tuple
     """Returns the rows of the files that can be heard, in order, and how many cannot."""
     options = flags.FLAGS
     done = dict(journal.done) if journal else {}
-    todo = [path for path in paths if _key(path) not in done]
+    keys = {path: _key(path) for path in paths}
+    todo = [path for path in paths if keys[path] not in done]
     if len(todo) < len(paths):
         print(f"{len(paths) - len(todo)} files were heard before.", file=sys.stderr)
     progress = _Progress(len(todo), predictor.sample_rate)
@@ -111,9 +112,9 @@ def _predict(predictor: Any, paths: list[str], journal: Journal | None) -> tuple
             continue
         found[path] = row
         if journal is not None:
-            journal.add(_key(path), row)
+            journal.add(keys[path], row)
         progress.finished(row["seconds"])
-    rows = [{**done.get(_key(path), {}), **found.get(path, {})} for path in paths]
+    rows = [found.get(path) or done.get(keys[path]) for path in paths]
     return [row for row in rows if row], failed
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ast_keras.audio import FRAME_SECONDS, load_audio
+from ast_keras.causal import CausalASTBackbone
 from ast_keras.events import cell_edges, find_events
 from ast_keras.model import ASTClassifier
 from ast_keras.sound_blocks import sound_blocks
@@ -142,8 +143,9 @@ class Predictor:
 
     def _note_stretched(self, what: str, num_samples: int) -> None:
         """Says so where the model hears more at once than it was trained on."""
-        frames = self.model.frontend.count_frames(num_samples)
-        if frames > self.model.backbone.num_frames:
+        frames, backbone = self.model.frontend.count_frames(num_samples), self.model.backbone
+        is_causal = isinstance(backbone, CausalASTBackbone)  # whose positions repeat
+        if frames > backbone.num_frames and not is_causal:
             print(f"note: {what}, {self.model.describe_hearing(num_samples)}", file=sys.stderr)
 
     def _windowed(

@@ -125,6 +125,12 @@ def test_clip_in_a_batch_equals_the_clip_alone(model, waveform):
         np.testing.assert_allclose(together[row], alone[0], rtol=0, atol=SUMS)
 
 
+def test_a_causal_model_says_that_it_hears_whole_blocks(model):
+    assert model.describe_hearing(160_000) == (
+        "10.00 s: all is heard, in 19 whole blocks of 5 patches"
+    )
+
+
 def test_result_of_a_clip_is_the_mean_of_its_blocks(model, waveform):
     pooled = model.backbone.pool_blocks(model.backbone(model.spectrogram(waveform)))
     expected = model.classify(tf.reduce_mean(pooled, axis=1))
