@@ -248,7 +248,7 @@ def test_read_ahead_is_bounded_and_leaves_no_thread_behind():
     deadline = time.monotonic() + 5
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     assert len(made) < 20
 
 
