@@ -36,6 +36,9 @@ _METHODS = {
 }
 
 
+_OF_A_CLASS = ("gradient", "occlusion")  # the others are the same for every class
+
+
 def main(argv: list[str]) -> int:
     options = flags.FLAGS
     if options.model is None or len(argv) != 2:
@@ -64,10 +67,12 @@ def main(argv: list[str]) -> int:
     best = np.argsort(-scores, kind="stable")[: options.top]
     wanted = [class_index(model, name) for name in options["class"].value] or list(best)
     names = model.labels.names if model.labels else [f"class {i}" for i in range(len(scores))]
-    pictures = []
+    pictures, evidence = [], None
     for index in wanted:
         title = f"{names[index]}, {scores[index]:.4f}"
-        pictures.append((title, evidence_picture(sound, _evidence(model, waveform, index), title)))
+        if evidence is None or options.method in _OF_A_CLASS:
+            evidence = _evidence(model, waveform, index)
+        pictures.append((title, evidence_picture(sound, evidence, title)))
     output, stem = pathlib.Path(options.output), pathlib.Path(argv[1]).stem
     written = []
     for index, (_, png) in zip(wanted, pictures, strict=True):
