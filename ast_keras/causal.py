@@ -121,6 +121,10 @@ class CausalASTBackbone(ASTBackbone):
         table = ops.concatenate([special, patches], axis=1)
         return ops.take(table, number % (self.past_blocks + 1), axis=0)
 
+    @property
+    def num_pooled_tokens(self):
+        return None  # every block of the sound has special tokens of its own, among the others
+
     def pool(self, tokens, lengths=None):
         special = self.pool_blocks(tokens)
         if lengths is None:

@@ -1,9 +1,9 @@
 """The transformer: self-attention and the pre-norm block that AST stacks."""
 
 import keras
-import ml_dtypes
 from keras import ops
 
+from ast_keras import kernels
 from ast_keras.initializers import truncated_normal
 
 
@@ -13,13 +13,15 @@ class SelfAttention(keras.layers.Layer):
 
     Args:
       num_heads: Number of heads; must divide the embedding size.
-      dropout: Rate on the attention weights while training.
+      dropout: Rate on the attention weights while training; these are kept then, all of them.
 
     Input: `[batch, tokens, embed_dim]`; optionally `attention_mask`, bool `[batch or 1, queries or
-      1, keys]`, True where a query may look (each must have something to look at), and `past`, a
-      pair of earlier keys and values, each `[batch, heads, past tokens, head_dim]`, which come
-      before the tokens' own.
-    Output: `[batch, tokens, embed_dim]`; with `past` also the pair of all keys and values.
+      1, keys]`, True where a query may look (each must have something to look at); `past`, a pair
+      of earlier keys and values, each `[batch, heads, past tokens, head_dim]`, which come before
+      the tokens' own; `num_queries`, how many tokens, from the first on, are asked for; and
+      `norm`, a `TokenNormalization` that the tokens go through first.
+    Output: `[batch, num_queries or tokens, embed_dim]`; with `past` also the pair of all keys and
+      values.
 
     Raises:
       ValueError: If `num_heads` does not divide the embedding size.
@@ -69,41 +71,80 @@ class SelfAttention(keras.layers.Layer):
         normalised, as `TransformerBlock` does.
         """
         query, key, _ = self._split_heads(tokens)
-        return self._weights(query, key, attention_mask)
+        return kernels.attention_weights(query, key, attention_mask)
 
-    def call(self, tokens, training=None, attention_mask=None, past=None):
-        query, key, value = self._split_heads(tokens)
+    def call(
+        self,
+        tokens,
+        training=None,
+        attention_mask=None,
+        past=None,
+        num_queries=None,
+        norm=None,
+    ):
+        query, key, value = self._split_heads(tokens, norm, training)
         if past is not None:
             key = ops.concatenate([past[0], key], axis=2)
             value = ops.concatenate([past[1], value], axis=2)
-        weights = self._weights(query, key, attention_mask)
-        weights = self.weights_dropout(weights, training=training)
-        mixed = ops.matmul(weights, value)  # [batch, heads, tokens, head_dim]
-        mixed = ops.transpose(mixed, (0, 2, 1, 3))
-        found = self.projection(ops.reshape(mixed, ops.shape(tokens)))
+        if num_queries is not None:
+            query = query[:, :, :num_queries]
+            if attention_mask is not None and attention_mask.shape[1] != 1:
+                attention_mask = attention_mask[:, :num_queries]
+        mixed = self._mix(query, key, value, attention_mask, training)
+        batch, length = ops.shape(mixed)[:2]
+        # Flat, so that product and bias are one operation.
+        found = self.projection(ops.reshape(mixed, (-1, self.num_heads * self.head_dim)))
+        found = ops.reshape(found, (batch, length, found.shape[-1]))
         return found if past is None else (found, (key, value))
 
-    def _split_heads(self, tokens):
+    def _split_heads(self, tokens, norm=None, training=False):
         batch, length = ops.shape(tokens)[:2]
         shape = (batch, length, self.num_heads, self.head_dim)
+        flat = ops.reshape(tokens, (-1, tokens.shape[-1]))
+        joint = self.qkv(flat) if norm is None else norm.then(self.qkv, flat, training)
         # Never more than four axes: a phone's GPU takes no more.
-        parts = (ops.reshape(part, shape) for part in ops.split(self.qkv(tokens), 3, axis=-1))
+        parts = (ops.reshape(part, shape) for part in ops.split(joint, 3, axis=-1))
         return [ops.transpose(part, (0, 2, 1, 3)) for part in parts]  # [batch, heads, tokens, head]
 
-    def _weights(self, query, key, attention_mask):
-        # Scaling the query keeps the products inside float16's range.
-        scores = ops.matmul(query * self.head_dim**-0.5, ops.transpose(key, (0, 1, 3, 2)))
-        if attention_mask is not None:
-            # Lowest, not infinite: its weight is zero all the same, and no gradient is NaN.
-            lowest = float(ml_dtypes.finfo(scores.dtype.name).min)
-            scores = ops.where(ops.expand_dims(attention_mask, 1), scores, lowest)
-        return ops.softmax(scores, axis=-1)
+    def _mix(self, query, key, value, attention_mask, training):
+        """Returns `[batch, queries, heads, head_dim]`."""
+        if training and self.dropout:
+            weights = kernels.attention_weights(query, key, attention_mask)
+            mixed = ops.matmul(self.weights_dropout(weights, training=True), value)
+            return ops.transpose(mixed, (0, 2, 1, 3))
+        return kernels.attention(query, key, value, attention_mask, bool(training))
 
     def compute_output_shape(self, tokens_shape):
         return tokens_shape
 
     def get_config(self):
         return {**super().get_config(), "num_heads": self.num_heads, "dropout": self.dropout}
+
+
+class TokenNormalization(keras.layers.LayerNormalization):
+    """Keras's LayerNormalization over the last axis, whose gradient keeps only the tokens.
+
+    Its arguments, weights and results are those of Keras's layer, in float32 under every policy.
+
+    Example:
+
+    >>> import numpy as np
+    >>> TokenNormalization(epsilon=1e-6)(np.zeros((1, 146, 48), "float32")).shape
+    TensorShape([1, 146, 48])
+    """
+
+    def call(self, tokens, training=None):
+        return kernels.normalise(tokens, self.gamma, self.beta, self.epsilon, bool(training))
+
+    def then(self, dense, rows, training=None):
+        """Returns a dense layer of the normalised rows `[rows, size]`.
+
+        While training the normalised rows are computed again for the gradient, not kept.
+        """
+        if not training:
+            return dense(self(rows))
+        weights = (ops.cast(weight, rows.dtype) for weight in (dense.kernel, dense.bias))
+        return kernels.norm_dense(rows, self.gamma, self.beta, self.epsilon, *weights)
 
 
 @keras.saving.register_keras_serializable(package="ast_keras")
@@ -164,9 +205,10 @@ class TransformerBlock(keras.layers.Layer):
       drop_path: Rate of stochastic depth of both branches.
       layer_norm_epsilon: 1e-6 in the authors' code and DeiT.
 
-    Input: `[batch, tokens, embed_dim]`; optionally `attention_mask` and `past`, as of
-      `SelfAttention`.
-    Output: `[batch, tokens, embed_dim]`; with `past` also the pair of all keys and values.
+    Input: `[batch, tokens, embed_dim]`; optionally `attention_mask`, `past` and `num_queries`, as
+      of `SelfAttention`.
+    Output: `[batch, num_queries or tokens, embed_dim]`; with `past` also the pair of all keys and
+      values.
 
     Reference:
       Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; DeiT's blocks are the same.
@@ -196,13 +238,13 @@ class TransformerBlock(keras.layers.Layer):
         self.drop_path = drop_path
         self.layer_norm_epsilon = layer_norm_epsilon
         policy = self.dtype_policy
-        self.attention_norm = keras.layers.LayerNormalization(
+        self.attention_norm = TokenNormalization(
             epsilon=layer_norm_epsilon, dtype=policy, name="attention_norm"
         )
         self.attention = SelfAttention(
             num_heads, dropout=attention_dropout, dtype=policy, name="attention"
         )
-        self.mlp_norm = keras.layers.LayerNormalization(
+        self.mlp_norm = TokenNormalization(
             epsilon=layer_norm_epsilon, dtype=policy, name="mlp_norm"
         )
         self.mlp_hidden = keras.layers.Dense(
@@ -228,21 +270,34 @@ class TransformerBlock(keras.layers.Layer):
         """Returns the attention weights `[batch, heads, query, key]` for the block's input."""
         return self.attention.attention_weights(self.attention_norm(tokens), attention_mask)
 
-    def call(self, tokens, training=None, attention_mask=None, past=None):
+    def call(self, tokens, training=None, attention_mask=None, past=None, num_queries=None):
         branch = self.attention(
-            self.attention_norm(tokens),
+            tokens,
             training=training,
             attention_mask=attention_mask,
             past=past,
+            num_queries=num_queries,
+            norm=self.attention_norm,
         )
         if past is not None:
             branch, past = branch
-        tokens = tokens + self._regularise(branch, training)
-        branch = ops.gelu(self.mlp_hidden(self.mlp_norm(tokens)), approximate=False)
-        branch = self.branch_dropout(branch, training=training)
-        branch = self.mlp_output(branch)
+        tokens = tokens[:, :num_queries] + self._regularise(branch, training)
+        branch = self._perceptron(tokens, training)
         tokens = tokens + self._regularise(branch, training)
         return tokens if past is None else (tokens, past)
+
+    def _perceptron(self, tokens, training):
+        # Flat, so that product and bias are one operation.
+        rows = ops.reshape(tokens, (-1, tokens.shape[-1]))
+        hidden = self.mlp_norm.then(self.mlp_hidden, rows, training)
+        if training and self.dropout:
+            hidden = self.branch_dropout(ops.gelu(hidden, approximate=False), training=True)
+            found = self.mlp_output(hidden)
+        else:
+            layer = self.mlp_output
+            kernel, bias = (ops.cast(w, hidden.dtype) for w in (layer.kernel, layer.bias))
+            found = kernels.gelu_dense(hidden, kernel, bias, bool(training))
+        return ops.reshape(found, ops.shape(tokens))
 
     def _regularise(self, branch, training):
         branch = self.branch_dropout(branch, training=training)

@@ -7,7 +7,7 @@ from keras import ops
 
 # Imported so that a saved model finds these parts: Keras knows a class once its module is loaded.
 from ast_keras.augment import SpectrogramAugment  # noqa: F401
-from ast_keras.encoder import TransformerBlock
+from ast_keras.encoder import TokenNormalization, TransformerBlock
 from ast_keras.frontend import LogMelFilterbank  # noqa: F401
 from ast_keras.initializers import truncated_normal
 from ast_keras.labels import LabelSet
@@ -48,7 +48,9 @@ class ASTBackbone(keras.Model):
       dtype: dtype policy of all layers.
 
     Input: `[batch, num_frames, num_mel_bins]`; with `padding="masked"` any number of frames, at
-      least a patch, and optionally `lengths`, int `[batch]`, the frames of each clip.
+      least a patch, and optionally `lengths`, int `[batch]`, the frames of each clip. Optionally
+      `num_tokens`, how many tokens are asked for, from the first on: the last block computes no
+      others.
     Output: `[batch, special tokens + patches, embed_dim]`, normalised; the class token first, then
       the distillation token, then the patches, mel-major.
 
@@ -110,9 +112,7 @@ class ASTBackbone(keras.Model):
             )
             for index in range(num_layers)
         ]
-        norm = keras.layers.LayerNormalization(
-            epsilon=layer_norm_epsilon, dtype=policy, name="norm"
-        )
+        norm = TokenNormalization(epsilon=layer_norm_epsilon, dtype=policy, name="norm")
 
         # --- Functional Model --- (of `num_frames` frames: so Keras knows every weight's shape)
         spectrogram = keras.Input((num_frames, num_mel_bins), name="spectrogram")
@@ -158,29 +158,29 @@ class ASTBackbone(keras.Model):
         frames = self.num_frames if self.padding == "original" else None
         return keras.layers.InputSpec(shape=(None, frames, self.num_mel_bins))
 
-    def call(self, spectrogram, training=None, lengths=None):
+    def call(self, spectrogram, training=None, lengths=None, num_tokens=None):
         if lengths is not None and self.padding == "original":
             raise ValueError(
                 'Clips of other lengths need padding="masked": with "original" all frames are '
                 "attended to. Received: lengths"
             )
         columns = None if lengths is None else self.count_columns(lengths)
-        return self.encode(self.get_layer("patches")(spectrogram), columns, training)
+        return self.encode(self.get_layer("patches")(spectrogram), columns, training, num_tokens)
 
-    def compute_output_shape(self, spectrogram_shape, lengths_shape=None):
+    def compute_output_shape(self, spectrogram_shape, lengths_shape=None, num_tokens=None):
         batch, frames, _ = spectrogram_shape
         tokens = None if frames is None else self.count_tokens(frames)
-        return (batch, tokens, self.embed_dim)
+        return (batch, num_tokens or tokens, self.embed_dim)
 
-    def compute_output_spec(self, spectrogram, training=None, lengths=None):
-        shape = self.compute_output_shape(spectrogram.shape)
+    def compute_output_spec(self, spectrogram, training=None, lengths=None, num_tokens=None):
+        shape = self.compute_output_shape(spectrogram.shape, num_tokens=num_tokens)
         return keras.KerasTensor(shape, self.policy.compute_dtype)
 
     def count_tokens(self, num_frames):
         """Returns how many tokens there are for so many frames, a number."""
         return self.num_special_tokens + self.grid[0] * self.count_columns(num_frames)
 
-    def encode(self, patches, columns=None, training=None):
+    def encode(self, patches, columns=None, training=None, num_tokens=None):
         """Returns the tokens, as the backbone does, for embedded patches.
 
         Args:
@@ -188,12 +188,17 @@ class ASTBackbone(keras.Model):
           columns: With `padding="masked"`, int `[batch]`: how many patches along time are each
             clip's own; None for all.
           training: Whether dropout and the like are active.
+          num_tokens: How many tokens, from the first on, are asked for; None for all.
         """
         tokens, attention_mask = self.with_positions(patches, columns)
         tokens = self.get_layer("position_dropout")(tokens, training=training)
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             tokens = block(tokens, training=training, attention_mask=attention_mask)
-        return self.get_layer("norm")(tokens)
+        tokens = last(
+            tokens, training=training, attention_mask=attention_mask, num_queries=num_tokens
+        )
+        return self.get_layer("norm")(tokens, training=training)
 
     def with_positions(self, patches, columns=None):
         """Returns the first block's tokens and `attention_mask`; arguments as of `encode`."""
@@ -242,6 +247,11 @@ class ASTBackbone(keras.Model):
         return f"; the positions of {known} patches along time are stretched over {columns}"
 
     @property
+    def num_pooled_tokens(self):
+        """How many tokens, from the first on, `pool` reads; None for all."""
+        return self.num_special_tokens
+
+    @property
     def min_frames(self):
         """The least number of frames that there is something to see in: those of a patch."""
         return self.patch_size[1]
@@ -250,7 +260,7 @@ class ASTBackbone(keras.Model):
         """Returns the mean of the special tokens, `[batch, embed_dim]`.
 
         Args:
-          tokens: The backbone's output.
+          tokens: The backbone's output, at least the first `num_pooled_tokens`.
           lengths: As of the call; makes no difference where special tokens belong to no time.
         """
         return ops.mean(tokens[:, : self.num_special_tokens], axis=1)
@@ -440,7 +450,10 @@ class ASTClassifier(keras.Model):
         frames = self.count_frames(lengths)
         if self.augment is not None:
             spectrogram = self.augment(spectrogram, training=training, seeds=seeds, lengths=frames)
-        tokens = self.backbone(spectrogram, training=training, lengths=frames)
+        backbone = self.backbone
+        tokens = backbone(
+            spectrogram, training=training, lengths=frames, num_tokens=backbone.num_pooled_tokens
+        )
         return self.classify(self.pool(tokens, frames))
 
     def scores(self, logits):

@@ -1,0 +1,331 @@
+"""What a block computes between its matrix products, in forms that spare memory and time.
+
+TensorFlow's automatic gradients keep every intermediate result. For AST those are the attention
+weights, 12 heads x 1,214 x 1,214 in each of 12 blocks, and several copies of every token. The
+functions here keep only their inputs and compute the rest again, which is faster, too, since less
+is moved. They do so where a gradient is to be expected, `training=True`; otherwise they are plain
+operations, which TensorFlow fuses and converters read.
+"""
+
+import math
+
+import ml_dtypes
+import tensorflow as tf
+
+# So many attention weights of one clip are computed at once: 128 MB in float32, all of AST-base's
+# for 10 s. Longer clips take their queries in chunks, of a size that keeps products efficient.
+WEIGHTS_AT_ONCE = 2**25
+_LEAST_CHUNK = 128
+
+
+def attention(query, key, value, mask=None, training=False, chunk=None):
+    """Returns what each query finds: the values, weighted by softmax over scaled products.
+
+    For clips with more than `WEIGHTS_AT_ONCE` weights, queries are taken in chunks, one after the
+    other, so that memory grows with the length and not with its square. The result is the same
+    within rounding.
+
+    Args:
+      query: `[batch, heads, queries, head_dim]`.
+      key: `[batch, heads, keys, head_dim]`.
+      value: As `key`.
+      mask: bool `[batch or 1, queries or 1, keys]`, True where a query may look; None for
+        everywhere.
+      training: Whether gradients are to be expected: then the weights are not kept.
+      chunk: Number of queries at once; None chooses by length.
+
+    Returns:
+      `[batch, queries, heads, head_dim]`: the heads of a query side by side.
+
+    Reference:
+      Rabe and Staats, "Self-attention Does Not Need O(n^2) Memory", 2021.
+
+    Example:
+
+    >>> heads = tf.random.normal([1, 3, 146, 16])
+    >>> whole, parts = (attention(heads, heads, heads, chunk=size) for size in (None, 32))
+    >>> bool(tf.reduce_max(tf.abs(whole - parts)) < 1e-5)
+    True
+    """
+    chunk = chunk or _chunk_size(query, key)
+    if chunk is None:
+        if not training:
+            return _by_query(tf.matmul(attention_weights(query, key, mask), value))
+        return _at_once(query, key, value, mask)
+    return _in_chunks(query, key, value, mask, chunk)
+
+
+def attention_weights(query, key, mask=None):
+    """Returns how much each query attends to each key, `[batch, heads, queries, keys]`.
+
+    Arguments as of `attention`; the rows add up to one.
+    """
+    # Scaling the query keeps the products inside float16's range.
+    scores = tf.matmul(query * query.shape[-1] ** -0.5, key, transpose_b=True)
+    if mask is not None:
+        # Lowest, not infinite: its weight is zero all the same, and no gradient is NaN.
+        lowest = float(ml_dtypes.finfo(scores.dtype.name).min)
+        scores = tf.where(mask[:, None], scores, tf.constant(lowest, scores.dtype))
+    return tf.nn.softmax(scores)
+
+
+def _chunk_size(query, key):
+    """Returns how many queries are taken at once, a number or, of unknown lengths, a tensor."""
+    heads, queries, keys = query.shape[1], query.shape[2], key.shape[2]
+    if queries is not None and keys is not None:
+        chunks = math.ceil(heads * queries * keys / WEIGHTS_AT_ONCE)
+        return None if chunks <= 1 else max(math.ceil(queries / chunks), _LEAST_CHUNK)
+    queries, keys = tf.shape(query)[2], tf.shape(key)[2]
+    return tf.clip_by_value(WEIGHTS_AT_ONCE // (heads * keys), _LEAST_CHUNK, tf.maximum(queries, 1))
+
+
+def _by_query(heads):
+    """Returns `[batch, queries, heads, size]` of `[batch, heads, queries, size]`, or back."""
+    return tf.transpose(heads, (0, 2, 1, 3))
+
+
+def _gradients(query, key, value, mask, mean, upstream):
+    """Returns the gradients for query, key and value; the weights are computed again.
+
+    Args:
+      query, key, value, mask: As of `attention`.
+      mean: `[batch, heads, queries, 1]`, what softmax's gradient removes from each row: the mean
+        over keys, which is the product of the result with its gradient.
+      upstream: `[batch, heads, queries, head_dim]`.
+    """
+    scale = query.shape[-1] ** -0.5
+    weights = attention_weights(_once_known(upstream, query), key, mask)
+    for_value = tf.matmul(weights, upstream, transpose_a=True)
+    with tf.control_dependencies([for_value]):  # so that the next two can reuse the weights' memory
+        for_scores = tf.matmul(upstream, value, transpose_b=True) - mean
+    for_scores = for_scores * weights
+    for_query = tf.matmul(for_scores, key) * scale
+    return for_query, tf.matmul(for_scores, query * scale, transpose_a=True), for_value
+
+
+def _mean_and_upstream(found, upstream):
+    mean = tf.reduce_sum(upstream * found, axis=-1, keepdims=True)
+    return _by_query(mean), _by_query(upstream)
+
+
+def _once_known(upstream, tensor):
+    """Returns the tensor, which is not there before the gradient is.
+
+    Else TensorFlow and XLA see that the same was computed on the way forward, and keep that.
+    """
+    first = tf.reshape(upstream, (-1,))[:1]
+    zero = tf.minimum(tf.maximum(first, 0), 0)  # which no compiler takes for a constant
+    return tensor + tf.reshape(tf.cast(zero, tensor.dtype), [1] * len(tensor.shape))
+
+
+def _at_once(query, key, value, mask):
+    @tf.custom_gradient
+    def attend(query, key, value):
+        found = _by_query(tf.matmul(attention_weights(query, key, mask), value))
+
+        def gradient(upstream):
+            return _gradients(query, key, value, mask, *_mean_and_upstream(found, upstream))
+
+        return found, gradient
+
+    return attend(query, key, value)
+
+
+def _in_chunks(query, key, value, mask, chunk):
+    if mask is not None and mask.shape[1] != 1:
+        masks = _split(mask[:, None], chunk, fill=True)
+
+        def mask_of(index):
+            return masks[index][:, 0]
+    else:
+
+        def mask_of(index):
+            return mask
+
+    @tf.custom_gradient
+    def attend(query, key, value):
+        def forward(index, queries):
+            weights = attention_weights(queries[index], key, mask_of(index))
+            return (tf.matmul(weights, value),)
+
+        (found,) = _over_chunks(forward, chunk, (query,))
+        found = _by_query(found)
+
+        def gradient(upstream):
+            def backward(index, queries, means, upstreams, for_key, for_value):
+                parts = mask_of(index), means[index], upstreams[index]
+                for_query, more_key, more_value = _gradients(queries[index], key, value, *parts)
+                return for_query, for_key + more_key, for_value + more_value
+
+            tensors = (query, *_mean_and_upstream(found, upstream))
+            return _over_chunks(
+                backward, chunk, tensors, (tf.zeros_like(key), tf.zeros_like(value))
+            )
+
+        return found, gradient
+
+    return attend(query, key, value)
+
+
+def _over_chunks(function, chunk, tensors, sums=()):
+    """Calls `function(index, *split tensors, *sums)` for one chunk of queries after the other.
+
+    It returns a chunk of the result, and the new sums. What fills the last chunk is all zero, in
+    the gradients too, and is cut off again.
+    """
+    length = tf.shape(tensors[0])[2] if tensors[0].shape[2] is None else tensors[0].shape[2]
+    parts = [_split(tensor, chunk) for tensor in tensors]
+    number = -(-length // chunk)
+    static = parts[0].shape[1:]
+    results = tf.TensorArray(tensors[0].dtype, number, element_shape=static)
+
+    def body(index, results, *sums):
+        part, *sums = function(index, *parts, *sums)
+        return (index + 1, results.write(index, part), *sums)
+
+    _, results, *sums = tf.while_loop(
+        lambda index, *_: index < number,
+        body,
+        (tf.constant(0), results, *sums),
+        parallel_iterations=1,
+        maximum_iterations=number,
+    )
+    joined = tf.transpose(results.stack(), (1, 2, 0, 3, 4))  # [batch, heads, chunks, chunk, size]
+    batch, heads, _, _, size = tf.unstack(tf.shape(joined))
+    joined = tf.reshape(joined, (batch, heads, -1, size))[:, :, :length]
+    joined.set_shape(tensors[0].shape)
+    return (joined, *sums)
+
+
+def _split(tensor, chunk, fill=0):
+    """Returns `[chunks, batch, heads, chunk, size]` of `[batch, heads, queries, size]`."""
+    length = tf.shape(tensor)[2] if tensor.shape[2] is None else tensor.shape[2]
+    short = -length % chunk
+    tensor = tf.pad(tensor, ((0, 0), (0, 0), (0, short), (0, 0)), constant_values=fill)
+    batch, heads, _, size = tensor.shape
+    batch = tf.shape(tensor)[0] if batch is None else batch
+    size = tf.shape(tensor)[3] if size is None else size
+    number = (length + short) // chunk
+    return tf.transpose(tf.reshape(tensor, (batch, heads, number, chunk, size)), (2, 0, 1, 3, 4))
+
+
+def gelu_dense(x, kernel, bias, training=False):
+    """Returns a dense layer of the exact GELU of `x`: of `x` times the normal distribution below.
+
+    Args:
+      x: `[rows, size]`.
+      kernel: `[size, units]`.
+      bias: `[units]`.
+      training: Whether gradients are to be expected: then only the arguments are kept.
+
+    Reference:
+      Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
+
+    Example:
+
+    >>> gelu_dense(tf.constant([[0.0], [1.0]]), tf.ones([1, 1]), tf.zeros(1)).numpy().round(3)
+    array([[0.   ],
+           [0.841]], dtype=float32)
+    """
+    if not training:
+        return tf.nn.bias_add(tf.matmul(tf.nn.gelu(x, approximate=False), kernel), bias)
+
+    @tf.custom_gradient
+    def activated(x, kernel, bias):
+        def gradient(upstream):
+            again = _once_known(upstream, x)
+            share = 0.5 + 0.5 * tf.math.erf(again * 0.5**0.5)
+            density = tf.exp(-0.5 * tf.square(again)) * (2 * math.pi) ** -0.5
+            for_kernel = tf.matmul(again * share, upstream, transpose_a=True)
+            slope = share + again * density
+            for_x = tf.matmul(upstream, kernel, transpose_b=True) * slope
+            return for_x, for_kernel, tf.reduce_sum(upstream, axis=0)
+
+        hidden = tf.nn.gelu(x, approximate=False)
+        return tf.nn.bias_add(tf.matmul(hidden, kernel), bias), gradient
+
+    return activated(x, kernel, bias)
+
+
+def norm_dense(x, gamma, beta, epsilon, kernel, bias):
+    """Returns a dense layer of the normalised `x`, `[rows, units]`; only the arguments are kept.
+
+    Args:
+      x: `[rows, size]`.
+      gamma, beta, epsilon: As of `normalise`.
+      kernel: `[size, units]`.
+      bias: `[units]`.
+
+    Example:
+
+    >>> x, ones = tf.constant([[1.0, 3.0]]), tf.ones([2, 1])
+    >>> norm_dense(x, tf.ones(2), tf.ones(2), 0.0, ones, tf.zeros(1)).numpy().tolist()
+    [[2.0]]
+    """
+
+    @tf.custom_gradient
+    def projected(x, gamma, beta, kernel, bias):
+        def gradient(upstream):
+            unit, scale = _unit(_once_known(upstream, x), epsilon)
+            normal = tf.cast(unit * gamma + beta, x.dtype)
+            for_kernel = tf.matmul(normal, upstream, transpose_a=True)
+            for_normal = tf.matmul(upstream, kernel, transpose_b=True)
+            parts = _norm_gradients(unit, scale, gamma, for_normal)
+            return *parts, for_kernel, tf.reduce_sum(upstream, axis=0)
+
+        normal = normalise(x, gamma, beta, epsilon)
+        return tf.nn.bias_add(tf.matmul(normal, kernel), bias), gradient
+
+    gamma, beta = tf.cast(gamma, "float32"), tf.cast(beta, "float32")
+    return projected(x, gamma, beta, kernel, bias)
+
+
+def normalise(x, gamma, beta, epsilon, training=False):
+    """Returns each token with mean 0 and variance 1, times `gamma`, plus `beta`: a LayerNorm.
+
+    Args:
+      x: `[..., size]`, computed with in float32 whatever its dtype.
+      gamma: `[size]`.
+      beta: `[size]`.
+      epsilon: What is added to the variance.
+      training: Whether gradients are to be expected: then only the arguments are kept.
+
+    Example:
+
+    >>> normalise(tf.constant([[1.0, 3.0]]), tf.ones(2), tf.zeros(2), 0.0).numpy().tolist()
+    [[-1.0, 1.0]]
+    """
+    gamma, beta = tf.cast(gamma, "float32"), tf.cast(beta, "float32")
+    if not training:
+        return tf.cast(_unit(x, epsilon)[0] * gamma + beta, x.dtype)
+
+    @tf.custom_gradient
+    def normalised(x, gamma, beta):
+        def gradient(upstream):
+            unit, scale = _unit(_once_known(upstream, x), epsilon)
+            return _norm_gradients(unit, scale, gamma, upstream)
+
+        return tf.cast(_unit(x, epsilon)[0] * gamma + beta, x.dtype), gradient
+
+    return normalised(x, gamma, beta)
+
+
+def _unit(x, epsilon):
+    """Returns tokens of mean 0 and variance 1, and what they were multiplied by."""
+    centred = tf.cast(x, "float32")
+    centred = centred - tf.reduce_mean(centred, axis=-1, keepdims=True)
+    variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+    scale = tf.math.rsqrt(variance + epsilon)
+    return centred * scale, scale
+
+
+def _norm_gradients(unit, scale, gamma, upstream):
+    """Returns the gradients for what was normalised, gamma and beta."""
+    dtype, rows = upstream.dtype, list(range(len(upstream.shape) - 1))
+    upstream = tf.cast(upstream, "float32")
+    for_gamma = tf.reduce_sum(upstream * unit, axis=rows)
+    for_unit = upstream * gamma
+    along = tf.reduce_mean(for_unit * unit, axis=-1, keepdims=True)
+    mean = tf.reduce_mean(for_unit, axis=-1, keepdims=True)
+    for_x = scale * (for_unit - mean - unit * along)
+    return tf.cast(for_x, dtype), for_gamma, tf.reduce_sum(upstream, axis=rows)
