@@ -151,6 +151,11 @@ def _make_classifier(
         "attention_dropout": settings.attention_dropout,
         "drop_path": settings.drop_path,
         "padding": settings.padding,
+        "patchout": settings.patchout,
+        "patchout_mel": settings.patchout_mel,
+        "patchout_time": settings.patchout_time,
+        "attention_window": settings.attention_window,
+        "gradient_checkpointing": settings.gradient_checkpointing,
         "dtype": recipe.train.precision,
     }
     if settings.start == "random":

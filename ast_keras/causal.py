@@ -43,6 +43,7 @@ class CausalASTBackbone(ASTBackbone):
     def __init__(self, *args, block_columns, **arguments):
         arguments = {**arguments, "padding": "masked"}
         super().__init__(*args, **arguments)
+        self._refuse_dials()
         columns = self.grid[1]
         if block_columns < 1 or columns % block_columns:
             step, patch = self.strides[1], self.patch_size[1]
@@ -54,6 +55,15 @@ class CausalASTBackbone(ASTBackbone):
                 f"num_frames={self.num_frames}, which holds {columns} patches along time"
             )
         self.block_columns = block_columns
+
+    def _refuse_dials(self):
+        names = ("patchout", "patchout_mel", "patchout_time", "merge_tokens", "attention_window")
+        for name in names:
+            if getattr(self, name):
+                raise ValueError(
+                    "A causal backbone needs all of its tokens in their places, and has blocks "
+                    f"for windows: leave {name} out. Received: {name}={getattr(self, name)}"
+                )
 
     @property
     def past_blocks(self):

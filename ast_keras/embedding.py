@@ -143,8 +143,9 @@ class Embedder:
     def _tokens_and_pooled(self, waveform: tf.Tensor, lengths: tf.Tensor) -> Any:
         model = self.model
         frames = model.count_frames(lengths)
+        asked = model.backbone.num_pooled_tokens if self.kind == "pooled" else None
         tokens = model.backbone(
-            model.spectrogram(waveform, lengths), training=False, lengths=frames
+            model.spectrogram(waveform, lengths), training=False, lengths=frames, num_tokens=asked
         )
         return tf.cast(tokens, tf.float32), tf.cast(model.pool(tokens, frames), tf.float32)
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from ast_keras import kernels
+from ast_keras import kernels, thinning
 from ast_keras.initializers import truncated_normal
 
 
@@ -18,10 +18,11 @@ class SelfAttention(keras.layers.Layer):
     Input: `[batch, tokens, embed_dim]`; optionally `attention_mask`, bool `[batch or 1, queries or
       1, keys]`, True where a query may look (each must have something to look at); `past`, a pair
       of earlier keys and values, each `[batch, heads, past tokens, head_dim]`, which come before
-      the tokens' own; `num_queries`, how many tokens, from the first on, are asked for; and
-      `norm`, a `TokenNormalization` that the tokens go through first.
+      the tokens' own; `num_queries`, how many tokens, from the first on, are asked for; `norm`, a
+      `TokenNormalization` that the tokens go through first; `window`, which is `(window, rows,
+      num_special)` of `kernels.windowed_attention`; and `sizes`, of `kernels.attention`.
     Output: `[batch, num_queries or tokens, embed_dim]`; with `past` also the pair of all keys and
-      values.
+      values, with `return_keys` the keys `[batch, heads, tokens, head_dim]`.
 
     Raises:
       ValueError: If `num_heads` does not divide the embedding size.
@@ -81,20 +82,27 @@ class SelfAttention(keras.layers.Layer):
         past=None,
         num_queries=None,
         norm=None,
+        window=None,
+        sizes=None,
+        return_keys=False,
     ):
         query, key, value = self._split_heads(tokens, norm, training)
         if past is not None:
             key = ops.concatenate([past[0], key], axis=2)
             value = ops.concatenate([past[1], value], axis=2)
         if num_queries is not None:
+            window = None  # special tokens look everywhere
             query = query[:, :, :num_queries]
+            query.set_shape((*query.shape[:2], num_queries, self.head_dim))
             if attention_mask is not None and attention_mask.shape[1] != 1:
                 attention_mask = attention_mask[:, :num_queries]
-        mixed = self._mix(query, key, value, attention_mask, training)
+        mixed = self._mix(query, key, value, attention_mask, training, window, sizes)
         batch, length = ops.shape(mixed)[:2]
         # Flat, so that product and bias are one operation.
         found = self.projection(ops.reshape(mixed, (-1, self.num_heads * self.head_dim)))
         found = ops.reshape(found, (batch, length, found.shape[-1]))
+        if return_keys:
+            return found, key
         return found if past is None else (found, (key, value))
 
     def _split_heads(self, tokens, norm=None, training=False):
@@ -106,13 +114,17 @@ class SelfAttention(keras.layers.Layer):
         parts = (ops.reshape(part, shape) for part in ops.split(joint, 3, axis=-1))
         return [ops.transpose(part, (0, 2, 1, 3)) for part in parts]  # [batch, heads, tokens, head]
 
-    def _mix(self, query, key, value, attention_mask, training):
+    def _mix(self, query, key, value, attention_mask, training, window, sizes):
         """Returns `[batch, queries, heads, head_dim]`."""
+        training = bool(training)
+        if window is not None:
+            heads = (query, key, value)
+            return kernels.windowed_attention(*heads, *window, attention_mask, training)
         if training and self.dropout:
             weights = kernels.attention_weights(query, key, attention_mask)
             mixed = ops.matmul(self.weights_dropout(weights, training=True), value)
             return ops.transpose(mixed, (0, 2, 1, 3))
-        return kernels.attention(query, key, value, attention_mask, bool(training))
+        return kernels.attention(query, key, value, attention_mask, training, sizes=sizes)
 
     def compute_output_shape(self, tokens_shape):
         return tokens_shape
@@ -205,10 +217,11 @@ class TransformerBlock(keras.layers.Layer):
       drop_path: Rate of stochastic depth of both branches.
       layer_norm_epsilon: 1e-6 in the authors' code and DeiT.
 
-    Input: `[batch, tokens, embed_dim]`; optionally `attention_mask`, `past` and `num_queries`, as
-      of `SelfAttention`.
+    Input: `[batch, tokens, embed_dim]`; optionally `attention_mask`, `past`, `num_queries`,
+      `window` and `sizes`, as of `SelfAttention`; and `merge`, how many tokens to merge after
+      attention and how many to leave alone.
     Output: `[batch, num_queries or tokens, embed_dim]`; with `past` also the pair of all keys and
-      values.
+      values, with `merge` also the new sizes.
 
     Reference:
       Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; DeiT's blocks are the same.
@@ -270,7 +283,17 @@ class TransformerBlock(keras.layers.Layer):
         """Returns the attention weights `[batch, heads, query, key]` for the block's input."""
         return self.attention.attention_weights(self.attention_norm(tokens), attention_mask)
 
-    def call(self, tokens, training=None, attention_mask=None, past=None, num_queries=None):
+    def call(
+        self,
+        tokens,
+        training=None,
+        attention_mask=None,
+        past=None,
+        num_queries=None,
+        window=None,
+        sizes=None,
+        merge=None,
+    ):
         branch = self.attention(
             tokens,
             training=training,
@@ -278,13 +301,19 @@ class TransformerBlock(keras.layers.Layer):
             past=past,
             num_queries=num_queries,
             norm=self.attention_norm,
+            window=window,
+            sizes=sizes,
+            return_keys=merge is not None,
         )
-        if past is not None:
-            branch, past = branch
+        beside = None
+        if past is not None or merge is not None:
+            branch, beside = branch
         tokens = tokens[:, :num_queries] + self._regularise(branch, training)
-        branch = self._perceptron(tokens, training)
-        tokens = tokens + self._regularise(branch, training)
-        return tokens if past is None else (tokens, past)
+        if merge is not None:
+            metric = ops.mean(beside, axis=1)
+            tokens, beside = thinning.merge(tokens, sizes, metric, *merge)
+        tokens = tokens + self._regularise(self._perceptron(tokens, training), training)
+        return tokens if beside is None else (tokens, beside)
 
     def _perceptron(self, tokens, training):
         # Flat, so that product and bias are one operation.

@@ -260,11 +260,17 @@ def _plain_backbone(model: ASTClassifier) -> ASTBackbone:
             "A causal model has special tokens in every block, and no one map of attention: take "
             "gradients or occlusion"
         )
+    if model.backbone.attention_window is not None:
+        raise ExplanationError(
+            "With attention_window there is no one map of attention: take gradients or occlusion"
+        )
     return model.backbone
 
 
 def _logits(model: ASTClassifier, spectrogram: tf.Tensor) -> tf.Tensor:
-    return model.classify(model.pool(model.backbone(spectrogram, training=False)))
+    asked = model.backbone.num_pooled_tokens
+    tokens = model.backbone(spectrogram, training=False, num_tokens=asked)
+    return model.classify(model.pool(tokens))
 
 
 def _attention(backbone: ASTBackbone, spectrogram: Array) -> Iterator[tf.Tensor]:

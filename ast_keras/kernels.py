@@ -18,7 +18,7 @@ WEIGHTS_AT_ONCE = 2**25
 _LEAST_CHUNK = 128
 
 
-def attention(query, key, value, mask=None, training=False, chunk=None):
+def attention(query, key, value, mask=None, training=False, chunk=None, sizes=None):
     """Returns what each query finds: the values, weighted by softmax over scaled products.
 
     For clips with more than `WEIGHTS_AT_ONCE` weights, queries are taken in chunks, one after the
@@ -33,6 +33,8 @@ def attention(query, key, value, mask=None, training=False, chunk=None):
         everywhere.
       training: Whether gradients are to be expected: then the weights are not kept.
       chunk: Number of queries at once; None chooses by length.
+      sizes: How many equal tokens each key stands for, `[batch, keys]`; None for one each. There is
+        no gradient for them.
 
     Returns:
       `[batch, queries, heads, head_dim]`: the heads of a query side by side.
@@ -50,23 +52,103 @@ def attention(query, key, value, mask=None, training=False, chunk=None):
     chunk = chunk or _chunk_size(query, key)
     if chunk is None:
         if not training:
-            return _by_query(tf.matmul(attention_weights(query, key, mask), value))
-        return _at_once(query, key, value, mask)
-    return _in_chunks(query, key, value, mask, chunk)
+            return _by_query(tf.matmul(attention_weights(query, key, mask, sizes), value))
+        return _at_once(query, key, value, mask, sizes)
+    return _in_chunks(query, key, value, mask, sizes, chunk)
 
 
-def attention_weights(query, key, mask=None):
+def attention_weights(query, key, mask=None, sizes=None):
     """Returns how much each query attends to each key, `[batch, heads, queries, keys]`.
 
     Arguments as of `attention`; the rows add up to one.
     """
     # Scaling the query keeps the products inside float16's range.
     scores = tf.matmul(query * query.shape[-1] ** -0.5, key, transpose_b=True)
+    if sizes is not None:
+        scores = scores + tf.cast(tf.math.log(sizes), scores.dtype)[:, None, None]
     if mask is not None:
         # Lowest, not infinite: its weight is zero all the same, and no gradient is NaN.
         lowest = float(ml_dtypes.finfo(scores.dtype.name).min)
         scores = tf.where(mask[:, None], scores, tf.constant(lowest, scores.dtype))
     return tf.nn.softmax(scores)
+
+
+def windowed_attention(query, key, value, window, rows, num_special, mask=None, training=False):
+    """Returns `attention` where patches look no further along time than a window.
+
+    A patch attends to the patches at most `window` columns before and after its own, and to the
+    special tokens, which attend to all. Memory and time grow with the length, not its square.
+
+    Args:
+      query: `[batch, heads, tokens, head_dim]`: special tokens, then the patches column by column
+        (not mel-major).
+      key: As `query`.
+      value: As `query`.
+      window: Number of columns to either side, at least 1.
+      rows: Number of patches in a column.
+      num_special: Number of special tokens.
+      mask: bool `[batch or 1, 1, tokens]`, True for what may be looked at; None for all.
+      training: As of `attention`.
+
+    Returns:
+      `[batch, tokens, heads, head_dim]`.
+
+    Reference:
+      Beltagy et al., "Longformer: The Long-Document Transformer", 2020.
+
+    Example:
+
+    >>> heads = tf.random.normal([1, 3, 2 + 12 * 40, 16])
+    >>> windowed_attention(heads, heads, heads, window=5, rows=12, num_special=2).shape
+    TensorShape([1, 482, 3, 16])
+    """
+    tokens, special = query.shape[2] or tf.shape(query)[2], num_special
+    columns = (tokens - special) // rows
+    everywhere = attention(query[:, :, :special], key, value, mask, training)
+    blocks = (columns + window - 1) // window
+    size = window * rows
+
+    def by_block(heads):  # [batch, heads, blocks, size, head_dim]
+        short = blocks * window * rows - rows * columns
+        patches = tf.pad(heads[:, :, special:], ((0, 0), (0, 0), (0, short), (0, 0)))
+        shape = tf.shape(heads)
+        return tf.reshape(patches, (shape[0], heads.shape[1], blocks, size, heads.shape[3]))
+
+    def in_sight(heads):  # of each block, the one before and the one after; special tokens first
+        parts = tf.pad(by_block(heads), ((0, 0), (0, 0), (1, 1), (0, 0), (0, 0)))
+        around = tf.concat([parts[:, :, :-2], parts[:, :, 1:-1], parts[:, :, 2:]], axis=3)
+        first = heads[:, :, None, :special]
+        shape = tf.shape(around)
+        first = tf.broadcast_to(first, (shape[0], shape[1], shape[2], special, shape[4]))
+        return tf.concat([first, around], axis=3)
+
+    allowed = _window_mask(mask, rows, columns, window, special, blocks)
+    scores = tf.matmul(by_block(query) * query.shape[-1] ** -0.5, in_sight(key), transpose_b=True)
+    lowest = float(ml_dtypes.finfo(scores.dtype.name).min)
+    scores = tf.where(allowed[:, None], scores, tf.constant(lowest, scores.dtype))
+    found = tf.matmul(tf.nn.softmax(scores), in_sight(value))
+    shape = tf.shape(query)
+    found = tf.reshape(found, (shape[0], shape[1], blocks * size, query.shape[3]))
+    found = _by_query(found[:, :, : rows * columns])
+    return tf.concat([everywhere, found], axis=1)
+
+
+def _window_mask(mask, rows, columns, window, special, blocks):
+    """Returns where a block's patches may look, bool `[batch or 1, blocks, queries, keys]`."""
+    own = tf.range(window)  # the queries' columns, within their block
+    seen = tf.range(-window, 2 * window)  # the keys' columns, as counted there
+    near = tf.abs(own[:, None] - seen[None]) <= window
+    near = tf.repeat(tf.repeat(near, rows, axis=0), rows, axis=1)
+    place = tf.range(blocks)[:, None] * window + seen[None]
+    exists = tf.repeat((place >= 0) & (place < columns), rows, axis=1)[None]
+    if mask is not None:
+        pad = ((0, 0), (0, blocks * window * rows - rows * columns))
+        heard = tf.pad(mask[:, 0, special:], pad)
+        heard = tf.pad(tf.reshape(heard, (-1, blocks, window * rows)), ((0, 0), (1, 1), (0, 0)))
+        exists &= tf.concat([heard[:, :-2], heard[:, 1:-1], heard[:, 2:]], axis=2)
+    patches = near[None, None] & exists[:, :, None]
+    shape = tf.shape(patches)
+    return tf.concat([tf.ones((*tf.unstack(shape[:3]), special), "bool"), patches], axis=3)
 
 
 def _chunk_size(query, key):
@@ -84,17 +166,17 @@ def _by_query(heads):
     return tf.transpose(heads, (0, 2, 1, 3))
 
 
-def _gradients(query, key, value, mask, mean, upstream):
+def _gradients(query, key, value, mask, sizes, mean, upstream):
     """Returns the gradients for query, key and value; the weights are computed again.
 
     Args:
-      query, key, value, mask: As of `attention`.
+      query, key, value, mask, sizes: As of `attention`.
       mean: `[batch, heads, queries, 1]`, what softmax's gradient removes from each row: the mean
         over keys, which is the product of the result with its gradient.
       upstream: `[batch, heads, queries, head_dim]`.
     """
     scale = query.shape[-1] ** -0.5
-    weights = attention_weights(_once_known(upstream, query), key, mask)
+    weights = attention_weights(_once_known(upstream, query), key, mask, sizes)
     for_value = tf.matmul(weights, upstream, transpose_a=True)
     with tf.control_dependencies([for_value]):  # so that the next two can reuse the weights' memory
         for_scores = tf.matmul(upstream, value, transpose_b=True) - mean
@@ -114,24 +196,26 @@ def _once_known(upstream, tensor):
     Else TensorFlow and XLA see that the same was computed on the way forward, and keep that.
     """
     first = tf.reshape(upstream, (-1,))[:1]
-    zero = tf.minimum(tf.maximum(first, 0), 0)  # which no compiler takes for a constant
+    # No compiler can know this, and where it is not zero the gradient is not finite anyway.
+    zero = tf.where(tf.math.is_finite(first), tf.zeros_like(first), first)
     return tensor + tf.reshape(tf.cast(zero, tensor.dtype), [1] * len(tensor.shape))
 
 
-def _at_once(query, key, value, mask):
+def _at_once(query, key, value, mask, sizes):
     @tf.custom_gradient
     def attend(query, key, value):
-        found = _by_query(tf.matmul(attention_weights(query, key, mask), value))
+        found = _by_query(tf.matmul(attention_weights(query, key, mask, sizes), value))
 
         def gradient(upstream):
-            return _gradients(query, key, value, mask, *_mean_and_upstream(found, upstream))
+            parts = _mean_and_upstream(found, upstream)
+            return _gradients(query, key, value, mask, sizes, *parts)
 
         return found, gradient
 
     return attend(query, key, value)
 
 
-def _in_chunks(query, key, value, mask, chunk):
+def _in_chunks(query, key, value, mask, sizes, chunk):
     if mask is not None and mask.shape[1] != 1:
         masks = _split(mask[:, None], chunk, fill=True)
 
@@ -145,7 +229,7 @@ def _in_chunks(query, key, value, mask, chunk):
     @tf.custom_gradient
     def attend(query, key, value):
         def forward(index, queries):
-            weights = attention_weights(queries[index], key, mask_of(index))
+            weights = attention_weights(queries[index], key, mask_of(index), sizes)
             return (tf.matmul(weights, value),)
 
         (found,) = _over_chunks(forward, chunk, (query,))
@@ -153,7 +237,7 @@ def _in_chunks(query, key, value, mask, chunk):
 
         def gradient(upstream):
             def backward(index, queries, means, upstreams, for_key, for_value):
-                parts = mask_of(index), means[index], upstreams[index]
+                parts = mask_of(index), sizes, means[index], upstreams[index]
                 for_query, more_key, more_value = _gradients(queries[index], key, value, *parts)
                 return for_query, for_key + more_key, for_value + more_value
 
@@ -175,7 +259,7 @@ def _over_chunks(function, chunk, tensors, sums=()):
     """
     length = tf.shape(tensors[0])[2] if tensors[0].shape[2] is None else tensors[0].shape[2]
     parts = [_split(tensor, chunk) for tensor in tensors]
-    number = -(-length // chunk)
+    number = (length + chunk - 1) // chunk
     static = parts[0].shape[1:]
     results = tf.TensorArray(tensors[0].dtype, number, element_shape=static)
 
@@ -200,7 +284,7 @@ def _over_chunks(function, chunk, tensors, sums=()):
 def _split(tensor, chunk, fill=0):
     """Returns `[chunks, batch, heads, chunk, size]` of `[batch, heads, queries, size]`."""
     length = tf.shape(tensor)[2] if tensor.shape[2] is None else tensor.shape[2]
-    short = -length % chunk
+    short = (chunk - length % chunk) % chunk
     tensor = tf.pad(tensor, ((0, 0), (0, 0), (0, short), (0, 0)), constant_values=fill)
     batch, heads, _, size = tensor.shape
     batch = tf.shape(tensor)[0] if batch is None else batch

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 # Imported so that a saved model finds these parts: Keras knows a class once its module is loaded.
@@ -12,6 +13,7 @@ from ast_keras.frontend import LogMelFilterbank  # noqa: F401
 from ast_keras.initializers import truncated_normal
 from ast_keras.labels import LabelSet
 from ast_keras.patches import PatchEmbedding, PositionEmbedding, SpecialTokens, patch_grid
+from ast_keras.thinning import Patchout
 
 _ACTIVATIONS = {"softmax": ops.softmax, "sigmoid": ops.sigmoid}
 _PADDINGS = ("original", "masked")
@@ -45,6 +47,16 @@ class ASTBackbone(keras.Model):
       layer_norm_epsilon: Of every LayerNorm in the backbone; 1e-6 in the authors' code.
       padding: "original" for `num_frames` frames, all of them attended to, padding included, as
         the authors do; "masked" for any length.
+      patchout: Share of the patches that each example leaves out while training (see `Patchout`).
+      patchout_mel: Share of the rows of patches, likewise.
+      patchout_time: Share of the columns of patches, likewise.
+      merge_tokens: How many tokens each block but the last merges with similar ones where only
+        special tokens are asked for, as a classifier does, and not while training; 0 for exact
+        results.
+      attention_window: How many columns of patches before and after its own a patch attends to;
+        None for all. Special tokens attend to all, and all attend to them.
+      gradient_checkpointing: Whether blocks are computed again for the gradient: less memory and
+        a third more time. There can be no dropout then.
       dtype: dtype policy of all layers.
 
     Input: `[batch, num_frames, num_mel_bins]`; with `padding="masked"` any number of frames, at
@@ -84,6 +96,12 @@ class ASTBackbone(keras.Model):
         drop_path=0.0,
         layer_norm_epsilon=1e-6,
         padding="original",
+        patchout=0.0,
+        patchout_mel=0.0,
+        patchout_time=0.0,
+        merge_tokens=0,
+        attention_window=None,
+        gradient_checkpointing=False,
         dtype=None,
         name=None,
         trainable=True,
@@ -92,6 +110,14 @@ class ASTBackbone(keras.Model):
             raise ValueError(
                 f"padding must be one of {', '.join(_PADDINGS)}. Received: padding={padding!r}"
             )
+        thinned = patchout > 0 or patchout_mel > 0 or patchout_time > 0
+        _check_dials(merge_tokens, attention_window, thinned)
+        if gradient_checkpointing and (dropout or attention_dropout or drop_path):
+            raise ValueError(
+                "gradient_checkpointing computes blocks twice, and what is dropped would differ: "
+                "set dropout, attention_dropout and drop_path to 0. Received: "
+                f"dropout={dropout}, attention_dropout={attention_dropout}, drop_path={drop_path}"
+            )
         # --- Layers ---
         grid = patch_grid(num_mel_bins, num_frames, patch_size, strides)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
@@ -99,6 +125,10 @@ class ASTBackbone(keras.Model):
         specials = SpecialTokens(use_distillation_token, dtype=policy, name="special_tokens")
         positions = PositionEmbedding(grid, dtype=policy, name="positions")
         position_dropout = keras.layers.Dropout(dropout, dtype=policy, name="position_dropout")
+        num_special = 2 if use_distillation_token else 1
+        leave_out = Patchout(
+            grid, patchout, patchout_mel, patchout_time, num_special, dtype=policy, name="patchout"
+        )
         blocks = [
             TransformerBlock(
                 num_heads,
@@ -116,7 +146,7 @@ class ASTBackbone(keras.Model):
 
         # --- Functional Model --- (of `num_frames` frames: so Keras knows every weight's shape)
         spectrogram = keras.Input((num_frames, num_mel_bins), name="spectrogram")
-        tokens = position_dropout(positions(specials(patches(spectrogram))))
+        tokens = leave_out(position_dropout(positions(specials(patches(spectrogram)))))
         for block in blocks:
             tokens = block(tokens)
         super().__init__(inputs=spectrogram, outputs=norm(tokens), name=name, trainable=trainable)
@@ -136,6 +166,12 @@ class ASTBackbone(keras.Model):
         self.drop_path = drop_path
         self.layer_norm_epsilon = layer_norm_epsilon
         self.padding = padding
+        self.patchout = patchout
+        self.patchout_mel = patchout_mel
+        self.patchout_time = patchout_time
+        self.merge_tokens = merge_tokens
+        self.attention_window = attention_window
+        self.gradient_checkpointing = gradient_checkpointing
         self.policy = policy
 
     @property
@@ -192,13 +228,66 @@ class ASTBackbone(keras.Model):
         """
         tokens, attention_mask = self.with_positions(patches, columns)
         tokens = self.get_layer("position_dropout")(tokens, training=training)
+        leave_out = self.get_layer("patchout")
+        if attention_mask is None:
+            tokens = leave_out(tokens, training=training)
+        else:
+            tokens, attention_mask = leave_out(
+                tokens, training=training, attention_mask=attention_mask
+            )
+        options = {"training": training, "attention_mask": attention_mask}
+        if self.attention_window is not None:
+            tokens = self._windowed(tokens, num_tokens, **options)
+        elif self.merge_tokens and num_tokens is not None and not training:
+            tokens = self._merging(tokens, num_tokens, **options)
+        else:
+            tokens = self._through_blocks(tokens, num_tokens, **options)
+        return self.get_layer("norm")(tokens, training=training)
+
+    def _through_blocks(self, tokens, num_tokens, **options):
         *blocks, last = self.blocks
         for block in blocks:
-            tokens = block(tokens, training=training, attention_mask=attention_mask)
-        tokens = last(
-            tokens, training=training, attention_mask=attention_mask, num_queries=num_tokens
-        )
-        return self.get_layer("norm")(tokens, training=training)
+            tokens = self._computed(block, tokens, **options)
+        return self._computed(last, tokens, num_queries=num_tokens, **options)
+
+    def _computed(self, block, tokens, **options):
+        """Returns `block(tokens, **options)`, which is computed again for the gradient if asked."""
+        if not (self.gradient_checkpointing and options["training"]):
+            return block(tokens, **options)
+        return tf.recompute_grad(lambda tokens: block(tokens, **options))(tokens)
+
+    def _windowed(self, tokens, num_tokens, attention_mask, **options):
+        rows = self.grid[0]
+        columns = (ops.shape(tokens)[1] - self.num_special_tokens) // rows
+        options["window"] = (self.attention_window, rows, self.num_special_tokens)
+        tokens = self._turned(tokens, rows, columns)
+        if attention_mask is not None:
+            attention_mask = self._turned(attention_mask[:, 0, :, None], rows, columns)[
+                :, None, :, 0
+            ]
+        tokens = self._through_blocks(tokens, num_tokens, attention_mask=attention_mask, **options)
+        return tokens if num_tokens is not None else self._turned(tokens, columns, rows)
+
+    def _turned(self, tokens, rows, columns):
+        """Returns tokens whose patches stand column by column, not row by row."""
+        special, size = self.num_special_tokens, tokens.shape[-1]
+        patches = ops.reshape(tokens[:, special:], (-1, rows, columns, size))
+        patches = ops.reshape(ops.transpose(patches, (0, 2, 1, 3)), (-1, rows * columns, size))
+        return ops.concatenate([tokens[:, :special], patches], axis=1)
+
+    def _merging(self, tokens, num_tokens, attention_mask, **options):
+        if attention_mask is not None:
+            raise ValueError(
+                "Clips of different lengths in one batch would merge with their padding: set "
+                "merge_tokens to 0, or give clips of one length without lengths. Received: "
+                f"merge_tokens={self.merge_tokens} and lengths"
+            )
+        *blocks, last = self.blocks
+        sizes = None
+        for block in blocks:
+            merge = (self.merge_tokens, self.num_special_tokens)
+            tokens, sizes = block(tokens, sizes=sizes, merge=merge, **options)
+        return last(tokens, sizes=sizes, num_queries=num_tokens, **options)
 
     def with_positions(self, patches, columns=None):
         """Returns the first block's tokens and `attention_mask`; arguments as of `encode`."""
@@ -228,7 +317,15 @@ class ASTBackbone(keras.Model):
         Args:
           spectrogram: `[batch, num_frames, num_mel_bins]`, normalised.
           lengths: As of the call.
+
+        Raises:
+          ValueError: With `attention_window`, where attention is no matrix.
         """
+        if self.attention_window is not None:
+            raise ValueError(
+                "With attention_window attention is no matrix over all tokens: load the model with "
+                f"attention_window=None. Received: attention_window={self.attention_window}"
+            )
         columns = None if lengths is None else self.count_columns(lengths)
         tokens, attention_mask = self.with_positions(
             self.get_layer("patches")(spectrogram), columns
@@ -281,6 +378,12 @@ class ASTBackbone(keras.Model):
             "drop_path": self.drop_path,
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "padding": self.padding,
+            "patchout": self.patchout,
+            "patchout_mel": self.patchout_mel,
+            "patchout_time": self.patchout_time,
+            "merge_tokens": self.merge_tokens,
+            "attention_window": self.attention_window,
+            "gradient_checkpointing": self.gradient_checkpointing,
             "dtype": keras.saving.serialize_keras_object(self.policy),
             "name": self.name,
             "trainable": self.trainable,
@@ -490,6 +593,20 @@ class ASTClassifier(keras.Model):
                 names=tuple(config["labels"]["names"]), ids=tuple(config["labels"]["ids"])
             )
         return cls(**config)
+
+
+def _check_dials(merge_tokens, attention_window, patchout):
+    if merge_tokens < 0 or (attention_window is not None and attention_window < 1):
+        raise ValueError(
+            "merge_tokens is a number of tokens, 0 for none, and attention_window one of columns, "
+            f"at least 1. Received: merge_tokens={merge_tokens}, "
+            f"attention_window={attention_window}"
+        )
+    if attention_window is not None and (merge_tokens or patchout):
+        raise ValueError(
+            "attention_window needs all patches in their places: set merge_tokens and patchout, "
+            f"patchout_mel and patchout_time to 0. Received: attention_window={attention_window}"
+        )
 
 
 def _check_parts(backbone, num_classes, frontend, labels):

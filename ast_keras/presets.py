@@ -29,11 +29,16 @@ SIZES: dict[str, dict[str, int]] = {
 
 _CLASSIFIER_ARGUMENTS = ("frontend", "augment", "score_activation", "head_layer_norm_epsilon")
 _READING_ARGUMENTS = ("format", "num_heads")
+# What may be set on loading, since no weight depends on it.
+_DIALS = (
+    *("dropout", "attention_dropout", "drop_path", "padding", "gradient_checkpointing"),
+    *("patchout", "patchout_mel", "patchout_time", "merge_tokens", "attention_window"),
+)
 _FITTING_ARGUMENTS = frozenset(
     name
     for name, parameter in inspect.signature(classifier_from).parameters.items()
     if parameter.kind is parameter.KEYWORD_ONLY and name != "name"
-) | {"dtype", "dropout", "attention_dropout", "drop_path", "padding"}
+) | {"dtype", *_DIALS}
 
 
 def from_preset(
@@ -60,9 +65,10 @@ def from_preset(
       labels: The classes; implies `num_classes`. The head is kept, its outputs in the order of the
         labels, if they are the classes it has; else it is fresh.
       **overrides: For a size, arguments of `ASTBackbone`. For weights, `num_frames`, `strides`,
-        `num_mel_bins`, `patch_size`, `rgb`, `position` (see `classifier_from`), `dropout`,
-        `attention_dropout`, `drop_path`, `padding` and `dtype`; for files, `format` and `num_heads`
-        too.
+        `num_mel_bins`, `patch_size`, `rgb`, `position` (see `classifier_from`), and what changes
+        no weight: `dropout`, `attention_dropout`, `drop_path`, `padding`, `patchout`,
+        `patchout_mel`, `patchout_time`, `merge_tokens`, `attention_window`,
+        `gradient_checkpointing` and `dtype`; for files, `format` and `num_heads` too.
         For all, `frontend` (a `LogMelFilterbank`, or None for spectrogram input), `augment` and
         `score_activation`.
 
@@ -201,10 +207,7 @@ def _saved_parts(saved: ASTClassifier, wanted: dict[str, Any]) -> dict[str, Any]
         "augment": saved.augment,
         "name": saved.name,
         "dtype": backbone.policy.name,
-        "dropout": backbone.dropout,
-        "attention_dropout": backbone.attention_dropout,
-        "drop_path": backbone.drop_path,
-        "padding": backbone.padding,
+        **{name: getattr(backbone, name) for name in _DIALS},
     }
 
 

@@ -55,6 +55,15 @@ class Model:
     # "original": every clip is cut or padded to frontend.num_frames, as the authors do; "masked":
     # each is heard as long as it is (up to data.clip_seconds), in batches of similar lengths.
     padding: str = "original"
+    # Shares of single patches, rows and columns of them that a training example leaves out: steps
+    # cost less. With half of the columns a step of AST-base takes less than half the time.
+    patchout: float = 0.0
+    patchout_mel: float = 0.0
+    patchout_time: float = 0.0
+    # Columns of patches to either side that a patch attends to; None: all. For long sounds.
+    attention_window: int | None = None
+    # Compute blocks again for the gradient: less memory, a third more time, and no dropout.
+    gradient_checkpointing: bool = False
     # For streams: patches along time in a block, and how many earlier blocks one attends to. Of
     # the usual patches 10 are a second. frontend.num_frames is then that of the start weights.
     block_columns: int | None = None

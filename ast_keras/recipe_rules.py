@@ -58,6 +58,9 @@ _FRACTIONS = (
     ("model", "dropout"),
     ("model", "attention_dropout"),
     ("model", "drop_path"),
+    ("model", "patchout"),
+    ("model", "patchout_mel"),
+    ("model", "patchout_time"),
     ("train", "label_smoothing"),
     ("optimizer", "final_fraction"),
     ("optimizer", "beta_1"),
@@ -67,6 +70,9 @@ _BELOW_ONE = (
     ("model", "dropout"),
     ("model", "attention_dropout"),
     ("model", "drop_path"),
+    ("model", "patchout"),
+    ("model", "patchout_mel"),
+    ("model", "patchout_time"),
     ("optimizer", "beta_1"),
     ("optimizer", "beta_2"),
 )
@@ -114,6 +120,7 @@ def check_recipe(recipe: Any) -> None:
             raise RecipeError(
                 f"model.{field} must be positive. Received: model.{field}={value('model', field)}"
             )
+    _check_dials(recipe.model)
     kept, epochs = recipe.train.keep_epochs, recipe.train.num_epochs
     if kept is not None and not 1 <= kept[0] <= kept[1] <= epochs:
         raise RecipeError(
@@ -132,4 +139,25 @@ def check_recipe(recipe: Any) -> None:
             "optimizer.l2 (in the gradient) and optimizer.weight_decay (decoupled) exclude each "
             f"other: set one to 0. Received: l2={recipe.optimizer.l2}, "
             f"weight_decay={recipe.optimizer.weight_decay}"
+        )
+
+
+def _check_dials(model: Any) -> None:
+    thinned = model.patchout or model.patchout_mel or model.patchout_time
+    if model.attention_window is not None and (model.attention_window < 1 or thinned):
+        raise RecipeError(
+            "model.attention_window must be at least 1, and all patches in their places: set "
+            "model.patchout, patchout_mel and patchout_time to 0. "
+            f"Received: model.attention_window={model.attention_window}"
+        )
+    for field in ("dropout", "attention_dropout", "drop_path"):
+        if model.gradient_checkpointing and getattr(model, field):
+            raise RecipeError(
+                "model.gradient_checkpointing computes blocks twice, and what is dropped would "
+                f"differ: --set model.{field}=0. Received: model.{field}={getattr(model, field)}"
+            )
+    if model.block_columns is not None and (thinned or model.attention_window is not None):
+        raise RecipeError(
+            "A causal model (model.block_columns) needs all of its tokens in their places: leave "
+            "model.patchout, patchout_mel, patchout_time and attention_window out"
         )

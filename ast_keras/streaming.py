@@ -348,7 +348,8 @@ class _WindowEngine:
     def _scores(self, columns: tf.Tensor) -> tf.Tensor:
         backbone, model = self.model.backbone, self.model
         patches = tf.reshape(tf.transpose(columns, [1, 0, 2]), [1, -1, backbone.embed_dim])
-        tokens = backbone.encode(patches, training=False)
+        asked = backbone.num_pooled_tokens
+        tokens = backbone.encode(patches, training=False, num_tokens=asked)
         return model.scores(model.classify(model.pool(tokens)))[0]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
@@ -13,27 +13,13 @@ from ast_keras.labels import LabelSet
 from ast_keras.model import ASTClassifier
 
 
-class Outputs(NamedTuple):
-    """What a classifier makes of sound.
-
-    Attributes:
-      scores: Probabilities `[batch, num_classes]`, after the model's softmax or sigmoid.
-      pooled: Mean of the special tokens `[batch, embed_dim]`, one embedding for the whole sound.
-      tokens: `[batch, special tokens + patches, embed_dim]`.
-    """
-
-    scores: tf.Tensor
-    pooled: tf.Tensor
-    tokens: tf.Tensor
-
-
 class ServedGraph(tf.Module):
     """Holds a classifier's weights once, and computes what the classifier does.
 
     Keras's own export stores each weight twice, since the model and its variables are both
     tracked. Here only the variables are; the model is reached through a closure, which TensorFlow
-    does not follow. Artefacts add their signatures as `tf.function`s that call `outputs`, or its
-    two parts, `spectrogram` and `classified`.
+    does not follow. Artefacts add their signatures as `tf.function`s that call `scores` or
+    `embeddings`, or their parts, `spectrogram`, `classified` and `embedded`.
 
     Args:
       model: An `ASTClassifier` with a frontend.
@@ -46,7 +32,7 @@ class ServedGraph(tf.Module):
 
     >>> from ast_keras import from_preset
     >>> graph = ServedGraph(from_preset("ast_test", num_classes=10, num_frames=98))
-    >>> graph.outputs(tf.zeros([1, 16000])).scores.shape
+    >>> graph.scores(tf.zeros([1, 16000])).shape
     TensorShape([1, 10])
     """
 
@@ -69,24 +55,33 @@ class ServedGraph(tf.Module):
             return fbank(waveform, lengths=lengths, min_frames=min_frames)
 
         @tf.function
-        def classified(spectrogram, frames=None):
+        def classified(spectrogram, frames=None):  # the last block computes special tokens only
+            asked = model.backbone.num_pooled_tokens
+            tokens = model.backbone(spectrogram, training=False, lengths=frames, num_tokens=asked)
+            return model.scores(model.classify(model.pool(tokens, frames)))
+
+        @tf.function
+        def embedded(spectrogram, frames=None):
             tokens = model.backbone(spectrogram, training=False, lengths=frames)
-            pooled = model.pool(tokens, frames)
-            return Outputs(model.scores(model.classify(pooled)), pooled, tokens)
+            return model.pool(tokens, frames), tokens
 
         self.any_length = any_length
-        self.spectrogram, self.classified = spectrogram, classified
+        self.spectrogram, self.classified, self.embedded = spectrogram, classified, embedded
         self.count_frames = model.count_frames
         self.model_variables = [variable.value for variable in model.variables]
 
-    def outputs(self, waveform: tf.Tensor, lengths: tf.Tensor | None = None) -> Outputs:
-        """Returns what the classifier makes of sounds `[batch, samples]`.
+    def scores(self, waveform: tf.Tensor, lengths: tf.Tensor | None = None) -> tf.Tensor:
+        """Returns the classes' probabilities, `[batch, num_classes]`.
 
         Args:
           waveform: The sounds, in [-1, 1].
           lengths: Samples of each, `[batch]`, where shorter ones are padded; None for all.
         """
         return self.classified(self.spectrogram(waveform, lengths), self.count_frames(lengths))
+
+    def embeddings(self, waveform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns one vector for each sound, `[batch, embed_dim]`, and all of its tokens."""
+        return self.embedded(self.spectrogram(waveform))
 
 
 def in_float32(model: ASTClassifier) -> ASTClassifier:

@@ -159,27 +159,27 @@ def _signatures(graph: ServedGraph, model: ASTClassifier, names: tuple[str, ...]
 
     @tf.function(input_signature=[waveform])
     def serving_default(waveform):
-        return {"scores": graph.outputs(waveform).scores}
+        return {"scores": graph.scores(waveform)}
 
     @tf.function(input_signature=[waveform, tf.TensorSpec((None,), tf.int32, name="lengths")])
     def serving_lengths(waveform, lengths):
-        return {"scores": graph.outputs(waveform, lengths).scores}
+        return {"scores": graph.scores(waveform, lengths)}
 
     @tf.function(input_signature=[encoded])
     def serving_bytes(audio_bytes):
-        return {"scores": graph.classified(*hear(audio_bytes)).scores}
+        return {"scores": graph.classified(*hear(audio_bytes))}
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="inputs")])
     def classify(inputs):
         feature = {"audio_bytes": tf.io.FixedLenFeature((), tf.string)}
         audio_bytes = tf.io.parse_example(inputs, feature)["audio_bytes"]
-        scores = graph.classified(*hear(audio_bytes)).scores
+        scores = graph.classified(*hear(audio_bytes))
         return {"classes": tf.tile([names], [tf.shape(scores)[0], 1]), "scores": scores}
 
     @tf.function(input_signature=[waveform])
     def embed(waveform):
-        outputs = graph.outputs(waveform)
-        return {"pooled": outputs.pooled, "tokens": outputs.tokens}
+        pooled, tokens = graph.embeddings(waveform)
+        return {"pooled": pooled, "tokens": tokens}
 
     functions = (serving_default, serving_lengths, serving_bytes, classify, embed)
     return {f.__name__: f.get_concrete_function() for f in functions}

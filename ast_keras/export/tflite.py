@@ -167,7 +167,7 @@ def convert(model: ASTClassifier, num_samples: int, takes_length: bool = False) 
 
     @tf.function(input_signature=takes)
     def classify(waveform, length=None):
-        return {"scores": graph.outputs(waveform, length).scores}
+        return {"scores": graph.scores(waveform, length)}
 
     return to_tflite(graph, {_SIGNATURE: classify.get_concrete_function()})
 

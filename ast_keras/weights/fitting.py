@@ -122,7 +122,7 @@ def classifier_from(
       augment: As of `ASTClassifier`.
       score_activation: As of `ASTClassifier`; None for that of a kept head, else "softmax".
       name: Of the model.
-      **backbone_arguments: `dtype`, `dropout`, `attention_dropout`, `drop_path`, `padding`.
+      **backbone_arguments: Those of `ASTBackbone` that change no weight, as `dtype` and `padding`.
 
     Raises:
       WeightsError: If the source has no head and no classes are given.

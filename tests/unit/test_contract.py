@@ -16,6 +16,7 @@ from ast_keras.frontend import LogMelFilterbank
 from ast_keras.labels import LabelSet
 from ast_keras.model import ASTBackbone, ASTClassifier
 from ast_keras.patches import PatchEmbedding, PositionEmbedding, SpecialTokens
+from ast_keras.thinning import Patchout
 from tests import contract
 from tests.contract import POLICIES, Descriptor
 
@@ -33,8 +34,19 @@ TOKENS = random(2, 7, 12)
 SEEDS = np.array([[1, 2], [3, 4]], "int32")
 
 
-def backbone_arguments(padding="original"):
-    return dict(
+# Every dial: two sets, since some exclude each other.
+THINNED = dict(patchout=0.2, patchout_mel=0.4, patchout_time=0.3, merge_tokens=2)
+WINDOWED = dict(
+    attention_window=2,
+    gradient_checkpointing=True,
+    dropout=0.0,
+    attention_dropout=0.0,
+    drop_path=0.0,
+)
+
+
+def backbone_arguments(padding="original", **dials):
+    arguments = dict(
         embed_dim=12,
         num_layers=2,
         num_heads=3,
@@ -50,10 +62,11 @@ def backbone_arguments(padding="original"):
         layer_norm_epsilon=1e-5,
         padding=padding,
     )
+    return {**arguments, **dials}
 
 
-def make_backbone(padding="original"):
-    return ASTBackbone(**backbone_arguments(padding))
+def make_backbone(padding="original", **dials):
+    return ASTBackbone(**backbone_arguments(padding, **dials))
 
 
 def make_augment():
@@ -107,6 +120,12 @@ DESCRIPTORS = {
             lambda: TransformerBlock(3, 20, 0.1, 0.2, 0.3, 1e-5), {"tokens": TOKENS}, tolerance=SUMS
         )
     ],
+    "Patchout": [
+        Descriptor(
+            lambda: Patchout((2, 3), 0.1, 0.5, 0.4, num_special_tokens=1, seed=2),
+            {"tokens": TOKENS},
+        )
+    ],
     "PatchEmbedding": [
         Descriptor(
             lambda: PatchEmbedding(12, patch_size=(8, 4), strides=(4, 5)),
@@ -150,6 +169,18 @@ DESCRIPTORS = {
     ],
     "ASTBackbone": [
         Descriptor(make_backbone, {"spectrogram": SPECTROGRAM}, tolerance=SUMS),
+        Descriptor(lambda: make_backbone(**THINNED), {"spectrogram": SPECTROGRAM}, tolerance=SUMS),
+        Descriptor(
+            lambda: make_backbone(**THINNED),
+            {"spectrogram": SPECTROGRAM},
+            call={"num_tokens": 1},
+            tolerance=SUMS,
+        ),
+        Descriptor(
+            lambda: make_backbone("masked", **WINDOWED),
+            {"spectrogram": random(2, 31, 16), "lengths": np.array([31, 12], "int32")},
+            tolerance=SUMS,
+        ),
         Descriptor(
             lambda: make_backbone("masked"),
             {"spectrogram": random(2, 31, 16), "lengths": np.array([31, 12], "int32")},

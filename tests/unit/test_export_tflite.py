@@ -191,7 +191,7 @@ def test_half_precision_model_is_exported_in_float32(clips, tmp_path):
     assert single.backbone.policy.name == "float32"
     for ours, theirs in zip(single.get_weights(), half.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    found = ServedGraph(half).outputs(tf.constant(clips)).scores
+    found = ServedGraph(half).scores(tf.constant(clips))
     np.testing.assert_allclose(found, keras_scores(single, clips), rtol=0, atol=1e-6)
 
 

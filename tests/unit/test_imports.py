@@ -37,6 +37,8 @@ ORDER = [
     "ast_keras.augment",
     "ast_keras.initializers",
     "ast_keras.patches",
+    "ast_keras.kernels",
+    "ast_keras.thinning",
     "ast_keras.encoder",
     "ast_keras.model",
     "ast_keras.causal",

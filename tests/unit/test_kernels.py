@@ -1,0 +1,211 @@
+"""What blocks compute between products, against float64 NumPy, plain forms and each other."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ast_keras import kernels
+
+RNG = np.random.default_rng(11)
+BATCH, HEADS, KEYS, SIZE = 2, 3, 37, 8
+# float32 sums of 37 products against float64, on results of size one: seen 4e-7.
+CLOSE = {"rtol": 0, "atol": 2e-6}
+# Gradients are sums over twice as many: seen 1.1e-6 on sizes up to four.
+CLOSE_GRADIENT = {"rtol": 0, "atol": 1e-5}
+
+
+def random(*shape):
+    return tf.constant(RNG.standard_normal(shape), "float32")
+
+
+QUERY, KEY, VALUE = (random(BATCH, HEADS, KEYS, SIZE) for _ in range(3))
+UPSTREAM = random(BATCH, KEYS, HEADS, SIZE)
+BY_KEY = RNG.random((BATCH, 1, KEYS)) < 0.6
+BY_KEY[:, :, 0] = True
+BY_QUERY = RNG.random((1, KEYS, KEYS)) < 0.5
+BY_QUERY[:, :, 1] = True
+MASKS = {"none": None, "keys": tf.constant(BY_KEY), "queries": tf.constant(BY_QUERY)}
+FORMS = {
+    "at once": {"training": True},
+    "chunks": {"training": True, "chunk": 8},
+    "even chunks": {"training": True, "chunk": 37},
+    "chunks for inference": {"chunk": 5},
+}
+
+
+def expected(query, key, value, mask=None, sizes=None):
+    """The definition, in float64."""
+    query, key, value = (np.asarray(part, "float64") for part in (query, key, value))
+    scores = query @ key.swapaxes(2, 3) / math.sqrt(query.shape[-1])
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    if sizes is not None:
+        weights = weights * np.asarray(sizes)[:, None, None]
+    if mask is not None:
+        weights = weights * np.asarray(mask)[:, None]
+    return (weights / weights.sum(-1, keepdims=True) @ value).swapaxes(1, 2)
+
+
+def with_gradients(function, *tensors, upstream):
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        found = function(*tensors)
+    return found, *tape.gradient(found, tensors, upstream)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["graph", "XLA"])
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_attention_is_the_definition(form, mask, compiled):
+    mask = MASKS[mask]
+
+    @tf.function(jit_compile=compiled)
+    def form_of(*tensors):
+        return with_gradients(
+            lambda q, k, v: kernels.attention(q, k, v, mask, **FORMS[form]),
+            *tensors,
+            upstream=UPSTREAM,
+        )
+
+    found, *gradients = form_of(QUERY, KEY, VALUE)
+    np.testing.assert_allclose(found, expected(QUERY, KEY, VALUE, mask), **CLOSE)
+    # TensorFlow's own gradient of the plain form.
+    _, *plain = with_gradients(
+        lambda q, k, v: kernels.attention(q, k, v, mask), QUERY, KEY, VALUE, upstream=UPSTREAM
+    )
+    for ours, theirs in zip(gradients, plain, strict=True):
+        np.testing.assert_allclose(ours, theirs, **CLOSE_GRADIENT)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_attention_of_unknown_lengths(training, monkeypatch):
+    monkeypatch.setattr(kernels, "_LEAST_CHUNK", 4)
+    monkeypatch.setattr(kernels, "WEIGHTS_AT_ONCE", HEADS * KEYS * 10)
+    free = tf.TensorSpec([None, HEADS, None, SIZE])
+    attend = tf.function(
+        lambda q, k, v: kernels.attention(q, k, v, None, training), input_signature=[free] * 3
+    )
+    np.testing.assert_allclose(attend(QUERY, KEY, VALUE), expected(QUERY, KEY, VALUE), **CLOSE)
+    few = QUERY[:, :, :3]
+    np.testing.assert_allclose(attend(few, KEY, VALUE), expected(few, KEY, VALUE), **CLOSE)
+
+
+@pytest.mark.parametrize("chunk", [None, 8])
+def test_a_key_that_stands_for_several_counts_as_often(chunk):
+    sizes = RNG.integers(1, 4, (BATCH, KEYS)).astype("float32")
+    found = kernels.attention(QUERY, KEY, VALUE, chunk=chunk, sizes=tf.constant(sizes))
+    np.testing.assert_allclose(found, expected(QUERY, KEY, VALUE, sizes=sizes), **CLOSE)
+
+
+def test_chunks_are_chosen_by_length():
+    base_10_s, tiny_60_s = tf.TensorSpec([1, 12, 1214, 64]), tf.TensorSpec([1, 3, 7190, 64])
+    assert kernels._chunk_size(base_10_s, base_10_s) is None
+    assert 1000 < kernels._chunk_size(tiny_60_s, tiny_60_s) < 2000
+
+
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("window", [1, 3, 4, 50])
+def test_windowed_attention_is_attention_with_a_band(window, mask):
+    rows, columns, special = 3, 10, 2
+    tokens = special + rows * columns
+    heads = [random(BATCH, HEADS, tokens, SIZE) for _ in range(3)]
+    column = np.repeat(np.arange(columns), rows)
+    band = np.ones((tokens, tokens), bool)
+    band[special:, special:] = abs(column[:, None] - column) <= window
+    band = np.broadcast_to(band, (BATCH, tokens, tokens))
+    heard = None
+    if mask:
+        heard = np.ones((BATCH, 1, tokens), bool)
+        heard[1, :, special + rows * 6 :] = False
+        band = band & heard
+        heard = tf.constant(heard)
+    found = kernels.windowed_attention(*heads, window, rows, special, heard)
+    np.testing.assert_allclose(found, expected(*heads, band), **CLOSE)
+
+
+def gelu_of(x):
+    return 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["graph", "XLA"])
+def test_gelu_dense_and_its_gradients(compiled):
+    x, kernel, bias, upstream = random(7, 5), random(5, 4), random(4), random(7, 4)
+
+    @tf.function(jit_compile=compiled)
+    def both(*tensors):
+        return tuple(
+            with_gradients(
+                lambda *t, lean=training: kernels.gelu_dense(*t, lean), *tensors, upstream=upstream
+            )
+            for training in (True, False)
+        )
+
+    lean, plain = both(x, kernel, bias)
+    wanted = gelu_of(np.asarray(x, "float64")) @ np.asarray(kernel, "float64") + bias.numpy()
+    np.testing.assert_allclose(lean[0], wanted, **CLOSE)
+    for ours, theirs in zip(lean, plain, strict=True):
+        np.testing.assert_allclose(ours, theirs, **CLOSE_GRADIENT)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["graph", "XLA"])
+def test_normalise_and_its_gradients(compiled):
+    x, gamma, beta, upstream = 3 + 2 * random(7, 5), random(5), random(5), random(7, 5)
+
+    @tf.function(jit_compile=compiled)
+    def both(*tensors):
+        return tuple(
+            with_gradients(
+                lambda *t, lean=training: kernels.normalise(*t, 1e-6, lean),
+                *tensors,
+                upstream=upstream,
+            )
+            for training in (True, False)
+        )
+
+    lean, plain = both(x, gamma, beta)
+    exact = np.asarray(x, "float64")
+    unit = (exact - exact.mean(-1, keepdims=True)) / np.sqrt(exact.var(-1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(lean[0], unit * gamma.numpy() + beta.numpy(), **CLOSE)
+    for ours, theirs in zip(lean, plain, strict=True):
+        np.testing.assert_allclose(ours, theirs, **CLOSE_GRADIENT)
+
+
+def test_norm_dense_is_a_norm_and_a_dense_layer():
+    x, gamma, beta = 3 + 2 * random(7, 5), random(5), random(5)
+    kernel, bias, upstream = random(5, 4), random(4), random(7, 4)
+    tensors = (x, gamma, beta, kernel, bias)
+    lean = with_gradients(
+        lambda x, g, b, *dense: kernels.norm_dense(x, g, b, 1e-6, *dense),
+        *tensors,
+        upstream=upstream,
+    )
+    plain = with_gradients(
+        lambda x, g, b, k, c: kernels.normalise(x, g, b, 1e-6) @ k + c, *tensors, upstream=upstream
+    )
+    for ours, theirs in zip(lean, plain, strict=True):
+        np.testing.assert_allclose(ours, theirs, **CLOSE_GRADIENT)
+
+
+def test_tensorflow_does_not_take_the_second_softmax_for_the_first():
+    options = tf.compat.v1.RunOptions(output_partition_graphs=True)
+    metadata = tf.compat.v1.RunMetadata()
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        query = tf.compat.v1.placeholder(tf.float32, QUERY.shape)
+        found = kernels.attention(query, query, query, training=True)
+        (slope,) = tf.gradients(found, query)
+        values = {query: np.ones(QUERY.shape, "float32")}
+        session.run([found, slope], values, options, metadata)
+    ops = [node.op for graph in metadata.partition_graphs for node in graph.node]
+    assert sum("Softmax" in op for op in ops) == 2
+
+
+def test_xla_does_not_take_the_second_softmax_for_the_first():
+    @tf.function(jit_compile=True)
+    def slope(query, upstream):
+        found = kernels.attention(query, query, query, training=True)
+        return tf.gradients(found, query, upstream)[0]
+
+    lower = slope.experimental_get_compiler_ir(QUERY, UPSTREAM)
+    products = [lower(stage=stage).count(" dot(") for stage in ("hlo", "optimized_hlo")]
+    assert products == [7, 7]  # two forward, one of them again, and four for the gradients
