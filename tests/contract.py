@@ -176,5 +176,5 @@ def check_output_shape_is_predicted(descriptor, layer):
     known = inspect.signature(layer.compute_output_shape).parameters
     options = {name: value for name, value in descriptor.call.items() if name in known}
     assert tuple(layer.compute_output_shape(shape, **options)) == actual
-    assert tuple(layer.compute_output_shape((None, *shape[1:]))) == (None, *actual[1:])
+    assert tuple(layer.compute_output_shape((None, *shape[1:]), **options)) == (None, *actual[1:])
     assert tuple(wrapped(descriptor, layer).output_shape) == (None, *actual[1:])
