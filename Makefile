@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 LATEST := .venv-latest
 CLIENTS := .venv-clients
+PEER := .venv-peer
 WEB := export/web
 RUN := TF_CPP_MIN_LOG_LEVEL=2
 
@@ -32,9 +33,9 @@ check: $(VENV)/ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-benchmark: $(VENV)/ready
-	$(RUN) $(VENV)/bin/python -m benchmarks.frontend
-	$(RUN) $(VENV)/bin/python -m benchmarks.decoding
+# Half an hour to hours; FLAGS="--quick" takes minutes.
+benchmark: $(VENV)/ready $(PEER)/ready
+	$(RUN) $(VENV)/bin/python -m benchmarks --peer_python $(PEER)/bin/python $(FLAGS)
 
 # A mark inside the environment, made last: an interrupted install is done again.
 $(VENV)/ready: requirements.txt requirements-dev.txt
@@ -47,6 +48,13 @@ $(LATEST)/ready: requirements-latest.txt requirements-dev.txt
 	$(PYTHON) -m venv $(LATEST)
 	$(LATEST)/bin/python -m pip install --quiet --upgrade pip
 	$(LATEST)/bin/python -m pip install --quiet -r requirements-latest.txt -r requirements-dev.txt
+	touch $@
+
+$(PEER)/ready: requirements-peer.txt
+	$(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/python -m pip install --quiet --upgrade pip
+	$(PEER)/bin/python -m pip install --quiet -r requirements-peer.txt
+	$(PEER)/bin/python -m pip install --quiet --no-deps --target $(PEER)/extra torchaudio==2.9.1
 	touch $@
 
 $(CLIENTS)/installed: requirements-clients.txt
@@ -67,4 +75,4 @@ $(WEB)/node_modules/installed: $(WEB)/package.json
 	else mkdir -p $(WEB)/node_modules; echo "missing: npm install failed, see $(WEB)/node_modules/errors" >$@; fi
 
 clean:
-	rm -rf $(VENV) $(LATEST) $(CLIENTS) $(WEB)/node_modules runs build dist *.egg-info
+	rm -rf $(VENV) $(LATEST) $(CLIENTS) $(PEER) $(WEB)/node_modules runs build dist *.egg-info
