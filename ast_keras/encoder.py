@@ -319,13 +319,13 @@ class TransformerBlock(keras.layers.Layer):
         # Flat, so that product and bias are one operation.
         rows = ops.reshape(tokens, (-1, tokens.shape[-1]))
         hidden = self.mlp_norm.then(self.mlp_hidden, rows, training)
-        if training and self.dropout:
-            hidden = self.branch_dropout(ops.gelu(hidden, approximate=False), training=True)
-            found = self.mlp_output(hidden)
+        layer = self.mlp_output
+        if training and not self.dropout:
+            weights = (ops.cast(weight, hidden.dtype) for weight in (layer.kernel, layer.bias))
+            found = kernels.gelu_dense(hidden, *weights)
         else:
-            layer = self.mlp_output
-            kernel, bias = (ops.cast(w, hidden.dtype) for w in (layer.kernel, layer.bias))
-            found = kernels.gelu_dense(hidden, kernel, bias, bool(training))
+            hidden = ops.gelu(hidden, approximate=False)
+            found = layer(self.branch_dropout(hidden, training=training))
         return ops.reshape(found, ops.shape(tokens))
 
     def _regularise(self, branch, training):

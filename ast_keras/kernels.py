@@ -293,14 +293,13 @@ def _split(tensor, chunk, fill=0):
     return tf.transpose(tf.reshape(tensor, (batch, heads, number, chunk, size)), (2, 0, 1, 3, 4))
 
 
-def gelu_dense(x, kernel, bias, training=False):
-    """Returns a dense layer of the exact GELU of `x`: of `x` times the normal distribution below.
+def gelu_dense(x, kernel, bias):
+    """Returns a dense layer of the exact GELU of `x`, `[rows, units]`; only the arguments are kept.
 
     Args:
       x: `[rows, size]`.
       kernel: `[size, units]`.
       bias: `[units]`.
-      training: Whether gradients are to be expected: then only the arguments are kept.
 
     Reference:
       Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
@@ -311,8 +310,6 @@ def gelu_dense(x, kernel, bias, training=False):
     array([[0.   ],
            [0.841]], dtype=float32)
     """
-    if not training:
-        return tf.nn.bias_add(tf.matmul(tf.nn.gelu(x, approximate=False), kernel), bias)
 
     @tf.custom_gradient
     def activated(x, kernel, bias):

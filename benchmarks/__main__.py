@@ -17,6 +17,7 @@ import dataclasses
 import json
 import pathlib
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -198,6 +199,7 @@ def main():
     parser.add_argument("--least_rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="AST-tiny and the network only")
     parser.add_argument("--only", type=lambda text: text.split(","), help="kinds, with commas")
+    parser.add_argument("--match", default="", help="a regular expression on the cases' titles")
     parser.add_argument("--all_precisions", action="store_true", help="bfloat16 without units, too")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/benchmark"))
     options = parser.parse_args()
@@ -220,6 +222,8 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         for wanted, names in cases(options.quick):
             if options.only and wanted["kind"] not in options.only:
+                continue
+            if not re.search(options.match, title(wanted)):
                 continue
             names = [name for name in names if half or "bfloat16" not in name]
             keep(title(wanted), compete(wanted, names, scratch, options), case=wanted)

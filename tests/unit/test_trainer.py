@@ -23,6 +23,9 @@ SETTINGS = [
 STEPS = 20
 
 
+WIDTH = 48  # of ast_test
+
+
 def trained(*settings, steps=STEPS):
     """Returns the losses, the last of the weights and the optimizer of a recipe's first steps."""
     recipe = override(load_recipe("quickstart"), [*SETTINGS, *settings])
@@ -44,10 +47,14 @@ def trained(*settings, steps=STEPS):
 
 
 def assert_same(found, expected):
-    # Sums in another order over 20 steps of about 1e-3: seen 1.2e-7 of loss, 2.1e-6 of weights.
+    # Sums in another order over 20 steps of about 1e-3: seen 1.2e-7 of loss, 6e-8 of weights.
     np.testing.assert_allclose(found[0], expected[0], atol=1e-6)
     for ours, theirs in zip(found[1], expected[1], strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=7e-6)
+        if ours.shape == (3 * WIDTH,):
+            # Softmax does not feel the keys' bias: its gradient is rounding alone, of which Adam
+            # makes steps as of any other (seen 7e-6).
+            ours, theirs = (np.delete(w, np.s_[WIDTH : 2 * WIDTH]) for w in (ours, theirs))
+        np.testing.assert_allclose(ours, theirs, atol=5e-7)
 
 
 @pytest.fixture(scope="module")
