@@ -148,7 +148,8 @@ class Train:
     # Which model is the run's result: of the epoch with the best metric, of the last epoch, or the
     # mean of the weights of `keep_epochs`.
     choose: str = "best"  # or "last", "average"
-    precision: str = "float32"  # or "mixed_float16", "mixed_bfloat16"
+    # Or "mixed_float16", "mixed_bfloat16"; "auto" is the latter where all devices compute with it.
+    precision: str = "float32"
     steps_per_loop: int = 20  # steps between two looks at the loss, the clock and signals
     checkpoint_minutes: float = 10.0  # besides the one after every epoch
     keep_checkpoints: int = 2

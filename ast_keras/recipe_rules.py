@@ -16,7 +16,7 @@ _CHOICES = {
     ("train", "loss"): ("categorical", "binary", "auto"),
     ("train", "metric"): ("accuracy", "mean_average_precision", "auto"),
     ("train", "choose"): ("best", "last", "average"),
-    ("train", "precision"): ("float32", "mixed_float16", "mixed_bfloat16"),
+    ("train", "precision"): ("float32", "mixed_float16", "mixed_bfloat16", "auto"),
 }
 _POSITIVE = (
     ("frontend", "sample_rate"),

@@ -1,4 +1,4 @@
-"""What a recipe leaves open, decided by the labels of the data and by the start weights."""
+"""What a recipe leaves open, decided by the data's labels, the start weights and the devices."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import os
 from typing import Any
 
+from ast_keras import precision
 from ast_keras.assembly import likely_spectrogram
 from ast_keras.datasets import SoundDataset
 from ast_keras.presets import SIZES, read_preset
@@ -54,9 +55,10 @@ def resolve(recipe: Recipe, dataset: SoundDataset) -> Recipe:
         loss = "binary" if dataset.multi_label else "categorical"
     if metric == "auto":
         metric = "mean_average_precision" if dataset.multi_label else "accuracy"
-    recipe = dataclasses.replace(
-        recipe, train=dataclasses.replace(recipe.train, loss=loss, metric=metric)
-    )
+    wanted = recipe.train.precision
+    wanted = precision.fast_precision() if wanted == "auto" else wanted
+    train = dataclasses.replace(recipe.train, loss=loss, metric=metric, precision=wanted)
+    recipe = dataclasses.replace(recipe, train=train)
     model, frontend = recipe.model, recipe.frontend
     left_open = (model.patch_size, model.strides, frontend.mean, frontend.std)
     if model.size != "auto" and None not in left_open:

@@ -184,7 +184,8 @@ class Run:
         self.progress.start(
             name=self.recipe.name,
             sizes=f"{self.dataset}; {self.model.count_params():,} parameters; "
-            f"{self.strategy.num_replicas_in_sync} device(s), {self.workers.count} worker(s)",
+            f"{self.strategy.num_replicas_in_sync} device(s), {self.workers.count} worker(s), "
+            f"{self.recipe.train.precision}",
             first_step=int(self.global_step.numpy()),
             last_step=self.last_step,
             steps_per_epoch=steps,

@@ -24,11 +24,11 @@ import sys
 import tempfile
 import time
 
+from ast_keras.precision import processor_has_bfloat16
 from benchmarks.contenders import CONTENDERS, num_tokens
 
 OURS = ("ours", "products alone")
 PEER = "PyTorch"
-BFLOAT16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")  # as Linux names them
 INFERENCE = tuple(name for name in CONTENDERS if name != "ours, checkpointing")
 TRAINING = tuple(name for name in CONTENDERS if not name.startswith("ONNX"))
 IMPORTS = {
@@ -167,9 +167,8 @@ def shown(seconds):
 
 def processor():
     text = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    fields = {name.strip(): value.strip() for name, value in fields.items()}
-    return fields.get("model name", platform.machine()), set(fields.get("flags", "").split())
+    found = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
+    return found[1] if found else platform.machine()
 
 
 def run_others(options):
@@ -204,9 +203,10 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/benchmark"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    model, flags = processor()
-    half = options.all_precisions or not flags.isdisjoint(BFLOAT16_UNITS)
-    head = f"{model}, {options.threads} threads, bfloat16 units: {'yes' if half else 'no'}"
+    able = processor_has_bfloat16()
+    half = options.all_precisions or able
+    head = f"{processor()}, {options.threads} threads, "
+    head += "with bfloat16 units" if able else "no bfloat16 units"
     print(head, flush=True)
     report, kept = [f"# {head}", ""], {"processor": head, "cases": []}
 

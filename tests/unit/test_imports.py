@@ -113,6 +113,7 @@ ORDER = [
     "ast_keras.assembly",
     "ast_keras.progress",
     "ast_keras.workdir",
+    "ast_keras.precision",
     "ast_keras.resolution",
     "ast_keras.kept",
     "ast_keras.ensemble",
