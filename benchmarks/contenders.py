@@ -240,20 +240,31 @@ def floor(case, folder):
     width, heads, hidden, blocks = SIZES[case["size"]]
     tokens, batch = num_tokens(case), case["batch"]
     rows = batch * tokens
-    shapes = [((rows, a), (a, b)) for a, b in dense_shapes(width, hidden)]
     head = (batch, heads, tokens, width // heads)
     weights = (batch, heads, tokens, tokens)
+    shapes = [((rows, a), (a, b)) for a, b in dense_shapes(width, hidden)]
     shapes += [(head, (*head[:2], head[3], head[2])), (weights, head)]
-    pairs = [(tf.random.normal(a), tf.random.normal(b)) for a, b in shapes]
+    left = [tf.random.normal(a) for a, _ in shapes]
+    # Of each block its own: TensorFlow would compute equal products once.
+    right = [[tf.random.normal(b) for _, b in shapes] for _ in range(blocks)]
+
+    @tf.function
+    def products():
+        corners, last = [], []
+        for own in right:
+            for a, b in zip(left, own, strict=True):
+                with tf.control_dependencies(last):  # one after the other
+                    last = [tf.matmul(a, b)]
+                corners.append(last[0][..., :1, :1])
+        return corners
+
     # A gradient needs two products of the same size for each.
-    times = blocks * (3 if case["kind"] == "training" else 1)
-    product = tf.function(lambda a, b: tf.matmul(a, b))
+    times = 3 if case["kind"] == "training" else 1
 
     def call():
         for _ in range(times):
-            for a, b in pairs:
-                product(a, b)
-        return product(*pairs[0]).numpy()
+            corners = products()
+        return corners[-1].numpy()
 
     return call
 

@@ -21,11 +21,17 @@ import numpy as np
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
 DIALS = {
-    "merge_tokens": (10, 25, 40, 60, 80),
+    "merge_tokens": (10, 40, 80, 110, 140),
     "attention_window": (25, 12, 6, 3),
     "strides": (12, 14, 16),
     "patchout_time": (0.25, 0.5, 0.75),
     "patchout": (0.25, 0.5, 0.75),
+}
+# What a saved model may have been trained with, and dropout, which would hide what Patchout does.
+OFF = {
+    **{"merge_tokens": 0, "attention_window": None},
+    **{"patchout": 0.0, "patchout_mel": 0.0, "patchout_time": 0.0},
+    **{"dropout": 0.0, "attention_dropout": 0.0, "drop_path": 0.0},
 }
 
 
@@ -63,7 +69,7 @@ def settings_of(folder, strides):
     import ast_keras
 
     def setting(dial, value, **arguments):
-        model = ast_keras.from_preset(folder, **arguments)
+        model = ast_keras.from_preset(folder, **{**OFF, **arguments})
         training = dial.startswith("patchout")
         return Setting(dial, value, *compiled(model, training), tokens_of(model, dial, value))
 
@@ -189,7 +195,7 @@ def draw(rows, path):
     for axis in axes:
         axis.set_xlabel("times as fast as the full model")
         axis.axvline(2, color="0.8", zorder=0)
-    axes[0].legend(fontsize=8, loc="lower left")
+    axes[0].legend(fontsize=8, loc="upper right")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 

@@ -7,7 +7,6 @@ import sys
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as our commands do: results are the same
 
 
 @pytest.fixture(autouse=True, scope="session")
