@@ -66,11 +66,14 @@ def attention_weights(query, key, mask=None, sizes=None):
     scores = tf.matmul(query * query.shape[-1] ** -0.5, key, transpose_b=True)
     if sizes is not None:
         scores = scores + tf.cast(tf.math.log(sizes), scores.dtype)[:, None, None]
-    if mask is not None:
-        # Lowest, not infinite: its weight is zero all the same, and no gradient is NaN.
-        lowest = float(ml_dtypes.finfo(scores.dtype.name).min)
-        scores = tf.where(mask[:, None], scores, tf.constant(lowest, scores.dtype))
-    return tf.nn.softmax(scores)
+    return tf.nn.softmax(scores if mask is None else _masked(scores, mask))
+
+
+def _masked(scores, mask):
+    """Returns scores `[batch, heads, ...]`, lowest where the mask `[batch, ...]` is not True."""
+    # Lowest, not infinite: its weight is zero all the same, and no gradient is NaN.
+    lowest = float(ml_dtypes.finfo(scores.dtype.name).min)
+    return tf.where(mask[:, None], scores, tf.constant(lowest, scores.dtype))
 
 
 def windowed_attention(query, key, value, window, rows, num_special, mask=None, training=False):
@@ -124,9 +127,7 @@ def windowed_attention(query, key, value, window, rows, num_special, mask=None, 
 
     allowed = _window_mask(mask, rows, columns, window, special, blocks)
     scores = tf.matmul(by_block(query) * query.shape[-1] ** -0.5, in_sight(key), transpose_b=True)
-    lowest = float(ml_dtypes.finfo(scores.dtype.name).min)
-    scores = tf.where(allowed[:, None], scores, tf.constant(lowest, scores.dtype))
-    found = tf.matmul(tf.nn.softmax(scores), in_sight(value))
+    found = tf.matmul(tf.nn.softmax(_masked(scores, allowed)), in_sight(value))
     shape = tf.shape(query)
     found = tf.reshape(found, (shape[0], shape[1], blocks * size, query.shape[3]))
     found = _by_query(found[:, :, : rows * columns])

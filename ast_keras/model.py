@@ -111,7 +111,7 @@ class ASTBackbone(keras.Model):
                 f"padding must be one of {', '.join(_PADDINGS)}. Received: padding={padding!r}"
             )
         thinned = patchout > 0 or patchout_mel > 0 or patchout_time > 0
-        _check_dials(merge_tokens, attention_window, thinned)
+        _check_dials(merge_tokens, attention_window, thinned, attention_dropout)
         if gradient_checkpointing and (dropout or attention_dropout or drop_path):
             raise ValueError(
                 "gradient_checkpointing computes blocks twice, and what is dropped would differ: "
@@ -125,10 +125,8 @@ class ASTBackbone(keras.Model):
         specials = SpecialTokens(use_distillation_token, dtype=policy, name="special_tokens")
         positions = PositionEmbedding(grid, dtype=policy, name="positions")
         position_dropout = keras.layers.Dropout(dropout, dtype=policy, name="position_dropout")
-        num_special = 2 if use_distillation_token else 1
-        leave_out = Patchout(
-            grid, patchout, patchout_mel, patchout_time, num_special, dtype=policy, name="patchout"
-        )
+        left_out = (patchout, patchout_mel, patchout_time)
+        leave_out = Patchout(grid, *left_out, specials.num_tokens, dtype=policy, name="patchout")
         blocks = [
             TransformerBlock(
                 num_heads,
@@ -595,7 +593,7 @@ class ASTClassifier(keras.Model):
         return cls(**config)
 
 
-def _check_dials(merge_tokens, attention_window, patchout):
+def _check_dials(merge_tokens, attention_window, patchout, attention_dropout):
     if merge_tokens < 0 or (attention_window is not None and attention_window < 1):
         raise ValueError(
             "merge_tokens is a number of tokens, 0 for none, and attention_window one of columns, "
@@ -606,6 +604,11 @@ def _check_dials(merge_tokens, attention_window, patchout):
         raise ValueError(
             "attention_window needs all patches in their places: set merge_tokens and patchout, "
             f"patchout_mel and patchout_time to 0. Received: attention_window={attention_window}"
+        )
+    if attention_window is not None and attention_dropout:
+        raise ValueError(
+            "Within a window no attention is dropped: set attention_dropout to 0. Received: "
+            f"attention_window={attention_window}, attention_dropout={attention_dropout}"
         )
 
 

@@ -27,8 +27,8 @@ def fast_precision() -> str:
 def processor_has_bfloat16(cpuinfo: pathlib.Path = _CPUINFO) -> bool:
     """Returns whether the processor multiplies matrices of bfloat16.
 
-    Without such units bfloat16 is slower than float32: half to two thirds of its speed (AMD EPYC of
-    the third generation).
+    Without such units bfloat16 is slower than float32: two thirds of its speed on an AMD EPYC
+    of the third generation.
 
     Args:
       cpuinfo: Linux's list of processors.

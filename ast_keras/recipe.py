@@ -56,7 +56,7 @@ class Model:
     # each is heard as long as it is (up to data.clip_seconds), in batches of similar lengths.
     padding: str = "original"
     # Shares of single patches, rows and columns of them that a training example leaves out: steps
-    # cost less. With half of the columns a step of AST-base takes less than half the time.
+    # cost less. With half of the columns a step of AST-tiny takes less than half the time.
     patchout: float = 0.0
     patchout_mel: float = 0.0
     patchout_time: float = 0.0

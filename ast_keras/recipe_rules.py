@@ -150,6 +150,11 @@ def _check_dials(model: Any) -> None:
             "model.patchout, patchout_mel and patchout_time to 0. "
             f"Received: model.attention_window={model.attention_window}"
         )
+    if model.attention_window is not None and model.attention_dropout:
+        raise RecipeError(
+            "Within model.attention_window nothing is dropped: --set model.attention_dropout=0. "
+            f"Received: model.attention_dropout={model.attention_dropout}"
+        )
     for field in ("dropout", "attention_dropout", "drop_path"):
         if model.gradient_checkpointing and getattr(model, field):
             raise RecipeError(

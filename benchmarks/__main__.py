@@ -176,6 +176,7 @@ def run_others(options):
     peer = ["--peer_python", options.peer_python]
     commands = {
         "data pipeline": ["benchmarks.pipeline", *peer],
+        "decoding": ["benchmarks.decoding"],
         "loading": ["benchmarks.loading", *peer],
         "streams": ["benchmarks.streaming"],
         "TFLite": ["export.benchmark", *peer],

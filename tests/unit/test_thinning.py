@@ -229,6 +229,7 @@ print(max(abs(ours - theirs).max() for ours, theirs in zip(*weights)))
     [
         ({"attention_window": 5, "merge_tokens": 3}, "set merge_tokens and patchout"),
         ({"attention_window": 5, "patchout_time": 0.3}, "set merge_tokens and patchout"),
+        ({"attention_window": 5, "attention_dropout": 0.1}, "set attention_dropout to 0"),
         ({"attention_window": 0}, "at least 1"),
         ({"merge_tokens": -1}, "0 for none"),
         ({"patchout": 1.5}, r"patchout must lie in \[0, 1\)"),
