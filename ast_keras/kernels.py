@@ -33,8 +33,7 @@ def attention(query, key, value, mask=None, training=False, chunk=None, sizes=No
         everywhere.
       training: Whether gradients are to be expected: then the weights are not kept.
       chunk: Number of queries at once; None chooses by length.
-      sizes: How many equal tokens each key stands for, `[batch, keys]`; None for one each. There is
-        no gradient for them.
+      sizes: How many equal tokens each key stands for, `[batch, keys]`; None for one each.
 
     Returns:
       `[batch, queries, heads, head_dim]`: the heads of a query side by side.
@@ -50,23 +49,42 @@ def attention(query, key, value, mask=None, training=False, chunk=None, sizes=No
     True
     """
     chunk = chunk or _chunk_size(query, key)
-    if chunk is None:
-        if not training:
-            return _by_query(tf.matmul(attention_weights(query, key, mask, sizes), value))
-        return _at_once(query, key, value, mask, sizes)
-    return _in_chunks(query, key, value, mask, sizes, chunk)
+    query = _scaled(query)
+    if sizes is not None:
+        query, key = _counting(query, key, sizes)
+    if chunk is not None:
+        return _in_chunks(query, key, value, mask, chunk)
+    if training:
+        return _at_once(query, key, value, mask)
+    return _by_query(tf.matmul(_weights(query, key, mask), value))
 
 
-def attention_weights(query, key, mask=None, sizes=None):
+def attention_weights(query, key, mask=None):
     """Returns how much each query attends to each key, `[batch, heads, queries, keys]`.
 
     Arguments as of `attention`; the rows add up to one.
     """
-    # Scaling the query keeps the products inside float16's range.
-    scores = tf.matmul(query * query.shape[-1] ** -0.5, key, transpose_b=True)
-    if sizes is not None:
-        scores = scores + tf.cast(tf.math.log(sizes), scores.dtype)[:, None, None]
+    return _weights(_scaled(query), key, mask)
+
+
+def _scaled(query):
+    # The query and not the scores: fewer numbers, and products inside float16's range.
+    return query * query.shape[-1] ** -0.5
+
+
+def _weights(query, key, mask):
+    scores = tf.matmul(query, key, transpose_b=True)
     return tf.nn.softmax(scores if mask is None else _masked(scores, mask))
+
+
+def _counting(query, key, sizes):
+    """Returns queries and keys whose products have the logarithm of the keys' sizes added.
+
+    As one more column of both: an addition to all scores would read and write them once more.
+    """
+    ones = tf.ones_like(query[..., :1])
+    logs = tf.cast(tf.math.log(sizes), key.dtype)[:, None, :, None] * tf.ones_like(key[..., :1])
+    return tf.concat([query, ones], axis=-1), tf.concat([key, logs], axis=-1)
 
 
 def _masked(scores, mask):
@@ -126,7 +144,7 @@ def windowed_attention(query, key, value, window, rows, num_special, mask=None, 
         return tf.concat([first, around], axis=3)
 
     allowed = _window_mask(mask, rows, columns, window, special, blocks)
-    scores = tf.matmul(by_block(query) * query.shape[-1] ** -0.5, in_sight(key), transpose_b=True)
+    scores = tf.matmul(_scaled(by_block(query)), in_sight(key), transpose_b=True)
     found = tf.matmul(tf.nn.softmax(_masked(scores, allowed)), in_sight(value))
     shape = tf.shape(query)
     found = tf.reshape(found, (shape[0], shape[1], blocks * size, query.shape[3]))
@@ -167,23 +185,22 @@ def _by_query(heads):
     return tf.transpose(heads, (0, 2, 1, 3))
 
 
-def _gradients(query, key, value, mask, sizes, mean, upstream):
+def _gradients(query, key, value, mask, mean, upstream):
     """Returns the gradients for query, key and value; the weights are computed again.
 
     Args:
-      query, key, value, mask, sizes: As of `attention`.
+      query, key, value, mask: As of `attention`, the query scaled.
       mean: `[batch, heads, queries, 1]`, what softmax's gradient removes from each row: the mean
         over keys, which is the product of the result with its gradient.
       upstream: `[batch, heads, queries, head_dim]`.
     """
-    scale = query.shape[-1] ** -0.5
-    weights = attention_weights(_once_known(upstream, query), key, mask, sizes)
+    weights = _weights(_once_known(upstream, query), key, mask)
     for_value = tf.matmul(weights, upstream, transpose_a=True)
     with tf.control_dependencies([for_value]):  # so that the next two can reuse the weights' memory
         for_scores = tf.matmul(upstream, value, transpose_b=True) - mean
     for_scores = for_scores * weights
-    for_query = tf.matmul(for_scores, key) * scale
-    return for_query, tf.matmul(for_scores, query * scale, transpose_a=True), for_value
+    for_key = tf.matmul(for_scores, query, transpose_a=True)
+    return tf.matmul(for_scores, key), for_key, for_value
 
 
 def _mean_and_upstream(found, upstream):
@@ -202,21 +219,21 @@ def _once_known(upstream, tensor):
     return tensor + tf.reshape(tf.cast(zero, tensor.dtype), [1] * len(tensor.shape))
 
 
-def _at_once(query, key, value, mask, sizes):
+def _at_once(query, key, value, mask):
     @tf.custom_gradient
     def attend(query, key, value):
-        found = _by_query(tf.matmul(attention_weights(query, key, mask, sizes), value))
+        found = _by_query(tf.matmul(_weights(query, key, mask), value))
 
         def gradient(upstream):
             parts = _mean_and_upstream(found, upstream)
-            return _gradients(query, key, value, mask, sizes, *parts)
+            return _gradients(query, key, value, mask, *parts)
 
         return found, gradient
 
     return attend(query, key, value)
 
 
-def _in_chunks(query, key, value, mask, sizes, chunk):
+def _in_chunks(query, key, value, mask, chunk):
     if mask is not None and mask.shape[1] != 1:
         masks = _split(mask[:, None], chunk, fill=True)
 
@@ -230,38 +247,36 @@ def _in_chunks(query, key, value, mask, sizes, chunk):
     @tf.custom_gradient
     def attend(query, key, value):
         def forward(index, queries):
-            weights = attention_weights(queries[index], key, mask_of(index), sizes)
-            return (tf.matmul(weights, value),)
+            return (tf.matmul(_weights(queries[index], key, mask_of(index)), value),)
 
-        (found,) = _over_chunks(forward, chunk, (query,))
+        (found,) = _over_chunks(forward, value.shape[-1], chunk, (query,))
         found = _by_query(found)
 
         def gradient(upstream):
             def backward(index, queries, means, upstreams, for_key, for_value):
-                parts = mask_of(index), sizes, means[index], upstreams[index]
+                parts = mask_of(index), means[index], upstreams[index]
                 for_query, more_key, more_value = _gradients(queries[index], key, value, *parts)
                 return for_query, for_key + more_key, for_value + more_value
 
             tensors = (query, *_mean_and_upstream(found, upstream))
-            return _over_chunks(
-                backward, chunk, tensors, (tf.zeros_like(key), tf.zeros_like(value))
-            )
+            sums = (tf.zeros_like(key), tf.zeros_like(value))
+            return _over_chunks(backward, query.shape[-1], chunk, tensors, sums)
 
         return found, gradient
 
     return attend(query, key, value)
 
 
-def _over_chunks(function, chunk, tensors, sums=()):
+def _over_chunks(function, size, chunk, tensors, sums=()):
     """Calls `function(index, *split tensors, *sums)` for one chunk of queries after the other.
 
-    It returns a chunk of the result, and the new sums. What fills the last chunk is all zero, in
+    It returns a chunk of the result, of this size along the last axis, and the new sums. What fills the last chunk is all zero, in
     the gradients too, and is cut off again.
     """
     length = tf.shape(tensors[0])[2] if tensors[0].shape[2] is None else tensors[0].shape[2]
     parts = [_split(tensor, chunk) for tensor in tensors]
     number = (length + chunk - 1) // chunk
-    static = parts[0].shape[1:]
+    static = (*parts[0].shape[1:-1], size)
     results = tf.TensorArray(tensors[0].dtype, number, element_shape=static)
 
     def body(index, results, *sums):
@@ -276,9 +291,9 @@ def _over_chunks(function, chunk, tensors, sums=()):
         maximum_iterations=number,
     )
     joined = tf.transpose(results.stack(), (1, 2, 0, 3, 4))  # [batch, heads, chunks, chunk, size]
-    batch, heads, _, _, size = tf.unstack(tf.shape(joined))
+    batch, heads = tf.unstack(tf.shape(joined)[:2])
     joined = tf.reshape(joined, (batch, heads, -1, size))[:, :, :length]
-    joined.set_shape(tensors[0].shape)
+    joined.set_shape((*tensors[0].shape[:-1], size))
     return (joined, *sums)
 
 

@@ -142,24 +142,36 @@ def merge(tokens, sizes, metric, number, num_special_tokens):
     >>> fewer.shape, int(tf.reduce_sum(sizes))
     (TensorShape([1, 106, 48]), 146)
     """
+    batch, length = ops.shape(tokens)[:2]
+    pairs = (length - num_special_tokens) // 2  # an odd one out stays as it is
+    number = min(number, pairs) if isinstance(pairs, int) else tf.minimum(number, pairs)
+    dealt = num_special_tokens + 2 * pairs
+    metric = tf.math.l2_normalize(tf.cast(metric[:, num_special_tokens:dealt], "float32"), axis=-1)
+    size = metric.shape[-1]
+    first, second = tf.split(tf.reshape(metric, (batch, pairs, 2 * size)), 2, axis=-1)
+    likeness, partner = tf.math.top_k(tf.matmul(first, second, transpose_b=True), k=1)
+    rank = tf.argsort(tf.argsort(likeness[..., 0], direction="DESCENDING"))
+
+    # Where each token goes: special ones, those of the first hand that stay, the second hand, rest.
+    hand = num_special_tokens + pairs - number
+    place_of_first = tf.where(rank < number, hand + partner[..., 0], hand + rank - pairs)
+    place_of_second = tf.broadcast_to(hand + tf.range(pairs), (batch, pairs))
+    places = tf.reshape(tf.stack([place_of_first, place_of_second], axis=-1), (batch, 2 * pairs))
+    before, after = tf.range(num_special_tokens), tf.range(dealt, length) - number
+    before, after = (tf.tile(part[None], (batch, 1)) for part in (before, after))
+    fewer = length - number
+    places = tf.concat([before, places, after], axis=1) + fewer * tf.range(batch)[:, None]
+
+    def joined(values):  # sums of what goes to one place; `[batch, tokens, any]`
+        rows = tf.reshape(values, (-1, values.shape[-1]))
+        sums = tf.math.unsorted_segment_sum(rows, tf.reshape(places, [-1]), batch * fewer)
+        return tf.reshape(sums, (batch, fewer, values.shape[-1]))
+
+    weighted = tf.cast(tokens, "float32")
     if sizes is None:
-        sizes = tf.ones(tf.shape(tokens)[:2], "float32")
-    metric = tf.math.l2_normalize(tf.cast(metric[:, num_special_tokens:], "float32"), axis=-1)
-    similarity = tf.matmul(metric[:, ::2], metric[:, 1::2], transpose_b=True)
-    first, second = ops.shape(similarity)[1:]
-    number = min(number, first) if isinstance(first, int) else tf.minimum(number, first)
-    order = tf.argsort(tf.reduce_max(similarity, axis=-1), direction="DESCENDING")
-    gone, stay = order[:, :number], order[:, number:]
-    target = tf.gather(tf.argmax(similarity, axis=-1), gone, batch_dims=1)
-    moves = tf.one_hot(target, second, axis=1)  # [batch, second hand, gone]
-
-    def merged(weighted):  # sums of what is joined; `[batch, tokens, any]`
-        patches = weighted[:, num_special_tokens:]
-        staying = tf.gather(patches[:, ::2], stay, batch_dims=1)
-        joining = tf.gather(patches[:, ::2], gone, batch_dims=1)
-        joined = patches[:, 1::2] + tf.matmul(tf.cast(moves, joining.dtype), joining)
-        return tf.concat([weighted[:, :num_special_tokens], staying, joined], axis=1)
-
-    totals = merged(sizes[..., None])
-    weighted = merged(tf.cast(tokens, "float32") * sizes[..., None])
-    return tf.cast(weighted / totals, tokens.dtype), totals[..., 0]
+        sizes = tf.ones((batch, length, 1), "float32")
+    else:
+        sizes = sizes[..., None]
+        weighted = weighted * sizes
+    totals = joined(sizes)
+    return tf.cast(joined(weighted) / totals, tokens.dtype), totals[..., 0]

@@ -91,7 +91,7 @@ def tokens_of(model, dial, value):
     if dial == "merge_tokens":
         counts = [tokens]
         for _ in range(backbone.num_layers - 1):
-            counts.append(counts[-1] - min(value, (counts[-1] - 2 + 1) // 2))
+            counts.append(counts[-1] - min(value, (counts[-1] - 2) // 2))
         return statistics.mean(counts)
     if dial.startswith("patchout"):
         return tokens * (1 - value)
