@@ -195,6 +195,15 @@ def test_half_precision_model_is_exported_in_float32(clips, tmp_path):
     np.testing.assert_allclose(found, keras_scores(single, clips), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("dial", [{"merge_tokens": 8}, {"attention_window": 3}])
+def test_models_with_dials_are_exported_as_they_are(dial, tmp_path):
+    """The bounds compare with the model itself, merged or not; all operators are built in."""
+    turned = make_model(**dial)
+    report = export_tflite(turned, tmp_path / "model.tflite", quantize="int8", num_clips=10)
+    assert report.agreement == 1.0 and not report.float_layers
+    assert ("UNSORTED_SEGMENT_SUM" in report.operators) == ("merge_tokens" in dial)
+
+
 @pytest.mark.parametrize(
     ("frames", "samples"),
     [(98, 16000), (97, 97 * 160 + 240), (128, 16000), (512, 80000), (1024, 160000), (10, 1840)],
