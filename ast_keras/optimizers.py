@@ -3,6 +3,8 @@
 import math
 
 import keras
+import numpy as np
+import tensorflow as tf
 from keras import ops
 
 
@@ -68,6 +70,7 @@ class AdamL2(keras.optimizers.Optimizer):
         self.beta_2 = beta_2
         self.epsilon = epsilon
         self.l2 = l2
+        self._corrections = None
 
     def build(self, variables):
         if self.built:
@@ -75,19 +78,40 @@ class AdamL2(keras.optimizers.Optimizer):
         super().build(variables)
         self._means, self._squares = self.add_optimizer_variables(variables, ["mean", "square"])
 
-    def update_step(self, gradient, variable, learning_rate):
-        index = self._get_variable_index(variable)
-        mean, square, dtype = self._means[index], self._squares[index], variable.dtype
+    def apply(self, grads, trainable_variables=None):
         step = ops.cast(self.iterations + 1, "float32")
-        step_size = ops.cast(learning_rate, "float32") / _bias_correction(self.beta_1, step)
-        step_size = ops.cast(step_size, dtype)
-        root_correction = ops.cast(ops.sqrt(_bias_correction(self.beta_2, step)), dtype)
+        # The same for all variables, and 20 operations: not to be built for each again.
+        self._corrections = [_bias_correction(beta, step) for beta in (self.beta_1, self.beta_2)]
+        try:
+            super().apply(grads, trainable_variables)
+        finally:
+            self._corrections = None
 
-        gradient = ops.cast(gradient, dtype) + self.l2 * ops.convert_to_tensor(variable)
-        self.assign(mean, self.beta_1 * mean + (1.0 - self.beta_1) * gradient)
-        self.assign(square, self.beta_2 * square + (1.0 - self.beta_2) * ops.square(gradient))
-        denominator = ops.sqrt(square) / root_correction + self.epsilon
-        self.assign_sub(variable, step_size * mean / denominator)
+    def update_step(self, gradient, variable, learning_rate):
+        index, dtype = self._get_variable_index(variable), variable.dtype
+        gradient = ops.cast(tf.convert_to_tensor(gradient), dtype)
+        if self.l2:
+            gradient = gradient + self.l2 * variable
+        for moments, beta in ((self._means, self.beta_1), (self._squares, self.beta_2)):
+            if beta == 0:  # the operation adds a difference, in which a small gradient is lost
+                self.assign(moments[index], tf.zeros_like(variable))
+        mean_correction, square_correction = self._corrections
+        root, zero = ops.sqrt(square_correction), ops.cast(0, dtype)
+        # One operation does it all, in place; in Keras's arithmetic it would be a dozen, and each
+        # would read and write as much memory as the weights have. Its own corrections of bias,
+        # which lose digits, are off.
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._means[index].value.handle,
+            v=self._squares[index].value.handle,
+            beta1_power=zero,
+            beta2_power=zero,
+            lr=ops.cast(ops.cast(learning_rate, "float32") / mean_correction * root, dtype),
+            beta1=ops.cast(self.beta_1, dtype),
+            beta2=ops.cast(self.beta_2, dtype),
+            epsilon=ops.cast(self.epsilon * root, dtype),
+            grad=gradient,
+        )
 
     def get_config(self):
         config = super().get_config()
@@ -103,5 +127,8 @@ class AdamL2(keras.optimizers.Optimizer):
 
 
 def _bias_correction(beta, step):
-    """Returns `1 - beta ** step`, which in float32 would lose up to 5e-5 of itself for 0.999."""
-    return -ops.expm1(step * (math.log(beta) if beta else -math.inf))
+    """Returns `1 - beta ** step`, which in float32 would lose up to 5e-5 of itself for 0.999.
+
+    It is that of the float32 nearest to beta, which the moments are made with.
+    """
+    return -ops.expm1(step * (math.log(np.float32(beta)) if beta else -math.inf))

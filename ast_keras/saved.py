@@ -28,6 +28,7 @@ import keras
 
 from ast_keras import causal  # noqa: F401  (a saved model may be of its kind)
 from ast_keras.files import replacing_folder
+from ast_keras.initializers import without_random_start
 from ast_keras.model import ASTClassifier
 
 
@@ -46,7 +47,8 @@ def load_saved_model(folder: pathlib.Path) -> ASTClassifier:
     Raises:
       PresetError: If a file is missing or damaged, or the weights are another model's.
     """
-    saved = _read_model(folder / "task.json")
+    with without_random_start():
+        saved = _read_model(folder / "task.json")
     weights = folder / "task.weights.h5"
     if not weights.is_file():
         raise PresetError(f"A saved model needs its weights. Missing: {weights}")

@@ -63,6 +63,7 @@ class ASTTrainer(orbit.StandardTrainer):
         options = orbit.StandardTrainerOptions(use_tf_while_loop=False)
         super().__init__(dataset, options)
 
+    @tf.autograph.experimental.do_not_convert  # nothing to convert, and seconds to find that out
     def train_step(self, iterator):
         per_replica = self.strategy.run(self._replica_step, args=(next(iterator),))
         loss = self.strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
@@ -174,6 +175,7 @@ class ASTEvaluator(orbit.StandardEvaluator):
     def eval_begin(self):
         return []
 
+    @tf.autograph.experimental.do_not_convert
     def eval_step(self, iterator):
         parts = self.strategy.run(self._replica_scores, args=(next(iterator),))
         return [self.strategy.gather(part, axis=0) for part in parts]
