@@ -194,10 +194,13 @@ def _gradients(query, key, value, mask, mean, upstream):
         over keys, which is the product of the result with its gradient.
       upstream: `[batch, heads, queries, head_dim]`.
     """
-    weights = _weights(_once_known(upstream, query), key, mask)
+    weights = _weights(query + _late_zero(upstream), key, mask)
     for_value = tf.matmul(weights, upstream, transpose_a=True)
+    # The mean goes in one more column: subtracted afterwards, it would cost a pass over them all.
+    upstream = tf.concat([upstream, -mean], axis=-1)
+    value = tf.concat([value, tf.ones_like(value[..., :1])], axis=-1)
     with tf.control_dependencies([for_value]):  # so that the next two can reuse the weights' memory
-        for_scores = tf.matmul(upstream, value, transpose_b=True) - mean
+        for_scores = tf.matmul(upstream, value, transpose_b=True)
     for_scores = for_scores * weights
     for_key = tf.matmul(for_scores, query, transpose_a=True)
     return tf.matmul(for_scores, key), for_key, for_value
@@ -208,15 +211,15 @@ def _mean_and_upstream(found, upstream):
     return _by_query(mean), _by_query(upstream)
 
 
-def _once_known(upstream, tensor):
-    """Returns the tensor, which is not there before the gradient is.
+def _late_zero(upstream):
+    """Returns a zero that is not known before the gradient is, of its dtype.
 
-    Else TensorFlow and XLA see that the same was computed on the way forward, and keep that.
+    Added to what is computed again: else TensorFlow and XLA see that the same was computed on the
+    way forward, and keep that.
     """
-    first = tf.reshape(upstream, (-1,))[:1]
+    first = tf.reshape(upstream, (-1,))[0]
     # No compiler can know this, and where it is not zero the gradient is not finite anyway.
-    zero = tf.where(tf.math.is_finite(first), tf.zeros_like(first), first)
-    return tensor + tf.reshape(tf.cast(zero, tensor.dtype), [1] * len(tensor.shape))
+    return tf.where(tf.math.is_finite(first), tf.zeros_like(first), first)
 
 
 def _at_once(query, key, value, mask):
@@ -330,13 +333,14 @@ def gelu_dense(x, kernel, bias):
     @tf.custom_gradient
     def activated(x, kernel, bias):
         def gradient(upstream):
-            again = _once_known(upstream, x)
-            share = 0.5 + 0.5 * tf.math.erf(again * 0.5**0.5)
-            density = tf.exp(-0.5 * tf.square(again)) * (2 * math.pi) ** -0.5
-            for_kernel = tf.matmul(again * share, upstream, transpose_a=True)
-            slope = share + again * density
-            for_x = tf.matmul(upstream, kernel, transpose_b=True) * slope
-            return for_x, for_kernel, tf.reduce_sum(upstream, axis=0)
+            # All halves are taken from `upstream`, the smallest of these; z is x by the root of 2.
+            z = x * (0.5**0.5 + _late_zero(upstream))
+            twice = 1 + tf.math.erf(z)
+            slope = twice + tf.exp(-tf.square(z)) * (z * (2 * math.pi**-0.5))
+            half = 0.5 * upstream
+            for_kernel = tf.matmul(x * twice, half, transpose_a=True)
+            for_x = tf.matmul(half, kernel, transpose_b=True) * slope
+            return for_x, for_kernel, _sum_of_rows(upstream)
 
         hidden = tf.nn.gelu(x, approximate=False)
         return tf.nn.bias_add(tf.matmul(hidden, kernel), bias), gradient
@@ -363,12 +367,12 @@ def norm_dense(x, gamma, beta, epsilon, kernel, bias):
     @tf.custom_gradient
     def projected(x, gamma, beta, kernel, bias):
         def gradient(upstream):
-            unit, scale = _unit(_once_known(upstream, x), epsilon)
+            unit, scale = _unit(x, epsilon, _late_zero(upstream))
             normal = tf.cast(unit * gamma + beta, x.dtype)
             for_kernel = tf.matmul(normal, upstream, transpose_a=True)
             for_normal = tf.matmul(upstream, kernel, transpose_b=True)
             parts = _norm_gradients(unit, scale, gamma, for_normal)
-            return *parts, for_kernel, tf.reduce_sum(upstream, axis=0)
+            return *parts, for_kernel, _sum_of_rows(upstream)
 
         normal = normalise(x, gamma, beta, epsilon)
         return tf.nn.bias_add(tf.matmul(normal, kernel), bias), gradient
@@ -399,7 +403,7 @@ def normalise(x, gamma, beta, epsilon, training=False):
     @tf.custom_gradient
     def normalised(x, gamma, beta):
         def gradient(upstream):
-            unit, scale = _unit(_once_known(upstream, x), epsilon)
+            unit, scale = _unit(x, epsilon, _late_zero(upstream))
             return _norm_gradients(unit, scale, gamma, upstream)
 
         return tf.cast(_unit(x, epsilon)[0] * gamma + beta, x.dtype), gradient
@@ -407,10 +411,11 @@ def normalise(x, gamma, beta, epsilon, training=False):
     return normalised(x, gamma, beta)
 
 
-def _unit(x, epsilon):
+def _unit(x, epsilon, zero=0):
     """Returns tokens of mean 0 and variance 1, and what they were multiplied by."""
     centred = tf.cast(x, "float32")
-    centred = centred - tf.reduce_mean(centred, axis=-1, keepdims=True)
+    mean = tf.reduce_mean(centred, axis=-1, keepdims=True)
+    centred = centred - (mean + tf.cast(zero, "float32"))
     variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
     scale = tf.math.rsqrt(variance + epsilon)
     return centred * scale, scale
@@ -418,11 +423,17 @@ def _unit(x, epsilon):
 
 def _norm_gradients(unit, scale, gamma, upstream):
     """Returns the gradients for what was normalised, gamma and beta."""
-    dtype, rows = upstream.dtype, list(range(len(upstream.shape) - 1))
+    dtype = upstream.dtype
     upstream = tf.cast(upstream, "float32")
-    for_gamma = tf.reduce_sum(upstream * unit, axis=rows)
+    for_gamma = _sum_of_rows(upstream * unit)
     for_unit = upstream * gamma
     along = tf.reduce_mean(for_unit * unit, axis=-1, keepdims=True)
     mean = tf.reduce_mean(for_unit, axis=-1, keepdims=True)
     for_x = scale * (for_unit - mean - unit * along)
-    return tf.cast(for_x, dtype), for_gamma, tf.reduce_sum(upstream, axis=rows)
+    return tf.cast(for_x, dtype), for_gamma, _sum_of_rows(upstream)
+
+
+def _sum_of_rows(x):
+    """Returns `[size]` of `[..., size]`, by a product: on a CPU up to three times as fast."""
+    rows = tf.reshape(x, (-1, x.shape[-1]))
+    return tf.matmul(tf.ones_like(rows[:, :1]), rows, transpose_a=True)[0]

@@ -88,7 +88,9 @@ def our_step(model, case, compiled):
     import keras
     import tensorflow as tf
 
-    optimizer = keras.optimizers.Adam(1e-5)
+    import ast_keras
+
+    optimizer = ast_keras.AdamL2(1e-5, beta_1=0.9, l2=0.0)  # what the port's step has
     optimizer.build(model.trainable_variables)
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     sound, classes = tf.constant(spectrograms(case)), tf.range(case["batch"])
