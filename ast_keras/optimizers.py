@@ -70,7 +70,7 @@ class AdamL2(keras.optimizers.Optimizer):
         self.beta_2 = beta_2
         self.epsilon = epsilon
         self.l2 = l2
-        self._corrections = None
+        self._mean_correction = self._square_correction = None
 
     def build(self, variables):
         if self.built:
@@ -80,12 +80,13 @@ class AdamL2(keras.optimizers.Optimizer):
 
     def apply(self, grads, trainable_variables=None):
         step = ops.cast(self.iterations + 1, "float32")
-        # The same for all variables, and 20 operations: not to be built for each again.
-        self._corrections = [_bias_correction(beta, step) for beta in (self.beta_1, self.beta_2)]
+        # The same for all variables, and 20 operations: not to be made for each of them.
+        self._mean_correction = _bias_correction(self.beta_1, step)
+        self._square_correction = _bias_correction(self.beta_2, step)
         try:
             super().apply(grads, trainable_variables)
         finally:
-            self._corrections = None
+            self._mean_correction = self._square_correction = None
 
     def update_step(self, gradient, variable, learning_rate):
         index, dtype = self._get_variable_index(variable), variable.dtype
@@ -95,8 +96,8 @@ class AdamL2(keras.optimizers.Optimizer):
         for moments, beta in ((self._means, self.beta_1), (self._squares, self.beta_2)):
             if beta == 0:  # the operation adds a difference, in which a small gradient is lost
                 self.assign(moments[index], tf.zeros_like(variable))
-        mean_correction, square_correction = self._corrections
-        root, zero = ops.sqrt(square_correction), ops.cast(0, dtype)
+        rate = ops.cast(learning_rate, "float32") / self._mean_correction
+        root, zero = ops.sqrt(self._square_correction), ops.cast(0, dtype)
         # One operation does it all, in place; in Keras's arithmetic it would be a dozen, and each
         # would read and write as much memory as the weights have. Its own corrections of bias,
         # which lose digits, are off.
@@ -106,7 +107,7 @@ class AdamL2(keras.optimizers.Optimizer):
             v=self._squares[index].value.handle,
             beta1_power=zero,
             beta2_power=zero,
-            lr=ops.cast(ops.cast(learning_rate, "float32") / mean_correction * root, dtype),
+            lr=ops.cast(rate * root, dtype),
             beta1=ops.cast(self.beta_1, dtype),
             beta2=ops.cast(self.beta_2, dtype),
             epsilon=ops.cast(self.epsilon * root, dtype),

@@ -50,12 +50,18 @@ def mixed_seconds(case):
 # --- Ours ---
 
 
-def ours(case, folder, precision="float32", compiled=False, options=None):
+def start_tensorflow(threads=2):
+    """Imports TensorFlow as our commands do, on so many threads."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as our commands do
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(case["threads"])
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    return tf
+
+
+def ours(case, folder, precision="float32", compiled=False, options=None):
+    tf = start_tensorflow(case["threads"])
     import ast_keras
 
     if case["kind"] == "frontend":
@@ -85,22 +91,27 @@ def ours(case, folder, precision="float32", compiled=False, options=None):
 
 
 def our_step(model, case, compiled):
-    import keras
-    import tensorflow as tf
-
     import ast_keras
 
     optimizer = ast_keras.AdamL2(1e-5, beta_1=0.9, l2=0.0)  # what the port's step has
+    return training_step(model, optimizer, spectrograms(case), compiled)
+
+
+def training_step(model, optimizer, sounds, compiled=False):
+    """Returns a function that takes one step of a Keras model and waits for it."""
+    import keras
+    import tensorflow as tf
+
     optimizer.build(model.trainable_variables)
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    sound, classes = tf.constant(spectrograms(case)), tf.range(case["batch"])
+    sounds, classes = tf.constant(sounds), tf.range(len(sounds))
 
     @tf.function(jit_compile=compiled)
     def step():
         with tf.GradientTape() as tape:
-            loss = loss_of(classes, model(sound, training=True))
+            loss = loss_of(classes, model(sounds, training=True))
         gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        optimizer.apply(gradients, model.trainable_variables)
         return loss
 
     return lambda: step().numpy()
@@ -117,21 +128,13 @@ def our_batches(case):
 # --- The transformers port under PyTorch ---
 
 
-def port(case, folder, precision="float32", compiled=False):
-    import torch
+def port_model(case):
+    """Returns the port's model of the case's size, with random weights."""
     import transformers
-    from transformers import ASTConfig, ASTForAudioClassification
 
     transformers.logging.set_verbosity_error()
-    torch.set_num_threads(case["threads"])
-    torch.manual_seed(0)
-    if case["kind"] == "frontend":
-        from tests.reference.torchaudio_fbank import load
-
-        fbank, sounds = load(), waveforms(case)
-        return lambda: [fbank(sound) for sound in sounds]
     width, heads, hidden, blocks = SIZES[case["size"]]
-    config = ASTConfig(
+    config = transformers.ASTConfig(
         hidden_size=width,
         num_attention_heads=heads,
         intermediate_size=hidden,
@@ -140,7 +143,20 @@ def port(case, folder, precision="float32", compiled=False):
         num_labels=CLASSES,
         attn_implementation="sdpa",
     )
-    model = ASTForAudioClassification(config)
+    return transformers.ASTForAudioClassification(config)
+
+
+def port(case, folder, precision="float32", compiled=False):
+    import torch
+
+    torch.set_num_threads(case["threads"])
+    torch.manual_seed(0)
+    if case["kind"] == "frontend":
+        from tests.reference.torchaudio_fbank import load
+
+        fbank, sounds = load(), waveforms(case)
+        return lambda: [fbank(sound) for sound in sounds]
+    model = port_model(case)
     half = precision == "bfloat16"
     if case["kind"] == "training":
         return port_step(model, case, half, compiled)
@@ -183,24 +199,13 @@ def port_step(model, case, half, compiled):
 def onnx(case, folder, file="float32"):
     import onnxruntime
     import torch
-    import transformers
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     if case["kind"] != "forward":
         raise Unable("ONNX Runtime only infers")
-    transformers.logging.set_verbosity_error()
     exact = pathlib.Path(folder, f"{case['size']}_{case['seconds']}_{case['batch']}.onnx")
     if not exact.exists():
-        width, heads, hidden, blocks = SIZES[case["size"]]
-        config = transformers.ASTConfig(
-            hidden_size=width,
-            num_attention_heads=heads,
-            intermediate_size=hidden,
-            num_hidden_layers=blocks,
-            max_length=num_frames(case),
-            num_labels=CLASSES,
-        )
-        model = transformers.ASTForAudioClassification(config).eval()
+        model = port_model(case).eval()
 
         class Logits(torch.nn.Module):
             def __init__(self):
@@ -232,13 +237,9 @@ def floor(case, folder):
     In float32 by the same library. What the classifier's last block leaves out is in it, so that
     the floor is that of the published graph.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    import tensorflow as tf
-
     if case["kind"] not in ("forward", "training"):
         raise Unable("the floor is that of whole batches")
-    tf.config.threading.set_intra_op_parallelism_threads(case["threads"])
+    tf = start_tensorflow(case["threads"])
     width, heads, hidden, blocks = SIZES[case["size"]]
     tokens, batch = num_tokens(case), case["batch"]
     rows = batch * tokens

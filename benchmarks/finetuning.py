@@ -21,6 +21,8 @@ import time
 
 import numpy as np
 
+from benchmarks.contenders import start_tensorflow
+
 BATCH = {"tiny": 8, "small": 4, "base": 2}
 CLIPS, SECONDS, RATE = 24, 10, 16_000
 
@@ -55,11 +57,7 @@ class Ready:
 
 def run(size, folder, options):
     """Prints what was measured, as JSON; runs in a process of its own."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+    tf = start_tensorflow(options.threads)
     from ast_keras import assembly
     from ast_keras.distribution import distribute
     from ast_keras.recipe import load_recipe, override

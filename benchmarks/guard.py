@@ -8,13 +8,12 @@ The two take turns. `tests/end_to_end/test_speed.py` fails where a ratio falls b
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
 import time
 
-from benchmarks.contenders import peak_memory
+from benchmarks.contenders import peak_memory, start_tensorflow, training_step
 
 WIDTH, HEADS, HIDDEN, BLOCKS, FRAMES, CLASSES, BATCH = 192, 3, 768, 3, 1024, 10, 2
 ROUNDS = 7
@@ -64,29 +63,13 @@ def calls(model):
 
     sound = tf.random.normal((BATCH, FRAMES, 128))
     forward = tf.function(lambda: model(sound, training=False))
-    optimizer = keras.optimizers.Adam(1e-5)
-    optimizer.build(model.trainable_variables)
-    loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            loss = loss_of(tf.range(BATCH), model(sound, training=True))
-        gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        return loss
-
-    return {"forward": lambda: forward().numpy(), "training": lambda: step().numpy()}
-
-
-def start():
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as our commands do
+    step = training_step(model, keras.optimizers.Adam(1e-5), sound)
+    return {"forward": lambda: forward().numpy(), "training": step}
 
 
 def memory_of(name):
     """Prints the bytes that training steps add to what the process had, and takes no time."""
-    start()
+    start_tensorflow()
     step = calls({"ours": ours, "plain": plain}[name]())["training"]
     before = peak_memory()
     step(), step()
@@ -94,7 +77,7 @@ def memory_of(name):
 
 
 def main():
-    start()
+    start_tensorflow()
     contenders = {"ours": calls(ours()), "plain": calls(plain())}
     seconds = {(who, kind): [] for who in contenders for kind in ("forward", "training")}
     for who, kind in seconds:

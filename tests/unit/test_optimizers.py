@@ -182,6 +182,15 @@ def test_adam_l2_fits_under_mixed_precision():
     assert history[-1] < 0.1
 
 
+def test_adam_l2_keeps_no_tensor_of_a_step():
+    """What is kept would lead a checkpoint to the graph, and from there to all of its memory."""
+    optimizer, variable = AdamL2(0.1), keras.Variable([1.0, 2.0])
+    optimizer.build([variable])
+    tf.function(lambda: optimizer.apply([tf.constant([3.0, -0.5])], [variable]))()
+    assert not [v for v in vars(optimizer).values() if tf.is_tensor(v) and tf.is_symbolic_tensor(v)]
+    assert not any("correction" in name for name in optimizer._trackable_children())
+
+
 def test_adam_l2_round_trips_through_json():
     schedule = WarmupCosineSchedule(1e-3, 5, 50)
     optimizer = AdamL2(schedule, 0.9, 0.99, 1e-6, 0.2, name="mine", clipnorm=1.0)
