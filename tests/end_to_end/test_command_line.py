@@ -244,6 +244,7 @@ def test_print_recipe_shows_and_stops(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_another_recipe_in_the_same_folder_is_refused(finished):
     workdir, _ = finished
     status, _, errors = run("train", *train(workdir, "train.batch_size=4"))

@@ -51,7 +51,10 @@ def write_data(folder, several):
 
 @pytest.mark.parametrize(
     ("several", "loss", "metric"),
-    [(False, "categorical", "accuracy"), (True, "binary", "mean_average_precision")],
+    [
+        pytest.param(False, "categorical", "accuracy", marks=pytest.mark.slow),
+        (True, "binary", "mean_average_precision"),
+    ],
     ids=["one label", "several labels"],
 )
 def test_finetune_follows_data_and_start(several, loss, metric, start, tmp_path):

@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[2]
 # As measured when it was last changed on purpose: two cores, AVX2, `python -m benchmarks.guard`.
 RECORDED = json.loads((ROOT / "tests/goldens/speed_ratios.json").read_text())
@@ -12,6 +14,7 @@ RECORDED = json.loads((ROOT / "tests/goldens/speed_ratios.json").read_text())
 LOSS = 0.3
 
 
+@pytest.mark.slow
 def test_no_ratio_falls_by_more_than_a_third(record_property):
     command = [sys.executable, "-m", "benchmarks.guard"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)

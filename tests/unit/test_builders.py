@@ -212,6 +212,7 @@ def test_builder_is_known_by_its_name(tmp_path):
     assert isinstance(tfds.builder("esc50", data_dir=tmp_path), Esc50)
 
 
+@pytest.mark.slow
 @needs_command
 def test_command_builds_in_a_checkout(tmp_path):
     folder = write_esc50(tmp_path / "copy")

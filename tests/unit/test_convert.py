@@ -203,6 +203,7 @@ def test_written_file_that_reads_otherwise_is_an_error(converted, monkeypatch):
     assert "reads back otherwise: mlp_head.1.bias" in error
 
 
+@pytest.mark.slow
 def test_command_line_converts_and_names_its_flags(tmp_path):
     command = [sys.executable, "-m", "ast_keras.convert"]
     flags = [f"--source={GOLDENS / AST}", f"--output={tmp_path / 'out'}", "--to=transformers"]

@@ -133,6 +133,7 @@ def test_no_half_written_file_is_left(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_command_embeds_a_folder_for_the_probe_of_the_readme(tmp_path, monkeypatch):
     # Two kinds of noise in folders of their own, told apart by what README shows.
     keras.utils.set_random_seed(1)

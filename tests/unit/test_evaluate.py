@@ -206,6 +206,7 @@ def test_ensembles_stand_for_their_members_and_no_model_counts_twice(tmp_path):
         member_names([str(tmp_path), str(tmp_path / "link")])
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_writes_every_model_and_the_mean(models, tmp_path):
     command = [sys.executable, "-m", "ast_keras.evaluate", "--recipe", "quickstart"]
     command += [part for name in models[:2] for part in ("--model", name)]

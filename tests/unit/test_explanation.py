@@ -289,6 +289,7 @@ def command(saved, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_command_writes_pictures_and_a_page_of_one_file(saved, planted, tmp_path):
     soundfile.write(tmp_path / "my sound.wav", planted[0][0], RATE)
     output = tmp_path / "out"

@@ -320,6 +320,7 @@ def test_failed_export_leaves_nothing(model, tmp_path, monkeypatch):
         export_saved_model(silent, tmp_path / "n")
 
 
+@pytest.mark.slow
 def test_command_says_how_to_serve(model, tmp_path):
     save_to_preset(model, tmp_path / "model")
     command = [sys.executable, "-m", "export.saved_model", "--model", tmp_path / "model"]

@@ -267,6 +267,7 @@ def test_operator_that_is_not_builtin_is_named(model, tmp_path, monkeypatch):
     assert not leftovers(tmp_path)
 
 
+@pytest.mark.slow
 def test_command_says_what_it_wrote(model, tmp_path):
     save_to_preset(model, tmp_path / "model")
     command = [sys.executable, "-m", "export.tflite", "--model", tmp_path / "model"]

@@ -295,7 +295,10 @@ def test_evaluation_keeps_the_order_of_the_split():
     assert lengths[:42].tolist() == [min(n, 32000) for n in LENGTHS]
 
 
-@pytest.mark.parametrize(("accumulate_steps", "jit_compile"), [(1, False), (2, False), (1, True)])
+@pytest.mark.parametrize(
+    ("accumulate_steps", "jit_compile"),
+    [(1, False), (2, False), pytest.param(1, True, marks=pytest.mark.slow)],
+)
 def test_training_on_batches_by_length_equals_training_on_padded_ones(
     accumulate_steps, jit_compile
 ):

@@ -459,12 +459,14 @@ def test_standard_input_gives_what_the_file_gives(saved, model, recording):
     assert from_input.count("\n") == 1 + 22 * 3
 
 
+@pytest.mark.slow
 def test_broken_standard_input_is_called_by_its_name(saved):
     broken = command(saved, "-", input=b"no sound").stderr.decode()
     assert "error: The sound cannot be decoded" in broken
     assert "source=standard input" in broken
 
 
+@pytest.mark.slow
 def test_events_as_audacity_labels(saved, recording, folder, tmp_path):
     arguments = (*WINDOWS, "--events", "--threshold", "0.55", "--format", "audacity")
     track = command(saved, recording, *arguments).stdout.decode()

@@ -145,7 +145,9 @@ def test_a_split_of_another_name_is_asked_for_by_name(tmp_path):
         quiet_run(small("data.validation_split=valid"), tmp_path / "run")
 
 
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "precision", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
+)
 def test_mixed_precision_trains_to_the_last_step(precision, tmp_path):
     run = quiet_run(small(f"train.precision={precision}", "train.num_epochs=1"), tmp_path / "run")
     assert np.isfinite(run.train().last["train_loss"])
@@ -188,6 +190,7 @@ def test_a_run_is_not_resumed_on_other_data(tmp_path):
         quiet_run(recipe, tmp_path / "run").train()
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
     recipe = small()
     run = stopped_run(recipe, tmp_path / "run", step=4)  # one after the epoch, one at the stop
@@ -276,6 +279,7 @@ def test_a_run_keeps_the_epochs_asked_for(keeping):
         assert not (folder / "model.weights.h5").exists(), "the backbone is stored twice"
 
 
+@pytest.mark.slow
 def test_a_kill_between_kept_epoch_and_checkpoint_loses_nothing(keeping, tmp_path):
     class Killed(BaseException):
         pass

@@ -278,6 +278,7 @@ def start(saved, *arguments, **environment):
     )
 
 
+@pytest.mark.slow
 def test_command_hears_a_file_in_its_own_time(saved, sound, tmp_path):
     soundfile.write(tmp_path / "sound.wav", sound[: 3 * RATE + 1000], RATE)
     began = time.monotonic()

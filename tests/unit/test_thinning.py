@@ -189,6 +189,7 @@ def test_blocks_computed_twice_have_the_same_gradients(turned, plain):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_blocks_computed_twice_on_two_devices():
     """A step of `fit` on two logical devices, which need a process of their own."""
     script = """
