@@ -273,8 +273,8 @@ def _in_chunks(query, key, value, mask, chunk):
 def _over_chunks(function, size, chunk, tensors, sums=()):
     """Calls `function(index, *split tensors, *sums)` for one chunk of queries after the other.
 
-    It returns a chunk of the result, of this size along the last axis, and the new sums. What fills the last chunk is all zero, in
-    the gradients too, and is cut off again.
+    It returns a chunk of the result, of this size along the last axis, and the new sums. What fills
+    the last chunk is all zero, in the gradients too, and is cut off again.
     """
     length = tf.shape(tensors[0])[2] if tensors[0].shape[2] is None else tensors[0].shape[2]
     parts = [_split(tensor, chunk) for tensor in tensors]

@@ -200,7 +200,8 @@ def test_models_with_dials_are_exported_as_they_are(dial, tmp_path):
     """The bounds compare with the model itself, merged or not; all operators are built in."""
     turned = make_model(**dial)
     report = export_tflite(turned, tmp_path / "model.tflite", quantize="int8", num_clips=10)
-    assert report.agreement == 1.0 and not report.float_layers
+    assert report.agreement == 1.0
+    assert not report.float_layers
     assert ("UNSORTED_SEGMENT_SUM" in report.operators) == ("merge_tokens" in dial)
 
 
