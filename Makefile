@@ -8,7 +8,6 @@ WEB := export/web
 RUN := TF_CPP_MIN_LOG_LEVEL=2
 # Two processes: most of a test is Python making graphs. The tests of a file share what they build.
 TWO := -n 2 --dist loadfile
-RUN_TWO := $(RUN) TF_NUM_INTRAOP_THREADS=1
 
 .PHONY: quickstart test test-latest test-slow test-clients check benchmark clean
 
@@ -16,13 +15,13 @@ quickstart: $(VENV)/ready
 	$(RUN) $(VENV)/bin/python -m ast_keras.quickstart
 
 test: $(VENV)/ready
-	$(RUN_TWO) $(VENV)/bin/python -m pytest -q $(TWO)
+	$(RUN) $(VENV)/bin/python -m pytest -q $(TWO)
 
 test-slow: $(VENV)/ready
 	$(RUN) $(VENV)/bin/python -m pytest -q -m slow
 
 test-latest: $(LATEST)/ready
-	$(RUN_TWO) $(LATEST)/bin/python -m pytest -q $(TWO)
+	$(RUN) $(LATEST)/bin/python -m pytest -q $(TWO)
 
 # Programs of others that read what is exported. One that cannot be installed is skipped, with the
 # reason; `installed` holds, for each, what the tests are told.
