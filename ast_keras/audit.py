@@ -22,12 +22,12 @@ from typing import Any
 from absl import app, flags
 
 from ast_keras.audio import AudioWarning
-from ast_keras.auditing import advice, inspection
-from ast_keras.auditing.findings import describe
+from ast_keras.auditing import advice, inspect_sound
 from ast_keras.auditing.survey import Survey, sample
-from ast_keras.command import run_command
-from ast_keras.datasets import READERS, DatasetError, SoundDataset, Split, load_dataset
-from ast_keras.datasets.audio_files import subfolders
+from ast_keras.auditing.text_report import describe
+from ast_keras.commands.runner import run_command
+from ast_keras.data.readers import READERS, DatasetError, SoundDataset, Split, load_dataset
+from ast_keras.data.readers.audio_folder import subfolders
 from ast_keras.files import write_json
 from ast_keras.recipe import Recipe, override
 
@@ -123,7 +123,7 @@ def recognise(path: str) -> str:
     >>> recognise("sounds.csv")
     Traceback (most recent call last):
     ...
-    ast_keras.datasets.dataset.DatasetError: There is no such file or folder. Received: sounds.csv
+    ast_keras.data.dataset.DatasetError: There is no such file or folder. Received: sounds.csv
     """
     path = os.path.expanduser(path)
     if not os.path.exists(path):
@@ -176,9 +176,9 @@ def read(
 def _inspect(
     dataset: SoundDataset,
     chosen: dict[str, Any],
-    log_mel: inspection.LogMel | None,
+    log_mel: inspect_sound.LogMel | None,
     num_workers: int,
-) -> Iterator[tuple[tuple[str, int], inspection.Sound]]:
+) -> Iterator[tuple[tuple[str, int], inspect_sound.Sound]]:
     """Yields place and findings in order, decoding a few sounds ahead in threads."""
     places = ((split, int(i)) for split, indices in chosen.items() for i in indices)
     num_workers = num_workers or os.cpu_count() or 1
@@ -198,15 +198,15 @@ def _inspect(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _look(split: Split, index: int, log_mel: inspection.LogMel | None) -> inspection.Sound:
-    return inspection.inspect_sound(split.sources[index], log_mel)  # type: ignore[arg-type]
+def _look(split: Split, index: int, log_mel: inspect_sound.LogMel | None) -> inspect_sound.Sound:
+    return inspect_sound.inspect_sound(split.sources[index], log_mel)  # type: ignore[arg-type]
 
 
-def _log_mel() -> inspection.LogMel:
+def _log_mel() -> inspect_sound.LogMel:
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")  # which would be taken whole for little
-    return inspection.log_mel_function()
+    return inspect_sound.log_mel_function()
 
 
 def _log_mel_report(survey: Survey, report: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from ast_keras.command import run_command
+from ast_keras.commands.runner import run_command
 
 # What acts only while training, and what is compared as "precision".
 _FREE = ("name", "trainable", "dtype", "dropout", "attention_dropout", "drop_path")
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
             "The average is written to a new folder: choose another --output, or delete this one. "
             f"Received: {output}"
         )
-    from ast_keras.presets import save_to_preset
+    from ast_keras.presets.loading import save_to_preset
 
     model = average_models(names)
     save_to_preset(model, output)
@@ -65,7 +65,7 @@ def average_models(names: Sequence[str | os.PathLike[str]]) -> Any:
     Example:
 
     >>> import tempfile
-    >>> from ast_keras.presets import from_preset, save_to_preset
+    >>> from ast_keras.presets.loading import from_preset, save_to_preset
     >>> folders = [pathlib.Path(tempfile.mkdtemp(), name) for name in "ab"]
     >>> for bias, folder in zip((1.0, 2.0), folders):
     ...     model = from_preset("ast_test", num_classes=1, num_frames=32)
@@ -74,7 +74,7 @@ def average_models(names: Sequence[str | os.PathLike[str]]) -> Any:
     >>> float(average_models(folders).head.bias[0])
     1.5
     """
-    from ast_keras.presets import from_preset
+    from ast_keras.presets.loading import from_preset
 
     if len(names) < 2:
         raise AverageError(f"An average needs two models or more. Received: {len(names)}")
@@ -143,7 +143,7 @@ def epoch_models(workdir: str, epochs: str) -> list[str]:
     Raises:
       AverageError: If an epoch is not there, with those that are.
     """
-    from ast_keras.kept import kept_epochs
+    from ast_keras.training.kept import kept_epochs
 
     match = re.fullmatch(r"(\d+)-(\d+)", epochs)
     if not match or not 1 <= int(match[1]) < int(match[2]):

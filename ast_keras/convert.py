@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import app, flags
 
-from ast_keras.command import run_command
+from ast_keras.commands.runner import run_command
 from ast_keras.labels import LabelSet
 from ast_keras.weights.errors import WeightsError
 
@@ -27,8 +27,8 @@ def main(argv: list[str]) -> int:
     output = pathlib.Path(values.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise WeightsError(f"The output must be a new folder. Received: --output {output}")
-    from ast_keras.presets import read_preset
-    from ast_keras.weights.fitting import adapt, choose_head, classifier_from
+    from ast_keras.presets.loading import read_preset
+    from ast_keras.weights.build import adapt, choose_head, classifier_from
 
     fitting = _fitting(values)
     reading = {"format": values.format, "num_heads": values.num_heads}
@@ -60,7 +60,7 @@ def _fitting(values: Any) -> dict[str, Any]:
 
 def _table(source: Any, model: Any, head: Any, changes: dict[str, str]) -> str:
     """Returns a line for each tensor: its new name and shape, what it was made of, and how."""
-    from ast_keras.weights.exchange import layouts, weights_by_path
+    from ast_keras.weights.assign import layouts, weights_by_path
 
     weights = weights_by_path(model)
     rows = [("weight here", "shape", "tensor there", "what became of it")]
@@ -86,8 +86,8 @@ def _table(source: Any, model: Any, head: Any, changes: dict[str, str]) -> str:
 
 
 def _write(model: Any, output: pathlib.Path, to: str) -> list[str]:
-    from ast_keras.presets import save_to_preset
-    from ast_keras.weights.writers import export_weights
+    from ast_keras.presets.loading import save_to_preset
+    from ast_keras.weights.export import export_weights
 
     if to != "keras":
         return export_weights(model, output, to)
@@ -99,8 +99,8 @@ def _check(model: Any, output: pathlib.Path) -> None:
     """Reads the written files as a user would and compares every number."""
     import numpy as np
 
-    from ast_keras.presets import read_preset
-    from ast_keras.weights.exchange import canonical_tensors
+    from ast_keras.presets.loading import read_preset
+    from ast_keras.weights.assign import canonical_tensors
 
     backbone = model.backbone
     size = {name: getattr(backbone, name) for name in ("strides", "num_frames", "num_mel_bins")}

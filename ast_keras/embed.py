@@ -13,11 +13,11 @@ from typing import Any
 
 from absl import app, flags
 
-from ast_keras.arguments import CommandError, show_audio_warnings, sound_files
 from ast_keras.audio import AudioError
-from ast_keras.command import run_command
-from ast_keras.read_ahead import read_ahead
-from ast_keras.windows import WindowError
+from ast_keras.commands.flags import CommandError, show_audio_warnings, sound_files
+from ast_keras.commands.runner import run_command
+from ast_keras.data.prefetch import read_ahead
+from ast_keras.inference.windows import WindowError
 
 
 def main(argv: list[str]) -> int:
@@ -28,8 +28,8 @@ def main(argv: list[str]) -> int:
             "Say with what, on what and where to: --model DIR --output FILE SOUND..."
         )
     show_audio_warnings()
-    from ast_keras.embedding import Embedder, check_output, write_embeddings
-    from ast_keras.presets import from_preset
+    from ast_keras.inference.embedder import Embedder, check_output, write_embeddings
+    from ast_keras.presets.loading import from_preset
 
     check_output(options.output)
     given = {} if options.padding is None else {"padding": options.padding}

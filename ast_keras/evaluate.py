@@ -13,7 +13,7 @@ import sys
 
 from absl import app, flags
 
-from ast_keras.command import run_command
+from ast_keras.commands.runner import run_command
 from ast_keras.files import write_json
 from ast_keras.recipe import RecipeError, load_recipe, override
 
@@ -22,13 +22,13 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise RecipeError(f"Unexpected argument. Received: {argv[1]!r}")
     recipe, names = _recipe_and_models()
-    from ast_keras import assembly
-    from ast_keras.ensemble import evaluate_models, member_names
-    from ast_keras.reporting import tables
+    from ast_keras.evaluation.ensemble import evaluate_models, member_names
+    from ast_keras.reports import tables
+    from ast_keras.training import build
 
     names = member_names(names)
-    dataset = assembly.make_dataset(recipe)
-    pipeline = assembly.make_pipeline(recipe, dataset, flags.FLAGS.split)
+    dataset = build.make_dataset(recipe)
+    pipeline = build.make_pipeline(recipe, dataset, flags.FLAGS.split)
     members, evaluation = evaluate_models(names, pipeline, dataset)
     summaries = [(member.name, member.evaluation.summary()) for member in members]
     together = names[0] if len(names) == 1 else f"mean of {len(names)} models"

@@ -20,11 +20,11 @@ from typing import Any
 
 from absl import app, flags
 
-from ast_keras.arguments import CommandError, show_audio_warnings
 from ast_keras.audio import load_audio
-from ast_keras.command import run_command
+from ast_keras.commands.flags import CommandError, show_audio_warnings
+from ast_keras.commands.runner import run_command
 from ast_keras.files import replacing
-from ast_keras.windows import check_whole
+from ast_keras.inference.windows import check_whole
 
 _METHODS = {
     "gradient": "Red speaks for the class, blue against it: gradient times the difference from "
@@ -46,9 +46,9 @@ def main(argv: list[str]) -> int:
     show_audio_warnings()
     import numpy as np
 
-    from ast_keras.explanation import class_index, heard_spectrogram
-    from ast_keras.presets import from_preset
-    from ast_keras.reporting.evidence import Sound, evidence_picture, write_evidence_page
+    from ast_keras.inference.explanation import class_index, heard_spectrogram
+    from ast_keras.presets.loading import from_preset
+    from ast_keras.reports.explanation_report import Sound, evidence_picture, write_evidence_page
 
     given = {} if options.padding is None else {"padding": options.padding}
     model = from_preset(options.model, **given)
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
 
 def _waveform(model: Any, path: str) -> Any:
     """Returns as much of the sound as the model hears."""
-    from ast_keras.explanation import ExplanationError
+    from ast_keras.inference.explanation import ExplanationError
 
     if model.frontend is None:
         raise ExplanationError("This model takes spectrograms, not sound: it has no frontend")
@@ -113,8 +113,8 @@ def _waveform(model: Any, path: str) -> Any:
 
 def _evidence(model: Any, waveform: Any, index: int) -> Any:
     """Returns what speaks for a class, over the frames of the sound: `[frames, mel]`."""
-    from ast_keras import explanation
-    from ast_keras.reporting.evidence import smoothed
+    from ast_keras.inference import explanation
+    from ast_keras.reports.explanation_report import smoothed
 
     options = flags.FLAGS
     if options.method == "gradient":

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from absl import app, flags
 
-from ast_keras.arguments import CommandError, show_audio_warnings
-from ast_keras.command import Signals, run_command
-from ast_keras.sound_blocks import sound_blocks
+from ast_keras.audio.blocks import sound_blocks
+from ast_keras.commands.flags import CommandError, show_audio_warnings
+from ast_keras.commands.runner import Signals, run_command
 
 Array = npt.NDArray[np.float32]
 
@@ -32,8 +32,8 @@ def main(argv: list[str]) -> int:
     if options.model is None or len(argv) > 1:
         raise CommandError("Say with what to listen: --model DIR, and --file FILE for a file")
     show_audio_warnings()
-    from ast_keras.presets import from_preset
-    from ast_keras.streaming import StreamingClassifier
+    from ast_keras.inference.streaming import StreamingClassifier
+    from ast_keras.presets.loading import from_preset
 
     given = {} if options.padding is None else {"padding": options.padding}
     model = from_preset(options.model, **given)

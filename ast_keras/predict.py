@@ -20,15 +20,15 @@ from typing import Any
 
 from absl import app, flags
 
-from ast_keras.answers import WRITERS, as_audacity
-from ast_keras.arguments import CommandError, show_audio_warnings, sound_files
 from ast_keras.audio import AudioError
-from ast_keras.command import run_command
-from ast_keras.events import lower_threshold
+from ast_keras.commands.flags import CommandError, show_audio_warnings, sound_files
+from ast_keras.commands.resume import Journal
+from ast_keras.commands.runner import run_command
+from ast_keras.data.prefetch import read_ahead
 from ast_keras.files import write_text
-from ast_keras.journal import Journal
-from ast_keras.read_ahead import read_ahead
-from ast_keras.windows import WindowError
+from ast_keras.inference.events import lower_threshold
+from ast_keras.inference.formats import WRITERS, as_audacity
+from ast_keras.inference.windows import WindowError
 
 _STDIN = "-"
 _REPORT_SECONDS = 10.0
@@ -47,8 +47,8 @@ def main(argv: list[str]) -> int:
         raise CommandError("Say with what and on what: --model DIR FILE...")
     _check_options(options, paths)
     show_audio_warnings()
-    from ast_keras.prediction import Predictor, Windows
-    from ast_keras.presets import from_preset
+    from ast_keras.inference.predictor import Predictor, Windows
+    from ast_keras.presets.loading import from_preset
 
     windows = None
     if options.window_seconds is not None:

@@ -7,16 +7,16 @@ import sys
 
 from absl import app, flags
 
-from ast_keras.command import run_command
+from ast_keras.commands.runner import run_command
 from ast_keras.recipe import load_recipe, override
 
 
 def main(argv: list[str]) -> int:
     recipe = override(load_recipe("quickstart"), flags.FLAGS["set"].value)
-    from ast_keras.datasets import write_examples
-    from ast_keras.prediction import Predictor
-    from ast_keras.presets import from_preset
-    from ast_keras.run import Run
+    from ast_keras.data.readers import write_examples
+    from ast_keras.inference.predictor import Predictor
+    from ast_keras.presets.loading import from_preset
+    from ast_keras.training.run import Run
 
     workdir = pathlib.Path(flags.FLAGS.workdir)
     result = Run(recipe, workdir).train()

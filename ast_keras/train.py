@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from absl import app, flags
 
-from ast_keras.command import leave, run_command
+from ast_keras.commands.runner import leave, run_command
 from ast_keras.recipe import RecipeError, list_recipes, load_recipe, override
 
 
@@ -26,12 +26,12 @@ def main(argv: list[str]) -> int:
     workdir = flags.FLAGS.workdir or f"runs/{recipe.name}-seed{recipe.seed}"
     # TensorFlow is imported only now: a mistyped setting should not wait for it.
     if flags.FLAGS.all_folds or folds:
-        from ast_keras.folds import run_folds
+        from ast_keras.training.folds import run_folds
 
         workdir = flags.FLAGS.workdir or f"{workdir}-folds"
         print(run_folds(recipe, workdir, folds).table())
     else:
-        from ast_keras.run import Run
+        from ast_keras.training.run import Run
 
         print(Run(recipe, workdir).train().table())
     return 0

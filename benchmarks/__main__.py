@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 
-from ast_keras.precision import processor_has_bfloat16
+from ast_keras.training.precision import processor_has_bfloat16
 from benchmarks.contenders import CONTENDERS, num_tokens
 
 OURS = ("ours", "products alone")
@@ -33,7 +33,7 @@ INFERENCE = tuple(name for name in CONTENDERS if name != "ours, checkpointing")
 TRAINING = tuple(name for name in CONTENDERS if not name.startswith("ONNX"))
 IMPORTS = {
     "ours": "import ast_keras",
-    "ours, with TensorFlow": "from ast_keras.model import ASTClassifier",
+    "ours, with TensorFlow": "from ast_keras.models.ast_backbone import ASTClassifier",
     "transformers": "from transformers import ASTForAudioClassification",
 }
 

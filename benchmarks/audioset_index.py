@@ -16,10 +16,10 @@ import time
 
 import numpy as np
 
-from ast_keras.datasets import fingerprint, read_audioset
-from ast_keras.datasets.clip_lists import read_clip_list
+from ast_keras.data.readers import fingerprint, read_audioset
+from ast_keras.data.readers.audioset_lists import read_clip_list
+from ast_keras.data.sampling import Shuffled, Weighted, clip_weights
 from ast_keras.labels import LabelSet
-from ast_keras.sampling import Shuffled, Weighted, clip_weights
 
 BATCH_SIZE = 12
 LETTERS = np.frombuffer(

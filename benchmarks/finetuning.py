@@ -58,10 +58,10 @@ class Ready:
 def run(size, folder, options):
     """Prints what was measured, as JSON; runs in a process of its own."""
     tf = start_tensorflow(options.threads)
-    from ast_keras import assembly
-    from ast_keras.distribution import distribute
     from ast_keras.recipe import load_recipe, override
-    from ast_keras.trainer import ASTTrainer
+    from ast_keras.training import build
+    from ast_keras.training.distribution import distribute
+    from ast_keras.training.trainer import ASTTrainer
 
     recipe = override(
         load_recipe("finetune"),
@@ -76,16 +76,16 @@ def run(size, folder, options):
             "train.metric=accuracy",
         ],
     )
-    data = assembly.make_dataset(recipe)
-    pipeline = assembly.make_pipeline(recipe, data, "train", training=True)
-    model = assembly.make_model(recipe, data.labels)
-    optimizer = assembly.make_optimizer(recipe, pipeline.steps_per_epoch)
+    data = build.make_dataset(recipe)
+    pipeline = build.make_pipeline(recipe, data, "train", training=True)
+    model = build.make_model(recipe, data.labels)
+    optimizer = build.make_optimizer(recipe, pipeline.steps_per_epoch)
     strategy = tf.distribute.get_strategy()
     steps = 1 + options.steps * (options.rounds + 1)
 
     def trainer(source):
         batches = distribute(strategy, source, 0, steps, 1)
-        return ASTTrainer(model, optimizer, assembly.make_loss(recipe), batches, strategy, 1, None)
+        return ASTTrainer(model, optimizer, build.make_loss(recipe), batches, strategy, 1, None)
 
     real = trainer(pipeline)
     real.train(tf.constant(1))

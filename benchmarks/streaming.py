@@ -23,8 +23,8 @@ def measure(size, policy, hops):
     import tensorflow as tf
 
     import ast_keras
-    from ast_keras.streaming import StreamingClassifier
-    from ast_keras.weights.fitting import causal_from
+    from ast_keras.inference.streaming import StreamingClassifier
+    from ast_keras.weights.build import causal_from
 
     keras.utils.set_random_seed(0)
     model = ast_keras.from_preset(size, num_classes=527, num_frames=1024, dtype=policy)

@@ -23,7 +23,7 @@ import tempfile
 import numpy as np
 from absl import app, flags
 
-from ast_keras.command import run_command
+from ast_keras.commands.runner import run_command
 from ast_keras.export.errors import ExportError
 from ast_keras.files import write_json
 
@@ -71,8 +71,8 @@ def main(argv: list[str]) -> int:
 def measure_size(size: str, scratch: pathlib.Path) -> dict[str, Row]:
     """Makes all files of one size of model, and runs them in turns."""
     from ast_keras import export_weights, from_preset
-    from ast_keras.export.comparison import comparison_clips, keras_scores
-    from ast_keras.export.graph import default_num_samples
+    from ast_keras.export.reference_clips import comparison_clips, keras_scores
+    from ast_keras.export.serving_module import default_num_samples
 
     model = from_preset(size, num_classes=527, score_activation="sigmoid")
     # Logits of a random head are almost equal; these differ as a trained one's do.
@@ -95,7 +95,7 @@ def measure_size(size: str, scratch: pathlib.Path) -> dict[str, Row]:
 
 def write_tflite(model, quantize, scratch):
     """Writes a file, whatever it loses: that is what is measured."""
-    from ast_keras.export.contract import Bounds
+    from ast_keras.export.acceptance import Bounds
     from ast_keras.export.tflite import export_tflite
 
     file = scratch / f"{quantize}.tflite"
@@ -106,7 +106,7 @@ def write_tflite(model, quantize, scratch):
 
 
 def run_once(name, row, clips, spectrograms, expected):
-    from ast_keras.export.measurement import measure
+    from ast_keras.export.isolated_run import measure
 
     threads = flags.FLAGS.threads
     if name in PEERS:

@@ -12,7 +12,7 @@ import sys
 
 from absl import app, flags
 
-from ast_keras.command import run_command
+from ast_keras.commands.runner import run_command
 from ast_keras.export.errors import ExportError
 
 _SERVING = pathlib.Path(__file__).with_name("serving")
@@ -22,9 +22,9 @@ def main(argv: list[str]) -> int:
     options = flags.FLAGS
     if options.model is None or options.output is None or len(argv) > 1:
         raise ExportError("Say what to export and where to: --model DIR --output DIR")
-    from ast_keras.export.contract import DEFAULT_BOUNDS
+    from ast_keras.export.acceptance import DEFAULT_BOUNDS
     from ast_keras.export.saved_model import export_saved_model
-    from ast_keras.presets import from_preset
+    from ast_keras.presets.loading import from_preset
 
     bounds = DEFAULT_BOUNDS["saved_model"]
     if options.max_error is not None:

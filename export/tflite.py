@@ -13,7 +13,7 @@ import sys
 
 from absl import app, flags
 
-from ast_keras.command import run_command
+from ast_keras.commands.runner import run_command
 from ast_keras.export.errors import ExportError
 
 
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     from ast_keras.export.streaming_tflite import export_streaming_tflite
     from ast_keras.export.tflite import export_tflite
     from ast_keras.labels import LabelSet
-    from ast_keras.presets import from_preset
+    from ast_keras.presets.loading import from_preset
 
     model = from_preset(options.model)
     if options.stream:
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
 
 def _bounds():
     """Returns the default bounds of the format, with those in place that the flags give."""
-    from ast_keras.export.contract import DEFAULT_BOUNDS
+    from ast_keras.export.acceptance import DEFAULT_BOUNDS
 
     options = flags.FLAGS
     given = {name: options[name].value for name in ("agreement", "max_error", "mean_error")}

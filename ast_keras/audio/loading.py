@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from ast_keras.decoding import (
+from ast_keras.audio.decoding import (
     AudioChannelError,
     AudioDecodeError,
     AudioEmptyError,

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras import audio, decoding
+from ast_keras import audio
+from ast_keras.audio import decoding
 
 Array = npt.NDArray[Any]
 LogMel = Callable[[Array], Array]
@@ -124,7 +125,7 @@ def log_mel_function() -> LogMel:
 
     It may be called from several threads. This is what imports TensorFlow.
     """
-    from ast_keras.frontend import LogMelFilterbank
+    from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 
     filterbank: Any = LogMelFilterbank(num_mel_bins=NUM_MEL_BINS, mean=0.0, std=0.5)  # type: ignore[no-untyped-call]
     return lambda waveform: np.asarray(filterbank(waveform[None]))[0]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ast_keras.audio import AudioWarning
-from ast_keras.datasets.audio_files import is_audio
+from ast_keras.data.readers.audio_folder import is_audio
 
 
 class CommandError(ValueError):

@@ -17,7 +17,7 @@ from absl import logging
 
 _LINGER_SECONDS = 2.0
 _EXTRAS = ("matplotlib", "official", "orbit")
-PACKAGE = str(pathlib.Path(__file__).resolve().parent)
+PACKAGE = str(pathlib.Path(__file__).resolve().parents[1])
 
 
 class Interrupted(Exception):

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from absl import logging
 
-from ast_keras import audio
-from ast_keras.datasets import Source
+from ast_keras.audio import loading
+from ast_keras.data.readers import Source
 
 _UNREADABLE_IN_A_ROW = 100  # more than that is no broken download but a broken disk
 
@@ -65,7 +65,7 @@ class Clips:
             return cached
         source = self.sources[index]
         if not isinstance(source, np.ndarray):
-            source = audio.load_audio(source, self.sample_rate)
+            source = loading.load_audio(source, self.sample_rate)
         clip = np.ascontiguousarray(source[: self.clip_samples], dtype=np.float32)
         with self._lock:
             if clip.nbytes <= self._cache_bytes and index not in self._cache:
@@ -86,8 +86,8 @@ class Clips:
         if isinstance(source, np.ndarray):
             return min(len(source), self.clip_samples)
         try:
-            seconds = audio.audio_info(source).duration_seconds
-        except audio.AudioError:
+            seconds = loading.audio_info(source).duration_seconds
+        except loading.AudioError:
             seconds = None
         if seconds is None:
             return self.clip_samples
@@ -111,11 +111,11 @@ class Clips:
                 continue
             try:
                 return candidate, self[candidate]
-            except audio.AudioNotFoundError:
+            except loading.AudioNotFoundError:
                 raise
-            except audio.AudioError as error:
+            except loading.AudioError as error:
                 self._report(candidate, str(error))
-        raise audio.AudioError(
+        raise loading.AudioError(
             f"Too many sounds in a row cannot be read; the first: {self.unreadable[index]}"
         )
 

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.datasets.packed import PackedPaths, PackedTargets
+from ast_keras.data.packed import PackedPaths, PackedTargets
 from ast_keras.labels import LabelSet
 
 Source = str | bytes | npt.NDArray[np.float32]

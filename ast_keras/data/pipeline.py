@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.clips import Clips
-from ast_keras.datasets import Split
-from ast_keras.sampling import (
+from ast_keras.data.clips import Clips
+from ast_keras.data.readers import Split
+from ast_keras.data.sampling import (
     EXAMPLE,
     ByLength,
     InOrder,

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.datasets.packed import PackedTargets
+from ast_keras.data.packed import PackedTargets
 
 ORDER, EXAMPLE, DRAWS, BATCHES = (
     1,

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ast_keras import trainer
-from ast_keras.datasets import SoundDataset
+from ast_keras.data.pipeline import Pipeline
+from ast_keras.data.readers import SoundDataset
+from ast_keras.evaluation.metrics import Evaluation, evaluate_predictions
 from ast_keras.labels import LabelError
-from ast_keras.metrics import Evaluation, evaluate_predictions
-from ast_keras.model import ASTClassifier
-from ast_keras.pipeline import Pipeline
-from ast_keras.presets import from_preset
+from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.presets.loading import from_preset
+from ast_keras.training import trainer
 
 
 class EnsembleError(ValueError):
@@ -42,7 +42,7 @@ def member_names(names: Sequence[str]) -> list[str]:
     >>> member_names(["runs/a/model", "runs/b/model"])
     ['runs/a/model', 'runs/b/model']
     """
-    from ast_keras.published import ENSEMBLES
+    from ast_keras.presets.released import ENSEMBLES
 
     members: list[str] = []
     for name in names:

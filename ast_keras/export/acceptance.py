@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.export.measurement import Measurement
+from ast_keras.export.isolated_run import Measurement
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Runs an exported file in a process of its own: scores, time and memory without its maker's.
 
-python -m ast_keras.export.measurement tflite FILE CLIPS.npz RESULT.npz THREADS
+python -m ast_keras.export.isolated_run tflite FILE CLIPS.npz RESULT.npz THREADS
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from ast_keras.audio import load_audio
-from ast_keras.datasets import load_dataset
-from ast_keras.datasets.audio_files import is_audio
+from ast_keras.data.readers import load_dataset
+from ast_keras.data.readers.audio_folder import is_audio
 from ast_keras.export.errors import ExportError
-from ast_keras.export.graph import in_float32
-from ast_keras.model import ASTClassifier
+from ast_keras.export.serving_module import in_float32
+from ast_keras.models.ast_backbone import ASTClassifier
 
 _BATCH = 8
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from ast_keras.export.comparison import comparison_clips, keras_scores
-from ast_keras.export.contract import DEFAULT_BOUNDS, Bounds, Report, compare
+from ast_keras.export.acceptance import DEFAULT_BOUNDS, Bounds, Report, compare
 from ast_keras.export.errors import ExportError
-from ast_keras.export.graph import ServedGraph, default_num_samples, label_names
-from ast_keras.export.measurement import measure
-from ast_keras.export.warmup import require_serving, write_warmup
+from ast_keras.export.isolated_run import measure
+from ast_keras.export.reference_clips import comparison_clips, keras_scores
+from ast_keras.export.serving_module import ServedGraph, default_num_samples, label_names
+from ast_keras.export.serving_warmup import require_serving, write_warmup
 from ast_keras.files import replacing_folder, write_json
-from ast_keras.model import ASTClassifier
+from ast_keras.models.ast_backbone import ASTClassifier
 
 LABELS_FILE = "labels.txt"
 REPORT_FILE = "report.json"

@@ -6,11 +6,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from ast_keras import mel
+from ast_keras.audio import mel
 from ast_keras.export.errors import ExportError
-from ast_keras.frontend import LogMelFilterbank
 from ast_keras.labels import LabelSet
-from ast_keras.model import ASTClassifier
+from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
+from ast_keras.models.ast_backbone import ASTClassifier
 
 
 class ServedGraph(tf.Module):

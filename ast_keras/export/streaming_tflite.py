@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ast_keras import mel
-from ast_keras.causal import CausalASTBackbone
-from ast_keras.export.comparison import comparison_clips
+from ast_keras.audio import mel
 from ast_keras.export.errors import ExportError
-from ast_keras.export.graph import in_float32, label_names
 from ast_keras.export.quantization import quantise, require_quantizer
+from ast_keras.export.reference_clips import comparison_clips
+from ast_keras.export.serving_module import in_float32, label_names
 from ast_keras.export.tflite import to_tflite
 from ast_keras.files import replacing, write_json
-from ast_keras.frontend import LogMelFilterbank
-from ast_keras.model import ASTClassifier
+from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
+from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 
 SIGNATURE = "stream"
 # Largest difference of a score from the model's, as for files of whole clips.
@@ -126,7 +126,7 @@ def export_streaming_tflite(
 
     >>> import tempfile
     >>> from ast_keras import from_preset
-    >>> from ast_keras.weights.fitting import causal_from
+    >>> from ast_keras.weights.build import causal_from
     >>> tiny = causal_from(from_preset("ast_test", num_classes=2, num_frames=98), 4, 1)
     >>> about = export_streaming_tflite(tiny, os.path.join(tempfile.mkdtemp(), "tiny.tflite"))
     >>> about["num_samples"], about["max_error"] < 1e-5

@@ -12,12 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from ast_keras import __version__
-from ast_keras.export.comparison import comparison_clips, keras_scores
-from ast_keras.export.contract import DEFAULT_BOUNDS, Bounds, Report, compare
+from ast_keras.export.acceptance import DEFAULT_BOUNDS, Bounds, Report, compare
 from ast_keras.export.errors import ExportError
-from ast_keras.export.graph import ServedGraph, default_num_samples, label_names
-from ast_keras.export.measurement import measure, operators
-from ast_keras.export.metadata import add_metadata
+from ast_keras.export.isolated_run import measure, operators
 from ast_keras.export.quantization import (
     quantisable_layers,
     quantise,
@@ -25,9 +22,12 @@ from ast_keras.export.quantization import (
     require_quantizer,
     signal_to_noise,
 )
+from ast_keras.export.reference_clips import comparison_clips, keras_scores
+from ast_keras.export.serving_module import ServedGraph, default_num_samples, label_names
+from ast_keras.export.tflite_metadata import add_metadata
 from ast_keras.files import replacing, write_json
 from ast_keras.labels import LabelSet
-from ast_keras.model import ASTClassifier
+from ast_keras.models.ast_backbone import ASTClassifier
 
 _SIGNATURE = "serving_default"
 _JUDGED_ON = 4  # clips that tell good layers from bad ones

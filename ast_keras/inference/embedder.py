@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ast_keras.audio import FRAME_SECONDS, load_audio
-from ast_keras.causal import CausalASTBackbone
+from ast_keras.audio import load_audio
+from ast_keras.audio.blocks import sound_blocks
+from ast_keras.audio.loading import FRAME_SECONDS
+from ast_keras.audio.mel import seconds_to_samples
 from ast_keras.files import replacing
-from ast_keras.mel import seconds_to_samples
-from ast_keras.model import ASTClassifier
-from ast_keras.sound_blocks import sound_blocks
-from ast_keras.windows import check_whole, cut_windows, window_samples
+from ast_keras.inference.windows import check_whole, cut_windows, window_samples
+from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 
 Array = npt.NDArray[Any]
 

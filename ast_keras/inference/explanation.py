@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ast_keras.causal import CausalASTBackbone
 from ast_keras.labels import did_you_mean
-from ast_keras.model import ASTBackbone, ASTClassifier
+from ast_keras.models.ast_backbone import ASTBackbone, ASTClassifier
+from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 
 Array = npt.NDArray[Any]
 

@@ -11,12 +11,19 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ast_keras.audio import FRAME_SECONDS, load_audio
-from ast_keras.causal import CausalASTBackbone
-from ast_keras.events import cell_edges, find_events
-from ast_keras.model import ASTClassifier
-from ast_keras.sound_blocks import sound_blocks
-from ast_keras.windows import Aggregate, WindowError, check_whole, cut_windows, window_samples
+from ast_keras.audio import load_audio
+from ast_keras.audio.blocks import sound_blocks
+from ast_keras.audio.loading import FRAME_SECONDS
+from ast_keras.inference.events import cell_edges, find_events
+from ast_keras.inference.windows import (
+    Aggregate,
+    WindowError,
+    check_whole,
+    cut_windows,
+    window_samples,
+)
+from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 
 Array = npt.NDArray[Any]
 Row = dict[str, Any]
@@ -35,7 +42,7 @@ class Windows:
     Args:
       window_seconds: Sound heard at once.
       hop_seconds: From the start of one window to the next; None for half a window.
-      aggregate: "max", "mean" or "attention", see `ast_keras.windows.Aggregate`.
+      aggregate: "max", "mean" or "attention", see `ast_keras.inference.windows.Aggregate`.
       events: Whether to look for events.
       threshold: What an event's score must reach.
       threshold_off: What it must not fall below; None for 0.7 of the threshold.

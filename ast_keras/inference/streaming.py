@@ -10,10 +10,10 @@ import numpy.typing as npt
 import soxr
 import tensorflow as tf
 
-from ast_keras.causal import CausalASTBackbone
-from ast_keras.frontend import LogMelFilterbank
-from ast_keras.mel import seconds_to_samples
-from ast_keras.model import ASTClassifier
+from ast_keras.audio.mel import seconds_to_samples
+from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
+from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 
 Array = npt.NDArray[np.float32]
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ast_keras import mel
+from ast_keras.audio import mel
 
 
 @keras.saving.register_keras_serializable(package="ast_keras")

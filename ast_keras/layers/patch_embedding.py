@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from ast_keras.initializers import lecun_normal, truncated_normal
+from ast_keras.layers.initializers import lecun_normal, truncated_normal
 
 
 def patch_grid(num_mel_bins, num_frames, patch_size=(16, 16), strides=(10, 10)):

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from ast_keras import kernels, thinning
-from ast_keras.initializers import truncated_normal
+from ast_keras.layers import attention_ops, token_reduction
+from ast_keras.layers.initializers import truncated_normal
 
 
 @keras.saving.register_keras_serializable(package="ast_keras")
@@ -20,7 +20,8 @@ class SelfAttention(keras.layers.Layer):
       of earlier keys and values, each `[batch, heads, past tokens, head_dim]`, which come before
       the tokens' own; `num_queries`, how many tokens, from the first on, are asked for; `norm`, a
       `TokenNormalization` that the tokens go through first; `window`, which is `(window, rows,
-      num_special)` of `kernels.windowed_attention`; and `sizes`, of `kernels.attention`.
+      num_special)` of `attention_ops.windowed_attention`; and `sizes`, of
+      `attention_ops.attention`.
     Output: `[batch, num_queries or tokens, embed_dim]`; with `past` also the pair of all keys and
       values, with `return_keys` the keys `[batch, heads, tokens, head_dim]`.
 
@@ -72,7 +73,7 @@ class SelfAttention(keras.layers.Layer):
         normalised, as `TransformerBlock` does.
         """
         query, key, _ = self._split_heads(tokens)
-        return kernels.attention_weights(query, key, attention_mask)
+        return attention_ops.attention_weights(query, key, attention_mask)
 
     def call(
         self,
@@ -119,12 +120,12 @@ class SelfAttention(keras.layers.Layer):
         training = bool(training)
         if window is not None:
             heads = (query, key, value)
-            return kernels.windowed_attention(*heads, *window, attention_mask, training)
+            return attention_ops.windowed_attention(*heads, *window, attention_mask, training)
         if training and self.dropout:
-            weights = kernels.attention_weights(query, key, attention_mask)
+            weights = attention_ops.attention_weights(query, key, attention_mask)
             mixed = ops.matmul(self.weights_dropout(weights, training=True), value)
             return ops.transpose(mixed, (0, 2, 1, 3))
-        return kernels.attention(query, key, value, attention_mask, training, sizes=sizes)
+        return attention_ops.attention(query, key, value, attention_mask, training, sizes=sizes)
 
     def compute_output_shape(self, tokens_shape):
         return tokens_shape
@@ -146,7 +147,7 @@ class TokenNormalization(keras.layers.LayerNormalization):
     """
 
     def call(self, tokens, training=None):
-        return kernels.normalise(tokens, self.gamma, self.beta, self.epsilon, bool(training))
+        return attention_ops.normalise(tokens, self.gamma, self.beta, self.epsilon, bool(training))
 
     def then(self, dense, rows, training=None):
         """Returns a dense layer of the normalised rows `[rows, size]`.
@@ -156,7 +157,7 @@ class TokenNormalization(keras.layers.LayerNormalization):
         if not training:
             return dense(self(rows))
         weights = (ops.cast(weight, rows.dtype) for weight in (dense.kernel, dense.bias))
-        return kernels.norm_dense(rows, self.gamma, self.beta, self.epsilon, *weights)
+        return attention_ops.norm_dense(rows, self.gamma, self.beta, self.epsilon, *weights)
 
 
 @keras.saving.register_keras_serializable(package="ast_keras")
@@ -311,7 +312,7 @@ class TransformerBlock(keras.layers.Layer):
         tokens = tokens[:, :num_queries] + self._regularise(branch, training)
         if merge is not None:
             metric = ops.mean(beside, axis=1)
-            tokens, beside = thinning.merge(tokens, sizes, metric, *merge)
+            tokens, beside = token_reduction.merge(tokens, sizes, metric, *merge)
         tokens = tokens + self._regularise(self._perceptron(tokens, training), training)
         return tokens if beside is None else (tokens, beside)
 
@@ -322,7 +323,7 @@ class TransformerBlock(keras.layers.Layer):
         layer = self.mlp_output
         if training and not self.dropout:
             weights = (ops.cast(weight, hidden.dtype) for weight in (layer.kernel, layer.bias))
-            found = kernels.gelu_dense(hidden, *weights)
+            found = attention_ops.gelu_dense(hidden, *weights)
         else:
             hidden = ops.gelu(hidden, approximate=False)
             found = layer(self.branch_dropout(hidden, training=training))

@@ -6,14 +6,20 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-# Imported so that a saved model finds these parts: Keras knows a class once its module is loaded.
-from ast_keras.augment import SpectrogramAugment  # noqa: F401
-from ast_keras.encoder import TokenNormalization, TransformerBlock
-from ast_keras.frontend import LogMelFilterbank  # noqa: F401
-from ast_keras.initializers import truncated_normal
 from ast_keras.labels import LabelSet
-from ast_keras.patches import PatchEmbedding, PositionEmbedding, SpecialTokens, patch_grid
-from ast_keras.thinning import Patchout
+from ast_keras.layers.initializers import truncated_normal
+from ast_keras.layers.log_mel_filterbank import LogMelFilterbank  # noqa: F401
+from ast_keras.layers.patch_embedding import (
+    PatchEmbedding,
+    PositionEmbedding,
+    SpecialTokens,
+    patch_grid,
+)
+
+# Imported so that a saved model finds these parts: Keras knows a class once its module is loaded.
+from ast_keras.layers.spectrogram_augment import SpectrogramAugment  # noqa: F401
+from ast_keras.layers.token_reduction import Patchout
+from ast_keras.layers.transformer_block import TokenNormalization, TransformerBlock
 
 _ACTIVATIONS = {"softmax": ops.softmax, "sigmoid": ops.sigmoid}
 _PADDINGS = ("original", "masked")
@@ -477,13 +483,13 @@ class ASTClassifier(keras.Model):
     @classmethod
     def from_preset(cls, preset, num_classes=None, labels=None, **overrides):
         """Makes a classifier from a name or from files: `ast_keras.from_preset`, which see."""
-        from ast_keras.presets import from_preset  # late: presets build on this module
+        from ast_keras.presets.loading import from_preset  # late: presets build on this module
 
         return from_preset(preset, num_classes, labels, **overrides)
 
     def save_to_preset(self, folder):
         """Saves the classifier to a folder: `ast_keras.save_to_preset`, which see."""
-        from ast_keras.saved import save_to_preset  # late, as above
+        from ast_keras.presets.saving import save_to_preset  # late, as above
 
         save_to_preset(self, folder)
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from ast_keras.model import ASTBackbone
+from ast_keras.models.ast_backbone import ASTBackbone
 
 
 @keras.saving.register_keras_serializable(package="ast_keras")
@@ -17,7 +17,7 @@ class CausalASTBackbone(ASTBackbone):
     the past kept (`step`), the result is that of the whole sound, at a cost that does not grow.
 
     It takes weights of an `ASTBackbone` of the same sizes, but is to be trained or fine-tuned
-    before it is of use: `ast_keras.weights.fitting.causal_from`, or `model.block_columns` in a
+    before it is of use: `ast_keras.weights.build.causal_from`, or `model.block_columns` in a
     recipe. A sound of any length is heard as whole blocks, at least one; what is left is not.
 
     Args:

@@ -20,7 +20,7 @@ from typing import Any
 from absl import logging
 
 from ast_keras import files
-from ast_keras.published import Published
+from ast_keras.presets.released import Published
 
 _ENDPOINT = "https://huggingface.co"
 _OLDER_FILENAME = "pytorch_model.bin"  # for a repository without safetensors
@@ -64,7 +64,7 @@ def fetch(
     Example:
 
     >>> import tempfile, unittest.mock
-    >>> from ast_keras.published import PUBLISHED
+    >>> from ast_keras.presets.released import PUBLISHED
     >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> _ = (folder / "deit_tiny.safetensors").write_bytes(b"weights")
     >>> with unittest.mock.patch.dict(os.environ, AST_KERAS_CACHE=str(folder / "cache")):

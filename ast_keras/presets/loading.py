@@ -7,14 +7,14 @@ import os
 import pathlib
 from typing import Any
 
-from ast_keras import hub
-from ast_keras.frontend import LogMelFilterbank
 from ast_keras.labels import LabelSet, did_you_mean
-from ast_keras.model import ASTBackbone, ASTClassifier
-from ast_keras.published import PUBLISHED, Published
-from ast_keras.saved import PresetError, is_saved_model, load_saved_model, save_to_preset
-from ast_keras.weights.fitting import classifier_from, source_of
-from ast_keras.weights.source import Source, read_source
+from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
+from ast_keras.models.ast_backbone import ASTBackbone, ASTClassifier
+from ast_keras.presets import hub
+from ast_keras.presets.released import PUBLISHED, Published
+from ast_keras.presets.saving import PresetError, is_saved_model, load_saved_model, save_to_preset
+from ast_keras.weights.build import classifier_from, source_of
+from ast_keras.weights.pretrained import Source, read_source
 
 __all__ = ["SIZES", "PresetError", "from_preset", "read_preset", "save_to_preset"]
 

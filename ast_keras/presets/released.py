@@ -18,7 +18,7 @@ class Published:
     Args:
       name: Of the preset; holds no configuration.
       kind: "ast" for a sound classifier, "image" for an ImageNet model to start an AST from.
-      size: A name of `ast_keras.presets.SIZES`.
+      size: A name of `ast_keras.presets.loading.SIZES`.
       summary: A few words that tell it from the others.
       hub_id: Repository on the hub, "owner/name".
       authors_file: Name of the same weights as their authors publish them.

@@ -26,10 +26,10 @@ from typing import Any
 import h5py
 import keras
 
-from ast_keras import causal  # noqa: F401  (a saved model may be of its kind)
 from ast_keras.files import replacing_folder
-from ast_keras.initializers import without_random_start
-from ast_keras.model import ASTClassifier
+from ast_keras.layers.initializers import without_random_start
+from ast_keras.models import causal_ast_backbone  # noqa: F401  (a saved model may be of its kind)
+from ast_keras.models.ast_backbone import ASTClassifier
 
 
 class PresetError(ValueError):

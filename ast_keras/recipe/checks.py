@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ast_keras.settings import RecipeError
+from ast_keras.recipe.parsing import RecipeError
 
 _CHOICES = {
     ("model", "rgb"): ("sum", "mean"),

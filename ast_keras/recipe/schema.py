@@ -17,10 +17,10 @@ import typing
 from typing import Any
 
 from ast_keras.labels import did_you_mean
-from ast_keras.recipe_rules import check_recipe
-from ast_keras.settings import RecipeError, convert_value, parse_value
+from ast_keras.recipe.checks import check_recipe
+from ast_keras.recipe.parsing import RecipeError, convert_value, parse_value
 
-PACKAGE_DIR = pathlib.Path(__file__).resolve().parent
+PACKAGE_DIR = pathlib.Path(__file__).resolve().parents[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Where the sounds are; `kind` names a reader of `ast_keras.datasets`, None is its default."""
+    """Where the sounds are; `kind` names a reader (`ast_keras.data.readers`), None: its default."""
 
     kind: str = "manifest"
     path: str | None = None

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ast_keras.audio.mel import hertz_to_mel
 from ast_keras.files import write_text
-from ast_keras.mel import hertz_to_mel
-from ast_keras.reporting import page
-from ast_keras.reporting.mistakes import encode_flac
+from ast_keras.reports import html
+from ast_keras.reports.worst_mistakes import encode_flac
 
 Array = npt.NDArray[Any]
 
@@ -176,9 +176,9 @@ def write_evidence_page(
       path: File to write.
     """
     parts = [
-        page.paragraph(f"{sound.seconds:.2f} s, heard at {sound.sample_rate} Hz. {method}"),
-        page.table(["class", "score"], scores, bars=["score"]),
-        page.player(encode_flac(sound.waveform, sound.sample_rate), sound.name),
+        html.paragraph(f"{sound.seconds:.2f} s, heard at {sound.sample_rate} Hz. {method}"),
+        html.table(["class", "score"], scores, bars=["score"]),
+        html.player(encode_flac(sound.waveform, sound.sample_rate), sound.name),
     ]
     for title, png in pictures:
         line = (
@@ -186,6 +186,6 @@ def write_evidence_page(
             f'data-width="{_WIDTH}" style="position:absolute;top:8%;bottom:8%;width:2px;'
             f'left:{100 * _LEFT}%;background:#d00;pointer-events:none"></i>'
         )
-        box = f'<div style="position:relative">{page.picture(png, title)}{line}</div>'
-        parts.append(page.section(title, box))
-    write_text(path, page.page(sound.name, [*parts, _CURSOR]))
+        box = f'<div style="position:relative">{html.picture(png, title)}{line}</div>'
+        parts.append(html.section(title, box))
+    write_text(path, html.page(sound.name, [*parts, _CURSOR]))

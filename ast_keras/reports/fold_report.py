@@ -16,9 +16,9 @@ from typing import Any
 
 from ast_keras.files import write_json, write_text
 from ast_keras.recipe import Recipe, load_recipe
-from ast_keras.reporting import figures, page
-from ast_keras.reporting.html_report import recipe_section
-from ast_keras.reporting.tables import SCORES
+from ast_keras.reports import figures, html
+from ast_keras.reports.run_report import recipe_section
+from ast_keras.reports.tables import SCORES
 
 Row = Mapping[str, Any]
 
@@ -206,25 +206,25 @@ def _page(scores: FoldScores) -> str:
     curves = (scores.workdir / "folds.png").read_bytes()
     environment = scores.workdir / f"fold_{numbers[0]}" / "environment.json"
     links = [(f"fold_{n}/report.html", f"Fold {n}") for n in numbers]
-    return page.page(
+    return html.page(
         f"{recipe.name}, seed {recipe.seed}: folds {', '.join(map(str, numbers))}",
         [
-            page.figures(headline),
-            page.paragraph(f"Best mean: {_CHOSEN_ON}. Spread: {_SPREAD}."),
+            html.figures(headline),
+            html.paragraph(f"Best mean: {_CHOSEN_ON}. Spread: {_SPREAD}."),
             *(
-                page.section(title, page.table(columns, _rows(scores, score)))
+                html.section(title, html.table(columns, _rows(scores, score)))
                 for score, title in SCORES.items()
             ),
-            page.section("Training", page.picture(curves, f"{metric} by epoch, fold by fold")),
-            page.section("Classes over all folds", _classes(scores)),
-            page.section("Reports of the folds", page.links(links)),
+            html.section("Training", html.picture(curves, f"{metric} by epoch, fold by fold")),
+            html.section("Classes over all folds", _classes(scores)),
+            html.section("Reports of the folds", html.links(links)),
             recipe_section(recipe, json.loads(environment.read_text(encoding="utf-8"))),
-            page.section("Repeat", page.code(_command(scores))),
+            html.section("Repeat", html.code(_command(scores))),
         ],
     )
 
 
-def _rows(scores: FoldScores, score: str) -> list[list[page.Cell]]:
+def _rows(scores: FoldScores, score: str) -> list[list[html.Cell]]:
     return [
         [
             rule.name,
@@ -248,7 +248,7 @@ def _classes(scores: FoldScores) -> str:
                 label, count = row["label"], row["examples"]
                 right[label] = right.get(label, 0) + row["recall"] * count
                 examples[label] = examples.get(label, 0) + count
-    return page.paragraph("Recognised by the model that each fold chose.") + page.table(
+    return html.paragraph("Recognised by the model that each fold chose.") + html.table(
         ["class", "examples", "recall"],
         [(label, count, right[label] / count) for label, count in examples.items()],
         sortable=True,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.mel import hertz_to_mel
+from ast_keras.audio.mel import hertz_to_mel
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8882; --bar: #3b9bdc88 }

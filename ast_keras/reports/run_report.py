@@ -9,13 +9,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ast_keras.evaluation.metrics import Evaluation
 from ast_keras.files import write_text
 from ast_keras.labels import LabelSet
-from ast_keras.metrics import Evaluation
 from ast_keras.recipe import Recipe
-from ast_keras.reporting import page
-from ast_keras.reporting.mistakes import Mistake
-from ast_keras.reporting.tables import SCORES, per_class
+from ast_keras.reports import html
+from ast_keras.reports.tables import SCORES, per_class
+from ast_keras.reports.worst_mistakes import Mistake
 
 NUM_MISTAKES = 12
 
@@ -66,7 +66,7 @@ def write_run_report(report: RunReport, path: str | os.PathLike[str]) -> None:
 
     Its size is bounded: `NUM_MISTAKES` sounds of 10 s at most, some 5 MB at 16 kHz.
     """
-    write_text(path, page.page(f"{report.recipe.name}, seed {report.recipe.seed}", _parts(report)))
+    write_text(path, html.page(f"{report.recipe.name}, seed {report.recipe.seed}", _parts(report)))
 
 
 def _parts(report: RunReport) -> list[str]:
@@ -74,13 +74,13 @@ def _parts(report: RunReport) -> list[str]:
     scores = evaluation.summary()
     headline = [(SCORES[name], f"{scores[name]:.4f}") for name in SCORES]
     return [
-        page.paragraph(report.data),
-        page.paragraph(f"Scores of {report.chosen}, on the {report.split} split:"),
-        page.figures([*headline, (f"{report.split} examples", f"{evaluation.num_examples:,}")]),
-        page.section("Training", score_rows(report.rows), *_training(report)),
-        page.section("Classes", _classes(report)),
+        html.paragraph(report.data),
+        html.paragraph(f"Scores of {report.chosen}, on the {report.split} split:"),
+        html.figures([*headline, (f"{report.split} examples", f"{evaluation.num_examples:,}")]),
+        html.section("Training", score_rows(report.rows), *_training(report)),
+        html.section("Classes", _classes(report)),
         _confusion(report),
-        page.section("Worst mistakes", *_mistakes(report)),
+        html.section("Worst mistakes", *_mistakes(report)),
         recipe_section(report.recipe, report.environment),
         _repeat(report),
     ]
@@ -88,7 +88,7 @@ def _parts(report: RunReport) -> list[str]:
 
 def score_rows(rows: Sequence[tuple[str, Row]]) -> str:
     """Returns named summaries as a table; a row may say its epoch."""
-    return page.table(
+    return html.table(
         ["", "epoch", *SCORES.values()],
         [(name, _epoch(row), *(row[score] for score in SCORES)) for name, row in rows],
     )
@@ -107,8 +107,8 @@ def _training(report: RunReport) -> list[str]:
         row[rate] = f"{row[rate]:.3g}"
     titles = [SCORES.get(column, column.replace("_", " ")) for column in columns]
     return [
-        page.picture(report.curves, "Curves of loss, scores and learning rate by epoch"),
-        page.folded("Every epoch as a table", page.table(titles, rows)),
+        html.picture(report.curves, "Curves of loss, scores and learning rate by epoch"),
+        html.folded("Every epoch as a table", html.table(titles, rows)),
     ]
 
 
@@ -116,7 +116,7 @@ def _classes(report: RunReport) -> str:
     rows = per_class(report.evaluation, report.labels)
     titles = {"average_precision": "AP", "auc": "AUC", "label": "class"}
     columns = [column for column in rows[0]]
-    return page.table(
+    return html.table(
         [titles.get(column, column) for column in columns],
         [[row[column] for column in columns] for row in rows],  # type: ignore[misc]
         sortable=True,
@@ -128,13 +128,13 @@ def _confusion(report: RunReport) -> str:
     if report.confusion is None:
         return ""
     words = "Confusion matrix: true classes in rows, predicted ones in columns"
-    return page.section("Confusions", page.picture(report.confusion, words))
+    return html.section("Confusions", html.picture(report.confusion, words))
 
 
 def _mistakes(report: RunReport) -> list[str]:
     several = report.evaluation.confusion_matrix is None
     if not report.mistakes:
-        return [page.paragraph("None: every example was recognised.")]
+        return [html.paragraph("None: every example was recognised.")]
     rule = (
         "The examples with the highest loss"
         if several
@@ -142,7 +142,7 @@ def _mistakes(report: RunReport) -> list[str]:
     )
     seen = "The spectrograms are what the model sees; padding follows the dashed line."
     articles = [_mistake(mistake, report, several) for mistake in report.mistakes]
-    return [page.paragraph(f"{rule}, worst first, at most {NUM_MISTAKES}. {seen}"), *articles]
+    return [html.paragraph(f"{rule}, worst first, at most {NUM_MISTAKES}. {seen}"), *articles]
 
 
 def _mistake(mistake: Mistake, report: RunReport, several: bool) -> str:
@@ -153,10 +153,10 @@ def _mistake(mistake: Mistake, report: RunReport, several: bool) -> str:
     else:
         title = f"{true}, heard as {mistake.guesses[0][0]} ({mistake.badness:.3f})"
     low, high = report.mel_range_hz
-    return page.article(
+    return html.article(
         title,
-        page.paragraph(f"True: {_scored(mistake.labels)}. Heard: {_scored(mistake.guesses)}."),
-        page.spectrogram(
+        html.paragraph(f"True: {_scored(mistake.labels)}. Heard: {_scored(mistake.guesses)}."),
+        html.spectrogram(
             mistake.log_mel,
             mistake.num_heard,
             name=name,
@@ -164,8 +164,8 @@ def _mistake(mistake: Mistake, report: RunReport, several: bool) -> str:
             f_min_hz=low,
             f_max_hz=high,
         ),
-        page.player(mistake.flac, name),
-        page.paragraph(mistake.name),
+        html.player(mistake.flac, name),
+        html.paragraph(mistake.name),
     )
 
 
@@ -175,10 +175,10 @@ def _scored(labels: Sequence[tuple[str, float]]) -> str:
 
 def recipe_section(recipe: Recipe, environment: Row) -> str:
     """Returns the recipe and the environment, each to be unfolded."""
-    return page.section(
+    return html.section(
         "Recipe and environment",
-        page.code("\n".join(f"{name}: {_plain(value)}" for name, value in environment.items())),
-        page.folded("recipe.json", page.code(recipe.to_json())),
+        html.code("\n".join(f"{name}: {_plain(value)}" for name, value in environment.items())),
+        html.folded("recipe.json", html.code(recipe.to_json())),
     )
 
 
@@ -189,10 +189,10 @@ def _plain(value: Any) -> str:
 def _repeat(report: RunReport) -> str:
     recipe = shlex.quote(os.path.join(report.workdir, "recipe.json"))
     workdir = shlex.quote(report.workdir)
-    return page.section(
+    return html.section(
         "Repeat",
-        page.paragraph("The same run again, in a new folder; and this model's scores:"),
-        page.code(
+        html.paragraph("The same run again, in a new folder; and this model's scores:"),
+        html.code(
             f"python -m ast_keras.train --recipe {recipe} --workdir NEW_FOLDER\n"
             f"python -m ast_keras.evaluate --workdir {workdir} --split {report.split}\n"
         ),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ast_keras.evaluation.metrics import Evaluation
 from ast_keras.labels import LabelSet
-from ast_keras.metrics import Evaluation
 
 SCORES = {
     "accuracy": "accuracy",

@@ -7,19 +7,19 @@ from typing import Any
 
 import keras
 
-from ast_keras.augment import SpectrogramAugment
-from ast_keras.datasets import SoundDataset, load_dataset
-from ast_keras.fetching.public_data import find_data
-from ast_keras.frontend import LogMelFilterbank
+from ast_keras.data.downloads.public_data import find_data
+from ast_keras.data.pipeline import Pipeline
+from ast_keras.data.readers import SoundDataset, load_dataset
 from ast_keras.labels import LabelSet
-from ast_keras.model import ASTClassifier
-from ast_keras.optimizers import AdamL2
-from ast_keras.pipeline import Pipeline
-from ast_keras.presets import SIZES, from_preset, read_preset
+from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
+from ast_keras.layers.spectrogram_augment import SpectrogramAugment
+from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.presets.loading import SIZES, from_preset, read_preset
 from ast_keras.recipe import Model, Recipe, RecipeError
-from ast_keras.schedules import EpochDecaySchedule, WarmupCosineSchedule
-from ast_keras.weights.fitting import causal_from, classifier_from
-from ast_keras.weights.source import Source
+from ast_keras.training.optimizers import AdamL2
+from ast_keras.training.schedules import EpochDecaySchedule, WarmupCosineSchedule
+from ast_keras.weights.build import causal_from, classifier_from
+from ast_keras.weights.pretrained import Source
 
 # Settings of `recipe.Data` that a reader may take; None leaves the reader's default.
 _READER_SETTINGS = (

@@ -2,7 +2,7 @@
 
 | file | holds |
 |---|---|
-| fold_1/, fold_2/, ... | a run each, as `ast_keras.run` describes it |
+| fold_1/, fold_2/, ... | a run each, as `ast_keras.training.run` describes it |
 | folds.json, folds.csv | scores of each fold, mean and spread |
 | folds.png, report.html | the same to look at |
 """
@@ -23,23 +23,23 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ast_keras import assembly
 from ast_keras.audio import load_audio
-from ast_keras.datasets import READERS, SoundDataset, Split
-from ast_keras.datasets.manifest import manifest_folds
-from ast_keras.distribution import Workers, make_strategy
-from ast_keras.progress import Progress
+from ast_keras.data.readers import READERS, SoundDataset, Split
+from ast_keras.data.readers.manifest import manifest_folds
 from ast_keras.recipe import Recipe, RecipeError
-from ast_keras.reporting.fold_scores import (
+from ast_keras.reports.fold_report import (
     FoldScores,
     fold_folders,
     read_fold_scores,
     write_fold_report,
     write_fold_scores,
 )
-from ast_keras.resolution import resolve
-from ast_keras.run import Run
-from ast_keras.workdir import check_workdir
+from ast_keras.training import build
+from ast_keras.training.distribution import Workers, make_strategy
+from ast_keras.training.progress import Progress
+from ast_keras.training.resolve import resolve
+from ast_keras.training.run import Run
+from ast_keras.training.run_folder import check_workdir
 
 _OFFICIAL = (1, 2, 3, 4, 5)  # of ESC-50 and ESC-10
 _OURS = ("folds.json", "folds.csv", "folds.png", "report.html")
@@ -163,7 +163,7 @@ def _read_folds(recipe: Recipe, wanted: Sequence[int]) -> dict[int, SoundDataset
     decoded = _Decoded(recipe)
     datasets = {}
     for number in wanted:
-        dataset = assembly.make_dataset(of_fold(recipe, number))
+        dataset = build.make_dataset(of_fold(recipe, number))
         splits = {name: decoded.split(split) for name, split in dataset.splits.items()}
         datasets[number] = dataclasses.replace(dataset, splits=splits)
     return datasets

@@ -8,7 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ast_keras.model import ASTClassifier
+    from ast_keras.models.ast_backbone import ASTClassifier
 
 _FOLDER = "epochs"
 
@@ -18,7 +18,7 @@ def keep_epoch(model: ASTClassifier, workdir: str | os.PathLike[str], epoch: int
 
     Only what `from_preset` reads is kept: the backbone's weights are not stored a second time.
     """
-    from ast_keras.presets import save_to_preset
+    from ast_keras.presets.loading import save_to_preset
 
     folder = pathlib.Path(workdir, _FOLDER, f"{epoch:02d}")
     save_to_preset(model, folder)

@@ -6,13 +6,13 @@ import dataclasses
 import os
 from typing import Any
 
-from ast_keras import precision
-from ast_keras.assembly import likely_spectrogram
-from ast_keras.datasets import SoundDataset
-from ast_keras.presets import SIZES, read_preset
-from ast_keras.published import AUDIOSET_MEAN, AUDIOSET_STD
+from ast_keras.data.readers import SoundDataset
+from ast_keras.presets.loading import SIZES, read_preset
+from ast_keras.presets.released import AUDIOSET_MEAN, AUDIOSET_STD
 from ast_keras.recipe import Frontend, Model, Recipe, RecipeError
-from ast_keras.weights.source import Source
+from ast_keras.training import precision
+from ast_keras.training.build import likely_spectrogram
+from ast_keras.weights.pretrained import Source
 
 _PATHS = ("path", "labels_path", "clips_path", "test_path", "enhanced_labels")
 

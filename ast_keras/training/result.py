@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ast_keras.assembly import make_pipeline
+from ast_keras.audio.mel import num_frames, seconds_to_samples
 from ast_keras.average import average_models, epoch_models
 from ast_keras.files import write_json
-from ast_keras.mel import num_frames, seconds_to_samples
-from ast_keras.presets import from_preset, save_to_preset
-from ast_keras.reporting import figures
-from ast_keras.reporting.html_report import NUM_MISTAKES, RunReport, write_run_report
-from ast_keras.reporting.mistakes import describe_mistake, worst_mistakes
-from ast_keras.reporting.tables import per_class, score_table
+from ast_keras.presets.loading import from_preset, save_to_preset
+from ast_keras.reports import figures
+from ast_keras.reports.run_report import NUM_MISTAKES, RunReport, write_run_report
+from ast_keras.reports.tables import per_class, score_table
+from ast_keras.reports.worst_mistakes import describe_mistake, worst_mistakes
+from ast_keras.training.build import make_pipeline
 
 # Written in this order: a run with the first is finished, one that lacks the second writes it.
 EVALUATION, REPORT = "evaluation.json", "report.html"

@@ -10,7 +10,7 @@
 | evaluation.json, confusion.png | the scores, the chosen model's in detail |
 | report.html | all of it on a page, with the worst mistakes |
 
-Until the run ends, model/ is that of the best epoch so far; `ast_keras.finish` then chooses.
+Until the run ends, model/ is that of the best epoch so far; `training.result` then chooses.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ import keras
 import orbit
 import tensorflow as tf
 
-from ast_keras import assembly
 from ast_keras.audio import AudioError
-from ast_keras.command import Interrupted, Signals
-from ast_keras.datasets import fingerprint
-from ast_keras.distribution import Workers, distribute, make_strategy
+from ast_keras.commands.runner import Interrupted, Signals
+from ast_keras.data.readers import fingerprint
 from ast_keras.files import write_text
-from ast_keras.finish import Result, best_epoch, finish, finished_result
-from ast_keras.kept import forget_unfinished, keep_epoch
-from ast_keras.presets import save_to_preset
-from ast_keras.progress import Progress
+from ast_keras.presets.loading import save_to_preset
 from ast_keras.recipe import RecipeError
-from ast_keras.reporting import figures
-from ast_keras.reporting.tables import SCORES
-from ast_keras.resolution import resolve, with_absolute_paths
-from ast_keras.trainer import ASTEvaluator, ASTTrainer
-from ast_keras.workdir import check_workdir, claim_workdir, locked, require_same_work
+from ast_keras.reports import figures
+from ast_keras.reports.tables import SCORES
+from ast_keras.training import build
+from ast_keras.training.distribution import Workers, distribute, make_strategy
+from ast_keras.training.kept import forget_unfinished, keep_epoch
+from ast_keras.training.progress import Progress
+from ast_keras.training.resolve import resolve, with_absolute_paths
+from ast_keras.training.result import Result, best_epoch, finish, finished_result
+from ast_keras.training.run_folder import check_workdir, claim_workdir, locked, require_same_work
+from ast_keras.training.trainer import ASTEvaluator, ASTTrainer
 
 _LOOP_SECONDS = 5.0  # between two looks at the loss, the clock and signals
 
@@ -54,7 +54,7 @@ class TrainingError(RuntimeError):
 class Run:
     """Trains a recipe in a work directory, from its last checkpoint if there is one.
 
-    Several workers (`ast_keras.distribution`) all make the same run; the first one writes it.
+    Several workers (`training.distribution`) all make the same run; the first one writes it.
 
     Args:
       recipe: What to train.
@@ -79,15 +79,15 @@ class Run:
         self.strategy = strategy or make_strategy()  # before TensorFlow is used
         self.workers = Workers(self.strategy)
         self.progress = (progress or Progress()) if self.workers.leads else Progress(quiet=True)
-        self.dataset = dataset or assembly.make_dataset(recipe)
+        self.dataset = dataset or build.make_dataset(recipe)
         self.recipe = recipe = resolve(recipe, self.dataset)
         self._check_devices()
         require_same_work(recipe, fingerprint(self.dataset), self.workers)
         if self.workers.leads:
             check_workdir(recipe, self.workdir)
-        self.pipeline = assembly.make_pipeline(recipe, self.dataset, "train", training=True)
-        self.validation = assembly.validation_split(recipe, self.dataset)
-        self.validation_pipeline = assembly.make_pipeline(recipe, self.dataset, self.validation)
+        self.pipeline = build.make_pipeline(recipe, self.dataset, "train", training=True)
+        self.validation = build.validation_split(recipe, self.dataset)
+        self.validation_pipeline = build.make_pipeline(recipe, self.dataset, self.validation)
         self.last_step = recipe.train.num_epochs * self.pipeline.steps_per_epoch
         with self.workers.clear_errors():
             self._make_trainer()
@@ -110,13 +110,13 @@ class Run:
     def _make_trainer(self):
         recipe, steps_per_epoch = self.recipe, self.pipeline.steps_per_epoch
         with self.strategy.scope():
-            self.model = assembly.make_model(recipe, self.dataset.labels)
-            self.optimizer = assembly.make_optimizer(recipe, steps_per_epoch)
-        self.schedule = assembly.make_schedule(recipe, steps_per_epoch)
+            self.model = build.make_model(recipe, self.dataset.labels)
+            self.optimizer = build.make_optimizer(recipe, steps_per_epoch)
+        self.schedule = build.make_schedule(recipe, steps_per_epoch)
         self.trainer = ASTTrainer(
             self.model,
             self.optimizer,
-            assembly.make_loss(recipe),
+            build.make_loss(recipe),
             None,
             self.strategy,
             accumulate_steps=recipe.train.accumulate_steps,
@@ -327,7 +327,7 @@ class Run:
         """Scores the model as it is on a split; returns the `ASTEvaluator`."""
         pipeline = self.validation_pipeline
         if split != self.validation:
-            pipeline = assembly.make_pipeline(self.recipe, self.dataset, split)
+            pipeline = build.make_pipeline(self.recipe, self.dataset, split)
         evaluator = self._evaluator(pipeline, self._stop_if_asked)
         with pipeline.clear_errors():
             evaluator.evaluate(tf.constant(-1))

@@ -16,9 +16,9 @@ import keras
 import tensorflow as tf
 
 from ast_keras import __version__
-from ast_keras.distribution import Workers
 from ast_keras.files import write_json, write_text
 from ast_keras.recipe import Recipe, RecipeError, load_recipe
+from ast_keras.training.distribution import Workers
 
 try:
     import fcntl

@@ -6,7 +6,7 @@ import keras
 import orbit
 import tensorflow as tf
 
-from ast_keras.metrics import evaluate_predictions
+from ast_keras.evaluation.metrics import evaluate_predictions
 
 
 class ASTTrainer(orbit.StandardTrainer):

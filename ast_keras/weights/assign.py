@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from ast_keras.model import ASTBackbone, ASTClassifier
+from ast_keras.models.ast_backbone import ASTBackbone, ASTClassifier
 from ast_keras.weights.errors import WeightsError
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -11,16 +11,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from ast_keras.causal import CausalASTBackbone
-from ast_keras.frontend import LogMelFilterbank
-from ast_keras.initializers import without_random_start
 from ast_keras.labels import LabelError, LabelSet
-from ast_keras.model import ASTBackbone, ASTClassifier
-from ast_keras.weights import transfer
+from ast_keras.layers.initializers import without_random_start
+from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
+from ast_keras.models.ast_backbone import ASTBackbone, ASTClassifier
+from ast_keras.models.causal_ast_backbone import CausalASTBackbone
+from ast_keras.weights import resize
+from ast_keras.weights.assign import assign_canonical, canonical_tensors
 from ast_keras.weights.errors import WeightsError
-from ast_keras.weights.exchange import assign_canonical, canonical_tensors
-from ast_keras.weights.names import Canonical
-from ast_keras.weights.source import Source
+from ast_keras.weights.naming import Canonical
+from ast_keras.weights.pretrained import Source
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -35,17 +35,17 @@ class Adapted:
 
 def adapt(
     source: Source,
-    grid: transfer.Grid,
-    patch_size: transfer.Grid,
+    grid: resize.Grid,
+    patch_size: resize.Grid,
     rgb: str = "sum",
     position: str = "bilinear",
 ) -> Adapted:
     """Fits a source's patch kernel and positions to a spectrogram's grid `(mel, time)`."""
     tensors, changes = dict(source.tensors), {}
     kernel = tensors["patch_embed.proj.weight"]
-    adapted = transfer.to_one_channel(kernel, rgb)
+    adapted = resize.to_one_channel(kernel, rgb)
     steps = [] if adapted is kernel else [f"{kernel.shape[1]} channels to their {rgb}"]
-    resized = transfer.resize_kernel(adapted, patch_size)
+    resized = resize.resize_kernel(adapted, patch_size)
     if resized is not adapted:
         steps.append(f"{_by(source.patch_size)} resized to {_by(patch_size)}")
     if steps:
@@ -53,7 +53,7 @@ def adapt(
     tensors["patch_embed.proj.weight"] = resized
     if grid != source.grid or position not in ("bilinear", "nearest"):
         special = source.num_special_tokens
-        tensors["pos_embed"] = transfer.resize_positions(
+        tensors["pos_embed"] = resize.resize_positions(
             tensors["pos_embed"], special, source.grid, grid, position
         )
         how = [
@@ -93,10 +93,10 @@ def classifier_from(
     num_classes: int | None = None,
     labels: LabelSet | None = None,
     *,
-    strides: transfer.Grid | None = None,
+    strides: resize.Grid | None = None,
     num_frames: int | None = None,
     num_mel_bins: int | None = None,
-    patch_size: transfer.Grid | None = None,
+    patch_size: resize.Grid | None = None,
     rgb: str = "sum",
     position: str = "bilinear",
     frontend: Any = _ABSENT,

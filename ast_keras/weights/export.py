@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from ast_keras.files import replacing_folder, write_json
-from ast_keras.model import ASTClassifier
+from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.weights.assign import canonical_tensors
 from ast_keras.weights.errors import WeightsError
-from ast_keras.weights.exchange import canonical_tensors
-from ast_keras.weights.names import AUTHORS, TRANSFORMERS, Naming, from_canonical
-from ast_keras.weights.safetensors_file import write_safetensors
+from ast_keras.weights.naming import AUTHORS, TRANSFORMERS, Naming, from_canonical
+from ast_keras.weights.readers.safetensors import write_safetensors
 
 TARGETS = ("authors", "transformers")
 # What the others' filterbank has no setting for.

@@ -13,11 +13,11 @@ import numpy as np
 
 from ast_keras.labels import LabelSet
 from ast_keras.weights import model_garden
-from ast_keras.weights.configuration import read_configuration
+from ast_keras.weights.config_files import read_configuration
 from ast_keras.weights.errors import WeightsError
-from ast_keras.weights.files import read_tensors
-from ast_keras.weights.names import FORMATS, Canonical, to_canonical
-from ast_keras.weights.transfer import Grid
+from ast_keras.weights.naming import FORMATS, Canonical, to_canonical
+from ast_keras.weights.readers import read_tensors
+from ast_keras.weights.resize import Grid
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -15,7 +15,7 @@ import urllib.request
 from absl import app, flags
 
 from ast_keras.audio import load_audio
-from ast_keras.command import run_command
+from ast_keras.commands.runner import run_command
 from ast_keras.export.errors import ExportError
 
 Answer = list[tuple[str, float]]
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     options = flags.FLAGS
     if len(argv) < 2:
         raise ExportError("Say what to classify: FILE...")
-    from ast_keras.export.warmup import wav_bytes
+    from ast_keras.export.serving_warmup import wav_bytes
 
     rate = options.sample_rate
     sounds = [wav_bytes(load_audio(path, rate), rate) for path in argv[1:]]

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from absl import app, flags
 
-from ast_keras.command import run_command
+from ast_keras.commands.runner import run_command
 from ast_keras.export.errors import ExportError
 
 _PAGE = pathlib.Path(__file__).resolve().parent

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ast_keras import from_preset
-from ast_keras.export.comparison import comparison_clips, keras_scores
+from ast_keras.export.reference_clips import comparison_clips, keras_scores
 from ast_keras.export.saved_model import export_saved_model
 from ast_keras.export.tflite import export_tflite
 from ast_keras.labels import LabelSet

@@ -10,10 +10,10 @@ import soundfile
 
 from ast_keras.audit import audit
 from ast_keras.labels import LabelSet
-from ast_keras.presets import from_preset, save_to_preset
-from ast_keras.progress import Progress
+from ast_keras.presets.loading import from_preset, save_to_preset
 from ast_keras.recipe import RecipeError, load_recipe, override
-from ast_keras.run import Run
+from ast_keras.training.progress import Progress
+from ast_keras.training.run import Run
 
 TONES_HZ = {"low": 400, "high": 3000}
 # A rate for random weights, which the start of this test has; all else is the recipe's.

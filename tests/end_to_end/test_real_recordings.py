@@ -5,9 +5,9 @@ import pathlib
 
 import pytest
 
-from ast_keras.progress import Progress
 from ast_keras.recipe import load_recipe, override
-from ast_keras.run import Run
+from ast_keras.training.progress import Progress
+from ast_keras.training.run import Run
 
 DATA = os.environ.get("AST_KERAS_DATA")
 pytestmark = [

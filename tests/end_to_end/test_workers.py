@@ -13,10 +13,10 @@ import time
 import numpy as np
 import pytest
 
-from ast_keras.presets import from_preset
-from ast_keras.progress import Progress
+from ast_keras.presets.loading import from_preset
 from ast_keras.recipe import load_recipe, override
-from ast_keras.run import Run
+from ast_keras.training.progress import Progress
+from ast_keras.training.run import Run
 
 pytestmark = pytest.mark.slow  # a minute and a half
 ROOT = pathlib.Path(__file__).parents[2]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ast_keras.metrics import evaluate_predictions
+from ast_keras.evaluation.metrics import evaluate_predictions
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "metrics.npz"
 

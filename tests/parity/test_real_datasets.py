@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from ast_keras.datasets import load_dataset
+from ast_keras.data.readers import load_dataset
 from ast_keras.labels import LabelSet
 
 

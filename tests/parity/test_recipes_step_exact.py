@@ -15,14 +15,14 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from ast_keras import assembly
-from ast_keras.datasets import SoundDataset, Split
-from ast_keras.finish import best_epoch
+from ast_keras.data.readers import SoundDataset, Split
 from ast_keras.labels import LabelSet
-from ast_keras.patches import patch_grid
+from ast_keras.layers.patch_embedding import patch_grid
 from ast_keras.recipe import list_recipes, load_recipe, override
-from ast_keras.reporting.fold_scores import read_fold_scores
-from ast_keras.reporting.tables import SCORES
+from ast_keras.reports.fold_report import read_fold_scores
+from ast_keras.reports.tables import SCORES
+from ast_keras.training import build
+from ast_keras.training.result import best_epoch
 from tests.reference import adam_l2, authors_recipes
 from tests.reference.authors_recipes import RECIPES
 
@@ -78,7 +78,7 @@ def dataset_of(name, count=None):
 def pipeline_of(name):
     """The training batches of the real size, without a cache: every access is seen."""
     recipe = override(recipe_of(name), ["data.cache_megabytes=0"])
-    return assembly.make_pipeline(recipe, dataset_of(name), "train", training=True)
+    return build.make_pipeline(recipe, dataset_of(name), "train", training=True)
 
 
 # --- Settings ---
@@ -129,7 +129,7 @@ def test_learning_rate_of_every_step_is_the_authors(name):
     recipe, authors = recipe_of(name), RECIPES[name]
     steps = -(-authors.num_clips // recipe.train.batch_size)
     assert steps == authors_recipes.steps_per_epoch(authors)
-    schedule = assembly.make_schedule(recipe, steps)
+    schedule = build.make_schedule(recipe, steps)
     expected = np.array(authors_recipes.learning_rates(authors), "float32")
     every_step = tf.function(lambda numbers: tf.vectorized_map(schedule, numbers))
     np.testing.assert_array_equal(every_step(tf.range(len(expected))), expected)
@@ -144,7 +144,7 @@ def test_number_of_steps_follows_from_the_data(name):
 def test_learning_rate_by_epoch_is_the_printed_one(name):
     authors = RECIPES[name]
     steps = authors_recipes.steps_per_epoch(authors)
-    schedule = assembly.make_schedule(recipe_of(name), steps)
+    schedule = build.make_schedule(recipe_of(name), steps)
     for epoch, rate in authors_recipes.PRINTED_RATES[name].items():
         # Printed with four digits.
         assert float(schedule(epoch * steps - 1)) == pytest.approx(rate, rel=1.3e-4)
@@ -159,7 +159,7 @@ def test_optimizer_moves_a_weight_as_the_authors_adam_does(name):
         authors = dataclasses.replace(authors, num_epochs=2, num_clips=60 * authors.batch_size)
         recipe = override(recipe, ["train.num_epochs=2", "train.keep_epochs=1,2"])
     rates = authors_recipes.learning_rates(authors)
-    optimizer = assembly.make_optimizer(recipe, authors_recipes.steps_per_epoch(authors))
+    optimizer = build.make_optimizer(recipe, authors_recipes.steps_per_epoch(authors))
     for value in ("beta_1", "beta_2", "epsilon", "l2"):
         assert getattr(optimizer, value) == getattr(authors, value)
     # From zero, where float32 resolves even the smallest steps.
@@ -188,7 +188,7 @@ def augment_of(name, **changes):
 @functools.cache
 def _augment_of(name):
     recipe = override(recipe_of(name), ["model.size=ast_test", "model.start=random"])
-    return assembly.make_model(recipe, dataset_of(name, 12).labels).augment
+    return build.make_model(recipe, dataset_of(name, 12).labels).augment
 
 
 def seeds_of(count):
@@ -423,9 +423,9 @@ def test_last_batch_of_an_epoch_is_smaller_and_weighs_as_much():
 def test_scored_split_is_the_authors_and_not_augmented(name):
     recipe, authors = recipe_of(name), RECIPES[name]
     dataset = dataset_of(name, 24)
-    split = assembly.validation_split(recipe, dataset)
+    split = build.validation_split(recipe, dataset)
     assert split == authors.scored_every_epoch
-    pipeline = assembly.make_pipeline(recipe, dataset, split)
+    pipeline = build.make_pipeline(recipe, dataset, split)
     assert pipeline.batch_size == min(2 * authors.batch_size, len(dataset.splits[split]))
     for place in (0, 7):
         clip, target, _ = pipeline.example(0, place)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from ast_keras import AdamL2, from_preset
-from ast_keras.trainer import ASTTrainer
+from ast_keras.training.trainer import ASTTrainer
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
 LOSSES = {

@@ -6,9 +6,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from ast_keras.weights.exchange import canonical_tensors
-from ast_keras.weights.fitting import classifier_from
-from ast_keras.weights.source import read_source
+from ast_keras.weights.assign import canonical_tensors
+from ast_keras.weights.build import classifier_from
+from ast_keras.weights.pretrained import read_source
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
 META = json.loads((GOLDENS / "transfer.json").read_text())

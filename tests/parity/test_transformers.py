@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from ast_keras.presets import from_preset
+from ast_keras.presets.loading import from_preset
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
 

@@ -1,4 +1,4 @@
-"""Adam with L2 in the gradient, in NumPy float64: an oracle for `ast_keras.optimizers.AdamL2`.
+"""Adam with L2 in the gradient, in NumPy float64: an oracle for `AdamL2`.
 
 Written from the description of `torch.optim.Adam` (without amsgrad): the decay is added to the
 gradient, and epsilon to the root of the bias-corrected second moment.

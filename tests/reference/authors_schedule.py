@@ -1,4 +1,4 @@
-"""The published learning-rate schedule, stepped naively: an oracle for `ast_keras.schedules`.
+"""The published learning-rate schedule, stepped naively: an oracle for `EpochDecaySchedule`.
 
 Gong, Chung and Glass (2021); `src/traintest.py` of YuanGongND/ast, which keeps one mutable rate,
 sets it during the warm-up and multiplies it at the end of the epochs listed as milestones.

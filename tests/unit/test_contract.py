@@ -9,14 +9,14 @@ import pytest
 import tensorflow as tf
 
 import ast_keras
-from ast_keras.augment import SpectrogramAugment
-from ast_keras.causal import CausalASTBackbone
-from ast_keras.encoder import DropPath, SelfAttention, TransformerBlock
-from ast_keras.frontend import LogMelFilterbank
 from ast_keras.labels import LabelSet
-from ast_keras.model import ASTBackbone, ASTClassifier
-from ast_keras.patches import PatchEmbedding, PositionEmbedding, SpecialTokens
-from ast_keras.thinning import Patchout
+from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
+from ast_keras.layers.patch_embedding import PatchEmbedding, PositionEmbedding, SpecialTokens
+from ast_keras.layers.spectrogram_augment import SpectrogramAugment
+from ast_keras.layers.token_reduction import Patchout
+from ast_keras.layers.transformer_block import DropPath, SelfAttention, TransformerBlock
+from ast_keras.models.ast_backbone import ASTBackbone, ASTClassifier
+from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 from tests import contract
 from tests.contract import POLICIES, Descriptor
 

@@ -1,6 +1,7 @@
-"""Imports point one way, and the cheap modules stay cheap."""
+"""Rooms import one way, and the cheap ones stay cheap."""
 
 import ast
+import graphlib
 import pathlib
 import subprocess
 import sys
@@ -11,186 +12,32 @@ import ast_keras
 
 PACKAGE = pathlib.Path(ast_keras.__file__).parent
 
-# A module imports only modules above it.
-ORDER = [
-    "ast_keras",
-    "ast_keras.files",
-    "ast_keras.fetching",
-    "ast_keras.fetching.archives",
-    "ast_keras.fetching.download",
-    "ast_keras.labels",
-    "ast_keras.settings",
-    "ast_keras.recipe_rules",
-    "ast_keras.recipe",
-    "ast_keras.published",
-    "ast_keras.hub",
-    "ast_keras.mel",
-    "ast_keras.decoding",
-    "ast_keras.audio",
-    "ast_keras.sound_blocks",
-    "ast_keras.windows",
-    "ast_keras.events",
-    "ast_keras.read_ahead",
-    "ast_keras.journal",
-    "ast_keras.answers",
-    "ast_keras.frontend",
-    "ast_keras.augment",
-    "ast_keras.initializers",
-    "ast_keras.patches",
-    "ast_keras.kernels",
-    "ast_keras.thinning",
-    "ast_keras.encoder",
-    "ast_keras.model",
-    "ast_keras.causal",
-    "ast_keras.saved",
-    # Other people's weights: files, names, positions, then our model.
-    "ast_keras.weights",
-    "ast_keras.weights.errors",
-    "ast_keras.weights.safetensors_file",
-    "ast_keras.weights.zip_file",
-    "ast_keras.weights.torch_pickle",
-    "ast_keras.weights.torch_file",
-    "ast_keras.weights.checkpoint_file",
-    "ast_keras.weights.files",
-    "ast_keras.weights.names",
-    "ast_keras.weights.model_garden",
-    "ast_keras.weights.transfer",
-    "ast_keras.weights.configuration",
-    "ast_keras.weights.source",
-    "ast_keras.weights.exchange",
-    "ast_keras.weights.fitting",
-    "ast_keras.weights.writers",
-    "ast_keras.presets",
-    # Data and scores: from here to report, nothing knows the model.
-    "ast_keras.datasets.packed",
-    "ast_keras.datasets.dataset",
-    "ast_keras.datasets.tables",
-    "ast_keras.datasets.audio_files",
-    "ast_keras.datasets.clip_lists",
-    "ast_keras.datasets.clip_folder",
-    "ast_keras.datasets.audioset",
-    "ast_keras.datasets.record_index",
-    "ast_keras.datasets.built",
-    "ast_keras.datasets.sounds",
-    "ast_keras.datasets.class_folders",
-    "ast_keras.datasets.esc50",
-    "ast_keras.datasets.manifest",
-    "ast_keras.datasets.speech_commands",
-    "ast_keras.datasets.synthetic",
-    "ast_keras.datasets",
-    "ast_keras.fetching.public_data",
-    "ast_keras.builders",
-    "ast_keras.builders.building",
-    "ast_keras.builders.clip_pipeline",
-    "ast_keras.builders.audioset",
-    "ast_keras.builders.esc50",
-    "ast_keras.builders.speech_commands_v2",
-    "ast_keras.clips",
-    "ast_keras.sampling",
-    "ast_keras.pipeline",
-    "ast_keras.metrics",
-    "ast_keras.schedules",
-    "ast_keras.optimizers",
-    "ast_keras.reporting",
-    "ast_keras.reporting.figures",
-    "ast_keras.reporting.tables",
-    "ast_keras.reporting.mistakes",
-    "ast_keras.reporting.page",
-    "ast_keras.reporting.evidence",
-    "ast_keras.reporting.html_report",
-    "ast_keras.reporting.fold_scores",
-    "ast_keras.auditing",
-    "ast_keras.auditing.inspection",
-    "ast_keras.auditing.label_report",
-    "ast_keras.auditing.survey",
-    "ast_keras.auditing.advice",
-    "ast_keras.auditing.findings",
-    "ast_keras.arguments",
-    # Training: model and data meet.
-    "ast_keras.command",
-    "ast_keras.distribution",
-    "ast_keras.trainer",
-    "ast_keras.assembly",
-    "ast_keras.progress",
-    "ast_keras.workdir",
-    "ast_keras.precision",
-    "ast_keras.resolution",
-    "ast_keras.kept",
-    "ast_keras.ensemble",
-    "ast_keras.average",  # a command line, too
-    "ast_keras.finish",
-    "ast_keras.run",
-    "ast_keras.folds",
-    "ast_keras.streaming",
-    "ast_keras.prediction",
-    "ast_keras.embedding",
-    "ast_keras.explanation",
-    # Out of here: one graph, and the files that hold it.
-    "ast_keras.export",
-    "ast_keras.export.errors",
-    "ast_keras.export.graph",
-    "ast_keras.export.measurement",
-    "ast_keras.export.contract",
-    "ast_keras.export.comparison",
-    "ast_keras.export.metadata",
-    "ast_keras.export.quantization",
-    "ast_keras.export.tflite",
-    "ast_keras.export.streaming_tflite",
-    "ast_keras.export.warmup",
-    "ast_keras.export.saved_model",
-    # Command lines.
-    "ast_keras.train",
-    "ast_keras.audit",
-    "ast_keras.evaluate",
-    "ast_keras.convert",
-    "ast_keras.predict",
-    "ast_keras.listen",
-    "ast_keras.embed",
-    "ast_keras.explain",
-    "ast_keras.quickstart",
+# A room imports the rooms of earlier stages and those to its left in its own branch.
+STAGES = [
+    ["errors files labels audio recipe"],
+    ["data", "layers models weights presets"],
+    ["evaluation reports"],
+    ["auditing", "training", "inference"],
+    ["export commands"],
 ]
-MODEL_FREE = ORDER[ORDER.index("ast_keras.datasets.packed") : ORDER.index("ast_keras.trainer")]
-# `ASTClassifier.from_preset` and `save_to_preset` reach for what is built on the classifier.
-LATE = {"ast_keras.model": {"ast_keras.presets", "ast_keras.saved"}}
-KNOWS_THE_MODEL = {
-    f"ast_keras.{name}"
-    for name in (
-        *("patches", "encoder", "model", "causal", "saved", "presets"),
-        *("weights.exchange", "weights.fitting", "weights.writers"),
-    )
-}
-PURE = [
-    name
-    for name in ORDER
-    if name.split(".")[1:2] in (["datasets"], ["auditing"], ["fetching"], ["reporting"])
-    or name.removeprefix("ast_keras.")
-    in (
-        "recipe",
-        "recipe_rules",
-        "settings",
-        "files",
-        "labels",
-        "published",
-        "hub",
-        "weights",
-        "weights.errors",
-        "mel",
-        "audio",
-        "sound_blocks",
-        "windows",
-        "events",
-        "read_ahead",
-        "journal",
-        "answers",
-        "arguments",
-        "decoding",
-        "clips",
-        "sampling",
-        "metrics",
-    )
-]
+# `AudioClassifier.from_preset` and `save_to_preset` reach for what is built on the classifier,
+# `export` for the exporters.
+LATE = {("models", "presets"), ("models", "export")}
+# What loads without TensorFlow, Keras and matplotlib.
+LIGHT = ["audio", "recipe", "data", "reports", "auditing", "commands", "weights.readers"]
 HEAVY = ("tensorflow", "keras", "tensorflow_io", "orbit", "official", "matplotlib")
-COMMANDS = ["ast_keras.average", *ORDER[ORDER.index("ast_keras.train") :]]
+
+
+def allowed_imports():
+    """Returns for every room the rooms that it may import."""
+    allowed, earlier = {}, set()
+    for stage in STAGES:
+        for branch in stage:
+            rooms = branch.split()
+            for position, room in enumerate(rooms):
+                allowed[room] = earlier | set(rooms[:position])
+        earlier |= {room for branch in stage for room in branch.split()}
+    return allowed
 
 
 def module_files():
@@ -203,25 +50,24 @@ def module_files():
     return files
 
 
-def imported_names(tree):
-    """Returns what a syntax tree imports, as dotted names: both a and a.b for `from a import b`."""
-    names = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return names
-
-
 def imported_modules(tree):
     """Returns the package's own modules that a syntax tree imports, at any level."""
     found = set()
-    for name in imported_names(tree):
-        if name.split(".")[0] == "ast_keras":
-            found.add(name if name in FILES else name.rpartition(".")[0])
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            if name.split(".")[0] == "ast_keras":
+                found.add(name if name in FILES else name.rpartition(".")[0])
     return found
+
+
+def room_of(name):
+    return name.split(".")[1] if "." in name else ""
 
 
 def heavy_after(code):
@@ -235,48 +81,53 @@ def heavy_after(code):
 
 
 FILES = module_files()
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+IMPORTS = {
+    name: imported_modules(ast.parse(path.read_text(encoding="utf-8")))
+    for name, path in FILES.items()
+}
+ALLOWED = allowed_imports()
+COMMANDS = [n for n in FILES if n.count(".") == 1 and room_of(n) not in ALLOWED]
 
 
-def test_order_lists_every_module_once():
-    assert sorted(ORDER) == sorted(FILES)
+@pytest.mark.parametrize("room", ALLOWED)
+def test_room_imports_only_rooms_to_its_left(room):
+    members = [name for name in FILES if room_of(name) == room]
+    assert members
+    imported = {room_of(i) for name in members for i in IMPORTS[name]} - {"", room}
+    assert imported - {late for one, late in LATE if one == room} <= ALLOWED[room]
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_module_imports_only_what_stands_before_it(name):
-    allowed = set(ORDER[: ORDER.index(name)]) | LATE.get(name, set())
-    assert imported_modules(TREES[name]) <= allowed
+def test_no_cycle_in_a_room():
+    for room in ALLOWED:
+        inside = {n: IMPORTS[n] & FILES.keys() - {n} for n in FILES if room_of(n) == room}
+        graphlib.TopologicalSorter(inside).prepare()  # raises CycleError
 
 
 @pytest.mark.parametrize(
-    "code",
-    [
-        "from ast_keras.run import Run",
-        "def f():\n    from ast_keras import run",
-        "import ast_keras.run",
-    ],
+    "code", ["from ast_keras.training.run import Run", "import ast_keras.audio.mel"]
 )
-def test_reverse_import_is_seen(code):
-    assert imported_modules(ast.parse(code)) == {"ast_keras.run"}
+def test_import_is_seen_in_a_function(code):
+    found = imported_modules(ast.parse(f"def f():\n    {code}"))
+    assert {room_of(name) for name in found} <= ALLOWED.keys()
+    assert found
 
 
-@pytest.mark.parametrize("name", MODEL_FREE)
-def test_data_and_scores_do_not_know_the_model(name):
-    assert not imported_modules(TREES[name]) & KNOWS_THE_MODEL
+def test_root_holds_the_commands_and_four_leaves():
+    assert len(COMMANDS) == 10
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert modules - {name.split(".")[1] for name in COMMANDS} <= {"errors", "files", "labels"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_command_imports_heavy_modules_only_when_it_runs(name):
-    top_level = ast.Module([n for n in TREES[name].body if not isinstance(n, ast.FunctionDef)], [])
-    light = {"ast_keras", "ast_keras.command", *PURE}
-    assert imported_modules(top_level) <= light
+    # Alone in a fresh interpreter: the flags of two commands have the same names.
+    assert heavy_after(f"import {name}") == []
 
 
-# The commands one by one: their flags have the same names.
-@pytest.mark.parametrize("modules", [["ast_keras"], PURE, *([name] for name in COMMANDS)])
-def test_import_leaves_heavy_packages_out(modules):
-    # In a fresh interpreter: what counts is what the imports pull in, however deep.
-    assert heavy_after("\n".join(f"import {name}" for name in modules)) == []
+def test_light_rooms_leave_heavy_packages_out():
+    light = tuple(f"ast_keras.{room}" for room in LIGHT)
+    names = [n for n in FILES if n.startswith(light) and ".builders" not in n]
+    assert heavy_after("\n".join(f"import {name}" for name in ["ast_keras", *names])) == []
 
 
 def test_recipes_load_without_heavy_packages():

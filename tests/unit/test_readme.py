@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from ast_keras.presets import SIZES
-from ast_keras.published import PUBLISHED, preset_table
+from ast_keras.presets.loading import SIZES
+from ast_keras.presets.released import PUBLISHED, preset_table
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

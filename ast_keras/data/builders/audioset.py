@@ -1,4 +1,4 @@
-"""`tfds build ast_keras/builders/audioset`: AudioSet as ArrayRecord; see `ast_keras.builders`.
+"""`tfds build ast_keras/data/builders/audioset`: AudioSet as ArrayRecord.
 
 It runs on Apache Beam (`pip install apache-beam`): here on one machine, or with
 `--beam_pipeline_options runner=...` on a cluster whose machines see the folder of the clips and
@@ -15,15 +15,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from ast_keras.builders import clip_pipeline
-from ast_keras.builders.building import Plan, SoundBuilder
-from ast_keras.datasets.clip_folder import NAMES, FoundClips, find_clips
-from ast_keras.datasets.clip_lists import ClipList, read_clip_list
-from ast_keras.datasets.dataset import DatasetError
-from ast_keras.datasets.packed import PackedPaths
-from ast_keras.datasets.record_index import Index, index_path
-from ast_keras.fetching.download import download
-from ast_keras.fetching.public_data import data_folder
+from ast_keras.data.builders import audioset_beam
+from ast_keras.data.builders.sound_builder import Plan, SoundBuilder
+from ast_keras.data.dataset import DatasetError
+from ast_keras.data.downloads.http import download
+from ast_keras.data.downloads.public_data import data_folder
+from ast_keras.data.packed import PackedPaths
+from ast_keras.data.readers.array_record_index import Index, index_path
+from ast_keras.data.readers.audioset_clips import NAMES, FoundClips, find_clips
+from ast_keras.data.readers.audioset_lists import ClipList, read_clip_list
 from ast_keras.labels import LabelSet
 
 URL = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv"
@@ -42,7 +42,7 @@ class Audioset(SoundBuilder):
 
     The clips must be there; those without a file are counted and left out. If the official segment
     lists lie beside them, those are built that do; else all three, 100 MB, are
-    downloaded once to the data folder (`ast_keras.fetching.public_data`).
+    downloaded once to the data folder (`ast_keras.data.downloads.public_data`).
 
     Reference: Gemmeke et al., "Audio Set: An ontology and human-labeled dataset for audio events",
     ICASSP 2017.
@@ -108,7 +108,7 @@ class Audioset(SoundBuilder):
         return {split: os.fspath(file) for split, file in lists.items()}
 
     def _generate_examples(self, folder: str, split: str) -> Any:
-        return clip_pipeline.examples(os.fspath(index_path(self.data_path, split)), folder)
+        return audioset_beam.examples(os.fspath(index_path(self.data_path, split)), folder)
 
 
 def _index(clips: ClipList, found: FoundClips, listed: range, folder: str) -> Index:

@@ -6,9 +6,9 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from ast_keras.builders.building import read_clip
-from ast_keras.datasets.dataset import DatasetError
-from ast_keras.datasets.record_index import Index
+from ast_keras.data.builders.sound_builder import read_clip
+from ast_keras.data.dataset import DatasetError
+from ast_keras.data.readers.array_record_index import Index
 
 _ROWS_AT_ONCE = 1_000
 

@@ -1,4 +1,4 @@
-"""`tfds build ast_keras/builders/esc50`: ESC-50 as ArrayRecord; see `ast_keras.builders`."""
+"""`tfds build ast_keras/data/builders/esc50`: ESC-50 as ArrayRecord."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ast_keras.builders.building import Plan, SoundBuilder, read_clip
-from ast_keras.datasets.audio_files import AudioFolder
-from ast_keras.datasets.dataset import DatasetError
-from ast_keras.datasets.esc50 import read_rows
-from ast_keras.datasets.packed import PackedPaths, PackedTargets
-from ast_keras.datasets.record_index import Index
+from ast_keras.data.builders.sound_builder import Plan, SoundBuilder, read_clip
+from ast_keras.data.dataset import DatasetError
+from ast_keras.data.packed import PackedPaths, PackedTargets
+from ast_keras.data.readers.array_record_index import Index
+from ast_keras.data.readers.audio_folder import AudioFolder
+from ast_keras.data.readers.esc50 import read_rows
 from ast_keras.labels import LabelSet
 
 _TABLE = os.path.join("meta", "esc50.csv")
@@ -24,8 +24,8 @@ _LAYOUT = "ESC-50 is a folder with audio/ and meta/esc50.csv, as its archive unp
 class Esc50(SoundBuilder):
     """Builds ESC-50: one split with every clip's official fold, in the order of the table.
 
-    Without --manual_dir it is fetched as recipes fetch it (`ast_keras.fetching.public_data`). A
-    partial copy is built as far as it goes.
+    Without --manual_dir it is fetched as recipes fetch it
+    (`ast_keras.data.downloads.public_data`). A partial copy is built as far as it goes.
 
     Reference: Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015.
     """

@@ -15,9 +15,9 @@ from absl import logging
 from array_record.python import array_record_module
 from tensorflow_datasets.core import writer as tfds_writer
 
-from ast_keras.datasets.dataset import DatasetError
-from ast_keras.datasets.record_index import Index, index_path
-from ast_keras.fetching.public_data import find_data
+from ast_keras.data.dataset import DatasetError
+from ast_keras.data.downloads.public_data import find_data
+from ast_keras.data.readers.array_record_index import Index, index_path
 
 _NUM_KEYS = 2**128  # that tfds spreads over its buckets
 
@@ -82,7 +82,7 @@ class SoundBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     ) -> str:
         """Returns the folder that holds the file `marker`: a local copy, else downloaded.
 
-        It is fetched as recipes fetch it (`ast_keras.fetching.public_data`): once, resumed,
+        It is fetched as recipes fetch it (`ast_keras.data.downloads.public_data`): once, resumed,
         checked. A manual folder that was asked for is returned even without the file: the reader
         says what it lacks.
 

@@ -1,7 +1,7 @@
-"""`tfds build ast_keras/builders/speech_commands_v2`: Speech Commands V2 with its 35 words.
+"""`tfds build ast_keras/data/builders/speech_commands_v2`: Speech Commands V2 with its 35 words.
 
 Not the set of 12 classes that tensorflow-datasets has under the name `speech_commands`. See
-`ast_keras.builders`.
+`ast_keras.data.builders`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from ast_keras.builders.building import Plan, SoundBuilder, read_clip
-from ast_keras.datasets.dataset import DatasetError, Split
-from ast_keras.datasets.packed import PackedPaths, PackedTargets
-from ast_keras.datasets.record_index import Index
-from ast_keras.datasets.speech_commands import read_speech_commands
+from ast_keras.data.builders.sound_builder import Plan, SoundBuilder, read_clip
+from ast_keras.data.dataset import DatasetError, Split
+from ast_keras.data.packed import PackedPaths, PackedTargets
+from ast_keras.data.readers.array_record_index import Index
+from ast_keras.data.readers.speech_commands import read_speech_commands
 from ast_keras.labels import LabelSet, did_you_mean
 
 OFFICIAL_SIZES = {"train": 84_843, "validation": 9_981, "test": 11_005}
@@ -27,8 +27,8 @@ _LIST = "testing_list.txt"
 class SpeechCommandsV2(SoundBuilder):
     """Builds Speech Commands V2 with the official splits, in the order of words and names.
 
-    Without --manual_dir it is fetched as recipes fetch it (`ast_keras.fetching.public_data`). A
-    partial copy is built as far as it goes.
+    Without --manual_dir it is fetched as recipes fetch it
+    (`ast_keras.data.downloads.public_data`). A partial copy is built as far as it goes.
 
     Reference: Warden, "Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition",
     arXiv 1804.03209.

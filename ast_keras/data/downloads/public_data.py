@@ -15,11 +15,11 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 
-from ast_keras import hub
-from ast_keras.datasets import DatasetError
-from ast_keras.fetching.archives import ArchiveError, unpack
-from ast_keras.fetching.download import DownloadError, download
+from ast_keras.data.downloads.archives import ArchiveError, unpack
+from ast_keras.data.downloads.http import DownloadError, download
+from ast_keras.data.readers import DatasetError
 from ast_keras.files import replacing_folder
+from ast_keras.presets import hub
 
 try:
     import fcntl

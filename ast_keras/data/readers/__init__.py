@@ -1,6 +1,6 @@
 """Data sets as labels and splits: read straight from folders, or rendered in memory.
 
-Nothing here decodes a sound or needs TensorFlow; `ast_keras.pipeline` does.
+Nothing here decodes a sound or needs TensorFlow; `ast_keras.data.pipeline` does.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ast_keras.datasets.audioset import read_audioset
-from ast_keras.datasets.built import read_built
-from ast_keras.datasets.class_folders import read_class_folders
-from ast_keras.datasets.dataset import DatasetError, SoundDataset, Source, Split, fingerprint
-from ast_keras.datasets.esc50 import read_esc50
-from ast_keras.datasets.manifest import read_manifest
-from ast_keras.datasets.speech_commands import read_speech_commands
-from ast_keras.datasets.synthetic import synthetic_sounds, write_examples
+from ast_keras.data.dataset import DatasetError, SoundDataset, Source, Split, fingerprint
+from ast_keras.data.readers.array_record import read_built
+from ast_keras.data.readers.audioset import read_audioset
+from ast_keras.data.readers.class_folders import read_class_folders
+from ast_keras.data.readers.esc50 import read_esc50
+from ast_keras.data.readers.manifest import read_manifest
+from ast_keras.data.readers.speech_commands import read_speech_commands
+from ast_keras.data.readers.synthetic import synthetic_sounds, write_examples
 from ast_keras.labels import did_you_mean
 
 __all__ = [

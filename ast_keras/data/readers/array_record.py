@@ -1,4 +1,4 @@
-"""Data sets built by `ast_keras.builders`: records read by index, as bytes, while training."""
+"""Data sets built by `ast_keras.data.builders`: records read by index, as bytes, while training."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.datasets.audioset import relabelled
-from ast_keras.datasets.dataset import DatasetError, SoundDataset, Split, silent_label_notes
-from ast_keras.datasets.packed import PackedPaths, PackedTargets
-from ast_keras.datasets.record_index import Index, index_path
+from ast_keras.data.dataset import DatasetError, SoundDataset, Split, silent_label_notes
+from ast_keras.data.packed import PackedPaths, PackedTargets
+from ast_keras.data.readers.array_record_index import Index, index_path
+from ast_keras.data.readers.audioset import relabelled
 from ast_keras.labels import LabelSet, did_you_mean
 
 Array = npt.NDArray[Any]
 
 _LAYOUT = (
     "A built set is a folder NAME/VERSION with dataset_info.json, as `tfds build "
-    "ast_keras/builders/NAME --data_dir FOLDER` makes it."
+    "ast_keras/data/builders/NAME --data_dir FOLDER` makes it."
 )
 _AUDIOSET_SUBSETS = {
     "balanced": ("balanced",),
@@ -58,14 +58,14 @@ def read_built(
     >>> read_built("no/such/folder")
     Traceback (most recent call last):
     ...
-    ast_keras.datasets.dataset.DatasetError: There is no built set here. A built set is a folder \
-NAME/VERSION with dataset_info.json, as `tfds build ast_keras/builders/NAME --data_dir FOLDER` \
-makes it. Received: path='no/such/folder'
+    ast_keras.data.dataset.DatasetError: There is no built set here. A built set is a folder \
+NAME/VERSION with dataset_info.json, as `tfds build ast_keras/data/builders/NAME --data_dir \
+FOLDER` makes it. Received: path='no/such/folder'
     """
     built = BuiltSet(path)
     if built.name not in _READERS:
         raise DatasetError(
-            f"A built set must be one of {', '.join(_READERS)}, built by ast_keras/builders. "
+            f"A built set must be one of {', '.join(_READERS)}, built by ast_keras/data/builders. "
             f"Received: {built.path} with {built.name!r}"
         )
     read = _READERS[built.name]

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.datasets.dataset import DatasetError
-from ast_keras.datasets.packed import PackedPaths, PackedTargets, PathBuilder, Rows
+from ast_keras.data.dataset import DatasetError
+from ast_keras.data.packed import PackedPaths, PackedTargets, PathBuilder, Rows
 from ast_keras.labels import LabelError, LabelSet
 
 ID_LENGTH = 11  # of a video's name, YTID

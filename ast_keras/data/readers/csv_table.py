@@ -7,7 +7,7 @@ import io
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from ast_keras.datasets.dataset import DatasetError
+from ast_keras.data.dataset import DatasetError
 from ast_keras.labels import did_you_mean
 
 

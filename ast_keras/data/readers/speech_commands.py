@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from ast_keras.datasets.audio_files import AudioFolder, subfolders
-from ast_keras.datasets.dataset import DatasetError, SoundDataset, from_examples
+from ast_keras.data.dataset import DatasetError, SoundDataset, from_examples
+from ast_keras.data.readers.audio_folder import AudioFolder, subfolders
 from ast_keras.labels import LabelSet, did_you_mean
 
 _LAYOUT = (

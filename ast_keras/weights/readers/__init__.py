@@ -9,9 +9,9 @@ import re
 from typing import Any
 
 from ast_keras.weights.errors import WeightsError
-from ast_keras.weights.safetensors_file import Array, mapped, read_safetensors
-from ast_keras.weights.torch_file import LEGACY_MAGIC, read_torch_file
-from ast_keras.weights.zip_file import ZIP_MAGIC
+from ast_keras.weights.readers.safetensors import Array, mapped, read_safetensors
+from ast_keras.weights.readers.torch import LEGACY_MAGIC, read_torch_file
+from ast_keras.weights.readers.torch_zip import ZIP_MAGIC
 
 # In this order, as transformers looks for them.
 NAMES = (
@@ -56,7 +56,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Array]:
     Example:
 
     >>> import numpy as np, tempfile
-    >>> from ast_keras.weights.safetensors_file import write_safetensors
+    >>> from ast_keras.weights.readers.safetensors import write_safetensors
     >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> write_safetensors(folder / "model.safetensors", {"norm.bias": np.zeros(3, "float32")})
     >>> read_tensors(folder)
@@ -76,7 +76,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Array]:
 
 
 def _read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Array]:
-    from ast_keras.weights.checkpoint_file import read_checkpoint  # needs TensorFlow
+    from ast_keras.weights.readers.tf_checkpoint import read_checkpoint  # needs TensorFlow
 
     return read_checkpoint(path)
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from ast_keras.weights.errors import WeightsError
-from ast_keras.weights.safetensors_file import Array, checked_name, mapped, to_array
-from ast_keras.weights.torch_pickle import MAX_PICKLE_BYTES, Interpreter, Storage, Tensor
-from ast_keras.weights.zip_file import ZIP_MAGIC, zip_members, zip_read
+from ast_keras.weights.readers.safetensors import Array, checked_name, mapped, to_array
+from ast_keras.weights.readers.torch_pickle import MAX_PICKLE_BYTES, Interpreter, Storage, Tensor
+from ast_keras.weights.readers.torch_zip import ZIP_MAGIC, zip_members, zip_read
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # what torch.save wrote first, before version 1.6
 

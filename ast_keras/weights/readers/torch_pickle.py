@@ -8,7 +8,7 @@ import pickletools
 from typing import Any
 
 from ast_keras.weights.errors import WeightsError
-from ast_keras.weights.safetensors_file import STORED, checked_shape
+from ast_keras.weights.readers.safetensors import STORED, checked_shape
 
 # A state dictionary of a thousand tensors takes 0.2 MB and 35,000 steps.
 MAX_PICKLE_BYTES = 16 << 20

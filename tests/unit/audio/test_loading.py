@@ -12,18 +12,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from ast_keras.audio import (
+from ast_keras.audio import AudioError, AudioWarning, audio_from_array, audio_info, load_audio
+from ast_keras.audio.loading import (
     AudioChannelError,
     AudioDecodeError,
     AudioEmptyError,
-    AudioError,
     AudioInfo,
     AudioNotFoundError,
     AudioSampleError,
-    AudioWarning,
-    audio_from_array,
-    audio_info,
-    load_audio,
 )
 
 RATE = 16_000

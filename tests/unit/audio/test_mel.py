@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ast_keras import mel
+from ast_keras.audio import mel
 from tests.reference import kaldi_fbank
 
 

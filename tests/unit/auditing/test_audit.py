@@ -13,17 +13,22 @@ import pytest
 import soundfile
 
 from ast_keras.audit import audit, recognise
-from ast_keras.auditing import advice, inspection
-from ast_keras.auditing.findings import describe
-from ast_keras.auditing.inspection import LogMelStatistics, inspect_sound
-from ast_keras.auditing.label_report import alike_names, label_report
+from ast_keras.auditing import advice
+from ast_keras.auditing.inspect_sound import (
+    MAX_FRAMES,
+    LogMelStatistics,
+    inspect_sound,
+    log_mel_function,
+)
+from ast_keras.auditing.label_checks import alike_names, label_report
 from ast_keras.auditing.survey import sample
-from ast_keras.datasets import DatasetError, SoundDataset, Split
+from ast_keras.auditing.text_report import describe
+from ast_keras.data.readers import DatasetError, SoundDataset, Split
 from ast_keras.labels import LabelSet
 from ast_keras.recipe import load_recipe, override
 from tests.reference import kaldi_fbank
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 DATA = os.environ.get("AST_KERAS_DATA")
 RNG = np.random.default_rng(5)
 
@@ -43,7 +48,7 @@ def encoded(samples, rate=16000, format="WAV", subtype="PCM_16"):
 
 @pytest.fixture(scope="module")
 def log_mel():
-    return inspection.log_mel_function()
+    return log_mel_function()
 
 
 # --- One sound ---
@@ -111,7 +116,7 @@ def test_inspect_sound_decodes_the_first_minute_of_a_long_recording(log_mel):
     long[-8000:] = np.nan  # would be an error, were it read
     sound = inspect_sound(encoded(long, 8000, subtype="FLOAT"), log_mel)
     assert sound.seconds == 90.0
-    assert len(sound.frame_means) == inspection.MAX_FRAMES
+    assert len(sound.frame_means) == MAX_FRAMES
     assert list(sound.defects) == ["silent"]
 
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from ast_keras import convert
-from ast_keras.command import run_command
+from ast_keras.commands.runner import run_command
 from ast_keras.labels import LabelSet
-from ast_keras.presets import from_preset, save_to_preset
-from ast_keras.weights.exchange import canonical_tensors
-from ast_keras.weights.names import to_canonical
-from ast_keras.weights.safetensors_file import read_safetensors
-from ast_keras.weights.source import read_source
+from ast_keras.presets.loading import from_preset, save_to_preset
+from ast_keras.weights.assign import canonical_tensors
+from ast_keras.weights.naming import to_canonical
+from ast_keras.weights.pretrained import read_source
+from ast_keras.weights.readers.safetensors import read_safetensors
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 GOLDENS = ROOT / "tests" / "goldens"
 AST, DEIT, HF = "original_small.pth", "deit_small_224.safetensors", "hf_ast_small"
 NAMES = "abcdefghijk"
@@ -185,7 +185,7 @@ def test_failure_to_write_leaves_nothing(converted, tmp_path, monkeypatch):
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr("ast_keras.saved._write_json", fail)
+    monkeypatch.setattr("ast_keras.presets.saving._write_json", fail)
     status, _, error = converted(num_heads=3, num_frames=256)
     assert (status, error) == (1, "error: disk full\n")
     assert list(tmp_path.iterdir()) == []
@@ -197,7 +197,7 @@ def test_written_file_that_reads_otherwise_is_an_error(converted, monkeypatch):
         save_to_preset(model, folder)
         model.head.bias.assign(model.head.bias - 1)
 
-    monkeypatch.setattr("ast_keras.presets.save_to_preset", save_other)
+    monkeypatch.setattr("ast_keras.presets.loading.save_to_preset", save_other)
     status, _, error = converted(GOLDENS / HF)
     assert status == 1
     assert "reads back otherwise: mlp_head.1.bias" in error

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ast_keras import mel
-from ast_keras.command import run_command
+from ast_keras.audio import mel
+from ast_keras.commands.runner import run_command
 from ast_keras.recipe import RecipeError
 
 

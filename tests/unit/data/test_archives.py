@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from ast_keras.fetching.archives import ArchiveError, unpack
+from ast_keras.data.downloads.archives import ArchiveError, unpack
 
 
 def make_zip(path, members):

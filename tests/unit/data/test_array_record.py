@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from ast_keras.datasets import (
+from ast_keras.data.packed import PackedPaths, PackedTargets
+from ast_keras.data.pipeline import Pipeline
+from ast_keras.data.readers import (
     DatasetError,
     fingerprint,
     load_dataset,
@@ -18,11 +20,9 @@ from ast_keras.datasets import (
     read_esc50,
     read_speech_commands,
 )
-from ast_keras.datasets.built import BuiltSet
-from ast_keras.datasets.packed import PackedPaths, PackedTargets
-from ast_keras.datasets.record_index import Index, index_path
+from ast_keras.data.readers.array_record import BuiltSet
+from ast_keras.data.readers.array_record_index import Index, index_path
 from ast_keras.labels import LabelSet
-from ast_keras.pipeline import Pipeline
 
 pytest.importorskip("importlib_resources", reason="tensorflow-datasets needs it to build a set")
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -78,7 +78,7 @@ def build(builder_class, source, data_dir):
 
 @pytest.fixture(scope="module")
 def esc50(tmp_path_factory):
-    from ast_keras.builders.esc50 import Esc50
+    from ast_keras.data.builders.esc50 import Esc50
 
     root = tmp_path_factory.mktemp("esc50")
     return write_esc50(root / "ESC-50-master"), build(Esc50, root, root / "built")
@@ -86,7 +86,7 @@ def esc50(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def speech_commands(tmp_path_factory):
-    from ast_keras.builders.speech_commands_v2 import SpeechCommandsV2
+    from ast_keras.data.builders.speech_commands_v2 import SpeechCommandsV2
 
     root = tmp_path_factory.mktemp("speech_commands")
     return write_speech_commands(root / "copy"), build(SpeechCommandsV2, root, root / "built")
@@ -161,7 +161,7 @@ def test_built_set_passes_on_what_was_missing(speech_commands):
 
 
 def test_partial_esc10_keeps_the_numbers_of_labels(tmp_path):
-    from ast_keras.builders.esc50 import Esc50
+    from ast_keras.data.builders.esc50 import Esc50
 
     folder = write_esc50(tmp_path / "esc50")
     for file in (folder / "audio").glob("*-A-0.flac"):  # the first of the ten classes
@@ -266,7 +266,7 @@ def test_index_of_two_parts_is_one_after_the_other(tmp_path):
 @pytest.mark.skipif("AST_KERAS_DATA" not in os.environ, reason="needs AST_KERAS_DATA")
 @pytest.mark.parametrize("fold", [1, 5])
 def test_built_recordings_give_the_batches_of_their_folder(tmp_path, fold):
-    from ast_keras.builders.esc50 import Esc50
+    from ast_keras.data.builders.esc50 import Esc50
 
     folder = pathlib.Path(os.environ["AST_KERAS_DATA"], "esc10")
     built = build(Esc50, folder, tmp_path)
@@ -302,7 +302,7 @@ def write_audioset(root):
 @pytest.fixture(scope="module")
 def audioset(tmp_path_factory):
     pytest.importorskip("apache_beam", reason="AudioSet is built with Apache Beam")
-    from ast_keras.builders.audioset import Audioset
+    from ast_keras.data.builders.audioset import Audioset
 
     root = tmp_path_factory.mktemp("audioset")
     folder = write_audioset(root / "copy")

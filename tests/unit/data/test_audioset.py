@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from ast_keras import assembly
-from ast_keras.datasets import DatasetError, clip_lists, load_dataset, read_audioset
-from ast_keras.datasets.clip_lists import parse_stem, read_clip_list
+from ast_keras.data.readers import DatasetError, audioset_lists, load_dataset, read_audioset
+from ast_keras.data.readers.audioset_lists import parse_stem, read_clip_list
 from ast_keras.labels import LabelSet
 from ast_keras.recipe import Recipe, override
+from ast_keras.training import build
 
 LABELS = LabelSet.load("audioset")
 MIDS = LABELS.ids
@@ -150,7 +150,7 @@ def test_reading_agrees_with_plain_python_on_a_thousand_clips(tmp_path):
 @pytest.mark.parametrize(("form", "kept_bytes"), [("csv", 29), ("json", 29 + 25)])
 def test_lists_are_read_into_a_few_bytes_a_clip(tmp_path, monkeypatch, form, kept_bytes):
     rng = np.random.default_rng(0)
-    monkeypatch.setattr(clip_lists, "_CHUNK", 10_000)
+    monkeypatch.setattr(audioset_lists, "_CHUNK", 10_000)
     path = tmp_path / f"list.{form}"
     labels = rng.integers(0, 527, (20_000, 2)).tolist()
     rows = [(f"{i:011d}", row) for i, row in enumerate(labels)]
@@ -369,7 +369,7 @@ def test_json_is_read_in_pieces_of_any_size(json_folder, monkeypatch):
     for text in (json.dumps({"data": records}), json.dumps(records, indent=4), f" {records}"):
         path.write_text(text.replace("'", '"'))
         for size in (140, 141, 200, 1000, 10**6):
-            monkeypatch.setattr(clip_lists, "_CHUNK", size)
+            monkeypatch.setattr(audioset_lists, "_CHUNK", size)
             clips = read_clip_list(str(path), LABELS)
             assert [os.path.basename(p) for p in clips.paths] == [f"{i}.wav" for i in range(50)]
             assert list(clips.targets) == [tuple(sorted({i, 7 * i % 527})) for i in range(50)]
@@ -481,13 +481,13 @@ def test_a_recipe_trains_on_weighted_draws_past_broken_downloads(folder):
     settings += [f"enhanced_labels={folder / enhanced_files(folder)[0]}"]
     changes = [f"data.{setting}" for setting in settings]
     recipe = override(Recipe("mine"), [*changes, "train.loss=binary", "train.batch_size=4"])
-    dataset = assembly.make_dataset(recipe)
+    dataset = build.make_dataset(recipe)
     assert str(dataset).startswith("audioset_full: 527 labels; 4 train, 1 test")
-    pipeline = assembly.make_pipeline(recipe, dataset, "train", training=True)
+    pipeline = build.make_pipeline(recipe, dataset, "train", training=True)
     heard = np.concatenate([pipeline.batch(step)["target"] for step in range(20)])
     assert heard.shape == (80, 527)
     assert pipeline.clips.unreadable
-    evaluation = assembly.make_pipeline(recipe, dataset, "test")
+    evaluation = build.make_pipeline(recipe, dataset, "test")
     assert evaluation.batch(0)["weight"].tolist() == [1.0]
 
 

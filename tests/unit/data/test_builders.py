@@ -13,9 +13,9 @@ import threading
 
 import pytest
 
-from ast_keras.datasets import DatasetError, fingerprint, read_audioset, read_built, read_esc50
-from ast_keras.fetching import public_data
-from tests.unit.test_built import (
+from ast_keras.data.downloads import public_data
+from ast_keras.data.readers import DatasetError, fingerprint, read_audioset, read_built, read_esc50
+from tests.unit.data.test_array_record import (
     NUM_CLIPS,
     build,
     write_audioset,
@@ -27,11 +27,11 @@ from tests.unit.test_built import (
 pytest.importorskip("importlib_resources", reason="tensorflow-datasets needs it to build a set")
 tfds = pytest.importorskip("tensorflow_datasets")
 
-from ast_keras.builders.audioset import Audioset  # noqa: E402
-from ast_keras.builders.esc50 import Esc50  # noqa: E402
-from ast_keras.builders.speech_commands_v2 import OFFICIAL_SIZES, SpeechCommandsV2  # noqa: E402
+from ast_keras.data.builders.audioset import Audioset  # noqa: E402
+from ast_keras.data.builders.esc50 import Esc50  # noqa: E402
+from ast_keras.data.builders.speech_commands_v2 import OFFICIAL_SIZES, SpeechCommandsV2  # noqa: E402
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 has_beam = importlib.util.find_spec("apache_beam") is not None
 needs_beam = pytest.mark.skipif(not has_beam, reason="AudioSet is built with Apache Beam")
 needs_command = pytest.mark.skipif(
@@ -219,7 +219,7 @@ def test_command_builds_in_a_checkout(tmp_path):
     # As the script `tfds` does, which unlike `python -m` does not look into the current folder.
     script = "import sys; from tensorflow_datasets.scripts.cli.main import launch_cli; "
     script += "sys.path.remove(''); sys.exit(launch_cli())"
-    command = [sys.executable, "-c", script, "build", "ast_keras/builders/esc50"]
+    command = [sys.executable, "-c", script, "build", "ast_keras/data/builders/esc50"]
     result = subprocess.run(
         [*command, "--manual_dir", folder, "--data_dir", tmp_path / "built"],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True,

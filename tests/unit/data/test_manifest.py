@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from ast_keras.datasets import DatasetError, load_dataset
+from ast_keras.data.readers import DatasetError, load_dataset
 from ast_keras.labels import LabelSet
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from ast_keras.audio import AudioError, AudioNotFoundError
-from ast_keras.clips import Clips
-from ast_keras.datasets import Split
-from ast_keras.pipeline import Pipeline, mixup
+from ast_keras.audio import AudioError
+from ast_keras.audio.loading import AudioNotFoundError
+from ast_keras.data.clips import Clips
+from ast_keras.data.pipeline import Pipeline, mixup
+from ast_keras.data.readers import Split
 
 RATE = 16000
 
@@ -154,9 +155,9 @@ def test_files_are_decoded_once_while_they_fit(tmp_path, monkeypatch):
         paths.append(str(path))
     split = Split(sources=paths, targets=[(0,), (1,), (2,)])
     decoded = []
-    import ast_keras.audio
+    import ast_keras.audio.loading
 
-    real = ast_keras.audio.load_audio
+    real = ast_keras.audio.loading.load_audio
     monkeypatch.setattr(
         ast_keras.audio, "load_audio", lambda p, *a: decoded.append(p) or real(p, *a)
     )
@@ -308,7 +309,7 @@ def test_a_file_that_two_threads_meet_at_once_is_reported_once(monkeypatch):
         both.wait(timeout=10)
         raise AudioError("broken")
 
-    monkeypatch.setattr("ast_keras.audio.load_audio", fail)
+    monkeypatch.setattr("ast_keras.audio.loading.load_audio", fail)
     monkeypatch.setattr("absl.logging.warning", lambda *args: reports.append(args))
     sources = [b"broken", np.zeros(80, "float32")]
     clips = Clips(sources, clip_samples=80, skip_unreadable=True)

@@ -19,11 +19,11 @@ import zipfile
 
 import pytest
 
-from ast_keras.datasets import DatasetError
-from ast_keras.fetching import download as download_module
-from ast_keras.fetching import public_data
-from ast_keras.fetching.download import DownloadError, download
-from ast_keras.fetching.public_data import ARCHIVES, data_folder, find_data
+from ast_keras.data.downloads import http as download_module
+from ast_keras.data.downloads import public_data
+from ast_keras.data.downloads.http import DownloadError, download
+from ast_keras.data.downloads.public_data import ARCHIVES, data_folder, find_data
+from ast_keras.data.readers import DatasetError
 
 NOISE = os.urandom(3_000_000)
 
@@ -411,13 +411,13 @@ def test_killed_fetch_goes_on_where_it_was(web, tmp_path):
     web.files["ESC-50-master.zip"] = file.getvalue()
     web.wait = threading.Event()
     code = (
-        "import dataclasses\nfrom ast_keras.fetching import public_data\n"
+        "import dataclasses\nfrom ast_keras.data.downloads import public_data\n"
         "esc50 = public_data.ARCHIVES['esc50']\n"
         "public_data.ARCHIVES['esc50'] = dataclasses.replace("
         "esc50, num_sounds=2, num_bytes=4_000_000, unpacked_bytes=4_000_000)\n"
         "public_data.find_data('esc50', print)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=pathlib.Path(__file__).parents[2])
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=pathlib.Path(__file__).parents[3])
     part = tmp_path / "data" / "ESC-50-master.zip.part"
     deadline = time.monotonic() + 20
     while not (part.is_file() and part.stat().st_size > 10**6) and time.monotonic() < deadline:

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from ast_keras.datasets import READERS, DatasetError, SoundDataset, Split, load_dataset
-from ast_keras.datasets.audio_files import AudioFolder, hold_out
+from ast_keras.data.readers import READERS, DatasetError, SoundDataset, Split, load_dataset
+from ast_keras.data.readers.audio_folder import AudioFolder, hold_out
 from ast_keras.labels import LabelSet
 
 ESC50 = LabelSet.load("esc50").names
@@ -63,7 +63,7 @@ def error(kind, path, **settings):
 
 
 def test_datasets_need_no_tensorflow():
-    code = "import sys, ast_keras.datasets; assert 'tensorflow' not in sys.modules"
+    code = "import sys, ast_keras.data.readers; assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ast_keras import sampling
-from ast_keras.datasets.packed import PackedTargets
-from ast_keras.sampling import InOrder, Shuffled, Weighted, clip_weights
+from ast_keras.data import sampling
+from ast_keras.data.packed import PackedTargets
+from ast_keras.data.sampling import InOrder, Shuffled, Weighted, clip_weights
 
 BLOCK = 4096
 

@@ -11,8 +11,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from ast_keras.datasets import DatasetError, load_dataset, synthetic_sounds, write_examples
-from ast_keras.datasets.sounds import BACKGROUNDS, LEVEL_DBFS, RENDERERS, render
+from ast_keras.data.readers import DatasetError, load_dataset, synthetic_sounds, write_examples
+from ast_keras.data.readers.synthetic_sounds import BACKGROUNDS, LEVEL_DBFS, RENDERERS, render
 
 
 @pytest.fixture(scope="module")
@@ -153,11 +153,13 @@ def test_render_works_at_other_rates_and_lengths(label, num_samples, rate):
 
 
 def test_every_background_is_drawn(monkeypatch):
-    from ast_keras.datasets import sounds
+    from ast_keras.data.readers import synthetic_sounds
 
-    kinds = {sounds.BACKGROUNDS[np.random.default_rng(i).integers(4)] for i in range(50)}
+    kinds = {synthetic_sounds.BACKGROUNDS[np.random.default_rng(i).integers(4)] for i in range(50)}
     assert kinds == set(BACKGROUNDS)
-    clips = [sounds._background(np.random.default_rng(i), 16000, 16000) for i in range(50)]
+    clips = [
+        synthetic_sounds._background(np.random.default_rng(i), 16000, 16000) for i in range(50)
+    ]
     assert all(clip.std() > 0 for clip in clips)
 
 

@@ -11,15 +11,16 @@ import keras
 import numpy as np
 import pytest
 
-from ast_keras import average, presets
-from ast_keras.augment import SpectrogramAugment
+from ast_keras import average
 from ast_keras.average import AverageError, average_models, epoch_models
-from ast_keras.frontend import LogMelFilterbank
 from ast_keras.labels import LabelSet
-from ast_keras.presets import from_preset, save_to_preset
+from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
+from ast_keras.layers.spectrogram_augment import SpectrogramAugment
+from ast_keras.presets import loading
+from ast_keras.presets.loading import from_preset, save_to_preset
 
 LABELS = LabelSet(("dog", "cow", "hen"))
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 def save(folder, seed=1, **settings):
@@ -103,7 +104,7 @@ def test_models_that_differ_are_refused_with_the_difference(settings, difference
 
 
 def test_one_model_at_a_time_is_in_memory(models, monkeypatch):
-    loaded, load = [], presets.from_preset
+    loaded, load = [], loading.from_preset
 
     def watched(name):
         gc.collect()
@@ -112,7 +113,7 @@ def test_one_model_at_a_time_is_in_memory(models, monkeypatch):
         loaded.append(weakref.ref(model))
         return model
 
-    monkeypatch.setattr(presets, "from_preset", watched)
+    monkeypatch.setattr(loading, "from_preset", watched)
     average_models(models)
     assert len(loaded) == 3
 

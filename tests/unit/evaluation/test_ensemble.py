@@ -11,18 +11,19 @@ import keras
 import numpy as np
 import pytest
 
-from ast_keras import assembly, ensemble, trainer
-from ast_keras.ensemble import EnsembleError, evaluate_models, member_names
-from ast_keras.frontend import LogMelFilterbank
+from ast_keras.evaluation import ensemble
+from ast_keras.evaluation.ensemble import EnsembleError, evaluate_models, member_names
 from ast_keras.labels import LabelError, LabelSet
-from ast_keras.presets import PresetError, from_preset, save_to_preset
-from ast_keras.published import ENSEMBLES
+from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
+from ast_keras.presets.loading import PresetError, from_preset, save_to_preset
+from ast_keras.presets.released import ENSEMBLES
 from ast_keras.recipe import load_recipe, override
+from ast_keras.training import build, trainer
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 SETTINGS = ["data.num_test=50", "data.clip_seconds=0.5", "train.batch_size=8"]
 RECIPE = override(load_recipe("quickstart"), SETTINGS)
-DATASET = assembly.make_dataset(RECIPE)
+DATASET = build.make_dataset(RECIPE)
 NAMES = DATASET.labels.names
 
 
@@ -55,7 +56,7 @@ def models(tmp_path_factory):
 
 
 def pipeline():
-    return assembly.make_pipeline(RECIPE, DATASET, "test")
+    return build.make_pipeline(RECIPE, DATASET, "test")
 
 
 def sounds():

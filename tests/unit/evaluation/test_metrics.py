@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from ast_keras.metrics import d_prime, evaluate_predictions
+from ast_keras.evaluation.metrics import d_prime, evaluate_predictions
 
 SCORES = np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8]])
 TARGETS = np.array([[1, 0], [1, 0], [0, 1], [0, 1]])

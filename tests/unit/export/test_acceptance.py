@@ -11,9 +11,9 @@ import soundfile
 from ast_keras import from_preset
 from ast_keras.audio import load_audio
 from ast_keras.export import ExportError
-from ast_keras.export.comparison import comparison_clips, keras_scores
-from ast_keras.export.contract import DEFAULT_BOUNDS, Bounds, compare
-from ast_keras.export.measurement import Measurement, measure
+from ast_keras.export.acceptance import DEFAULT_BOUNDS, Bounds, compare
+from ast_keras.export.isolated_run import Measurement, measure
+from ast_keras.export.reference_clips import comparison_clips, keras_scores
 from ast_keras.files import write_json
 
 

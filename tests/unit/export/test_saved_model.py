@@ -28,14 +28,14 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from ast_keras import from_preset, save_to_preset
 from ast_keras.export import ExportError, export_saved_model, saved_model
-from ast_keras.export.comparison import comparison_clips
-from ast_keras.export.contract import Bounds
-from ast_keras.export.measurement import Measurement
-from ast_keras.export.warmup import WARMUP_FILE, wav_bytes
+from ast_keras.export.acceptance import Bounds
+from ast_keras.export.isolated_run import Measurement
+from ast_keras.export.reference_clips import comparison_clips
+from ast_keras.export.serving_warmup import WARMUP_FILE, wav_bytes
 from ast_keras.labels import LabelSet
 from export.serving import client
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 LABELS = LabelSet(("dog", "cow", "hen", "cat", "fox"))
 # float32 sums of some hundred terms in another order, filterbank included: seen 1e-6.
 EXACT = 1e-5

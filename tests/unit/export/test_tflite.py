@@ -16,14 +16,14 @@ from ai_edge_litert.interpreter import Interpreter
 from ast_keras import from_preset, save_to_preset
 from ast_keras.export import ExportError, export_tflite
 from ast_keras.export import tflite as module
-from ast_keras.export.comparison import comparison_clips, keras_scores
-from ast_keras.export.contract import Bounds
-from ast_keras.export.graph import ServedGraph, default_num_samples, in_float32
-from ast_keras.export.measurement import operators
+from ast_keras.export.acceptance import Bounds
+from ast_keras.export.isolated_run import operators
 from ast_keras.export.quantization import quantisable_layers, signal_to_noise
+from ast_keras.export.reference_clips import comparison_clips, keras_scores
+from ast_keras.export.serving_module import ServedGraph, default_num_samples, in_float32
 from ast_keras.labels import LabelSet
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 LABELS = LabelSet(("dog", "cow", "hen", "cat", "fox"))
 BUILTINS = {
     *("ADD", "BATCH_MATMUL", "CONCATENATION", "CONV_2D", "FULLY_CONNECTED", "GELU", "LOG"),

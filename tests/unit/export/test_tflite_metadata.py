@@ -11,9 +11,9 @@ from ai_edge_litert.interpreter import Interpreter
 
 from ast_keras import from_preset
 from ast_keras.export import ExportError
-from ast_keras.export.metadata import add_metadata
 from ast_keras.export.quantization import quantise
 from ast_keras.export.tflite import convert
+from ast_keras.export.tflite_metadata import add_metadata
 
 LABELS = ("dog", "Zither", "Äthertöne, leise", "music 2")
 SETTINGS = {

@@ -15,8 +15,8 @@ import tensorflow as tf
 import ast_keras
 from ast_keras import embed
 from ast_keras.audio import load_audio
-from ast_keras.embedding import Embedder, EmbeddingError, check_output, write_embeddings
-from ast_keras.windows import WindowError
+from ast_keras.inference.embedder import Embedder, EmbeddingError, check_output, write_embeddings
+from ast_keras.inference.windows import WindowError
 
 ROOT = pathlib.Path(embed.__file__).parents[1]
 RATE = 16000

@@ -13,7 +13,7 @@ import soundfile
 
 import ast_keras
 from ast_keras import explain
-from ast_keras.explanation import (
+from ast_keras.inference.explanation import (
     ExplanationError,
     attention_map,
     attention_rollout,
@@ -24,7 +24,7 @@ from ast_keras.explanation import (
     special_attention,
 )
 from ast_keras.labels import LabelSet
-from ast_keras.reporting.evidence import Sound, evidence_picture, smoothed
+from ast_keras.reports.explanation_report import Sound, evidence_picture, smoothed
 
 ROOT = pathlib.Path(explain.__file__).parents[1]
 GOLDENS = ROOT / "tests" / "goldens"

@@ -17,22 +17,21 @@ import soundfile
 
 import ast_keras
 from ast_keras import predict
-from ast_keras.answers import as_csv
-from ast_keras.audio import (
+from ast_keras.audio import AudioWarning, load_audio
+from ast_keras.audio.blocks import sound_blocks
+from ast_keras.audio.loading import (
     AudioDecodeError,
     AudioEmptyError,
     AudioNotFoundError,
     AudioSampleError,
-    AudioWarning,
-    load_audio,
 )
-from ast_keras.events import EventError, cell_edges, find_events
-from ast_keras.journal import Journal, JournalError
+from ast_keras.commands.resume import Journal, JournalError
+from ast_keras.data.prefetch import read_ahead
+from ast_keras.inference.events import EventError, cell_edges, find_events
+from ast_keras.inference.formats import as_csv
+from ast_keras.inference.predictor import Predictor, Windows
+from ast_keras.inference.windows import Aggregate, WindowError, cut_windows
 from ast_keras.labels import LabelSet
-from ast_keras.prediction import Predictor, Windows
-from ast_keras.read_ahead import read_ahead
-from ast_keras.sound_blocks import sound_blocks
-from ast_keras.windows import Aggregate, WindowError, cut_windows
 
 ROOT = pathlib.Path(predict.__file__).parents[1]
 RATE = 16000

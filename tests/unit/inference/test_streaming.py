@@ -16,15 +16,15 @@ import tensorflow as tf
 
 import ast_keras
 from ast_keras import listen
-from ast_keras.frontend import LogMelFilterbank
-from ast_keras.streaming import (
+from ast_keras.inference.streaming import (
     StreamError,
     StreamingClassifier,
     StreamingFilterbank,
     StreamRateError,
     StreamSampleError,
 )
-from ast_keras.weights.fitting import causal_from
+from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
+from ast_keras.weights.build import causal_from
 
 RATE = 16000
 # float32 sums in another order, on scores: seen 5e-7.

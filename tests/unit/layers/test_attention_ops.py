@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ast_keras import kernels
+from ast_keras.layers import attention_ops
 
 RNG = np.random.default_rng(11)
 BATCH, HEADS, KEYS, SIZE = 2, 3, 37, 8
@@ -63,7 +63,7 @@ def test_every_form_of_attention_is_the_definition(form, mask, compiled):
     @tf.function(jit_compile=compiled)
     def form_of(*tensors):
         return with_gradients(
-            lambda q, k, v: kernels.attention(q, k, v, mask, **FORMS[form]),
+            lambda q, k, v: attention_ops.attention(q, k, v, mask, **FORMS[form]),
             *tensors,
             upstream=UPSTREAM,
         )
@@ -72,7 +72,7 @@ def test_every_form_of_attention_is_the_definition(form, mask, compiled):
     np.testing.assert_allclose(found, expected(QUERY, KEY, VALUE, mask), **CLOSE)
     # TensorFlow's own gradient of the plain form.
     _, *plain = with_gradients(
-        lambda q, k, v: kernels.attention(q, k, v, mask), QUERY, KEY, VALUE, upstream=UPSTREAM
+        lambda q, k, v: attention_ops.attention(q, k, v, mask), QUERY, KEY, VALUE, upstream=UPSTREAM
     )
     for ours, theirs in zip(gradients, plain, strict=True):
         np.testing.assert_allclose(ours, theirs, **CLOSE_GRADIENT)
@@ -80,11 +80,11 @@ def test_every_form_of_attention_is_the_definition(form, mask, compiled):
 
 @pytest.mark.parametrize("training", [False, True])
 def test_attention_of_unknown_lengths(training, monkeypatch):
-    monkeypatch.setattr(kernels, "_LEAST_CHUNK", 4)
-    monkeypatch.setattr(kernels, "WEIGHTS_AT_ONCE", HEADS * KEYS * 10)
+    monkeypatch.setattr(attention_ops, "_LEAST_CHUNK", 4)
+    monkeypatch.setattr(attention_ops, "WEIGHTS_AT_ONCE", HEADS * KEYS * 10)
     free = tf.TensorSpec([None, HEADS, None, SIZE])
     attend = tf.function(
-        lambda q, k, v: kernels.attention(q, k, v, None, training), input_signature=[free] * 3
+        lambda q, k, v: attention_ops.attention(q, k, v, None, training), input_signature=[free] * 3
     )
     np.testing.assert_allclose(attend(QUERY, KEY, VALUE), expected(QUERY, KEY, VALUE), **CLOSE)
     few = QUERY[:, :, :3]
@@ -94,14 +94,14 @@ def test_attention_of_unknown_lengths(training, monkeypatch):
 @pytest.mark.parametrize("chunk", [None, 8])
 def test_a_key_that_stands_for_several_counts_as_often(chunk):
     sizes = RNG.integers(1, 4, (BATCH, KEYS)).astype("float32")
-    found = kernels.attention(QUERY, KEY, VALUE, chunk=chunk, sizes=tf.constant(sizes))
+    found = attention_ops.attention(QUERY, KEY, VALUE, chunk=chunk, sizes=tf.constant(sizes))
     np.testing.assert_allclose(found, expected(QUERY, KEY, VALUE, sizes=sizes), **CLOSE)
 
 
 def test_chunks_are_chosen_by_length():
     base_10_s, tiny_60_s = tf.TensorSpec([1, 12, 1214, 64]), tf.TensorSpec([1, 3, 7190, 64])
-    assert kernels._chunk_size(base_10_s, base_10_s) is None
-    assert 1000 < kernels._chunk_size(tiny_60_s, tiny_60_s) < 2000
+    assert attention_ops._chunk_size(base_10_s, base_10_s) is None
+    assert 1000 < attention_ops._chunk_size(tiny_60_s, tiny_60_s) < 2000
 
 
 @pytest.mark.parametrize("mask", [False, True])
@@ -120,7 +120,7 @@ def test_windowed_attention_is_attention_with_a_band(window, mask):
         heard[1, :, special + rows * 6 :] = False
         band = band & heard
         heard = tf.constant(heard)
-    found = kernels.windowed_attention(*heads, window, rows, special, heard)
+    found = attention_ops.windowed_attention(*heads, window, rows, special, heard)
     np.testing.assert_allclose(found, expected(*heads, band), **CLOSE)
 
 
@@ -137,7 +137,7 @@ def test_gelu_dense_and_its_gradients(compiled):
         return tuple(
             with_gradients(form, *tensors, upstream=upstream)
             for form in (
-                kernels.gelu_dense,
+                attention_ops.gelu_dense,
                 lambda x, k, b: tf.nn.gelu(x, approximate=False) @ k + b,
             )
         )
@@ -157,7 +157,7 @@ def test_normalise_and_its_gradients(compiled):
     def both(*tensors):
         return tuple(
             with_gradients(
-                lambda *t, lean=training: kernels.normalise(*t, 1e-6, lean),
+                lambda *t, lean=training: attention_ops.normalise(*t, 1e-6, lean),
                 *tensors,
                 upstream=upstream,
             )
@@ -177,12 +177,14 @@ def test_norm_dense_is_a_norm_and_a_dense_layer():
     kernel, bias, upstream = random(5, 4), random(4), random(7, 4)
     tensors = (x, gamma, beta, kernel, bias)
     lean = with_gradients(
-        lambda x, g, b, *dense: kernels.norm_dense(x, g, b, 1e-6, *dense),
+        lambda x, g, b, *dense: attention_ops.norm_dense(x, g, b, 1e-6, *dense),
         *tensors,
         upstream=upstream,
     )
     plain = with_gradients(
-        lambda x, g, b, k, c: kernels.normalise(x, g, b, 1e-6) @ k + c, *tensors, upstream=upstream
+        lambda x, g, b, k, c: attention_ops.normalise(x, g, b, 1e-6) @ k + c,
+        *tensors,
+        upstream=upstream,
     )
     for ours, theirs in zip(lean, plain, strict=True):
         np.testing.assert_allclose(ours, theirs, **CLOSE_GRADIENT)
@@ -193,7 +195,7 @@ def test_tensorflow_does_not_take_the_second_softmax_for_the_first():
     metadata = tf.compat.v1.RunMetadata()
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         query = tf.compat.v1.placeholder(tf.float32, QUERY.shape)
-        found = kernels.attention(query, query, query, training=True)
+        found = attention_ops.attention(query, query, query, training=True)
         (slope,) = tf.gradients(found, query)
         values = {query: np.ones(QUERY.shape, "float32")}
         session.run([found, slope], values, options, metadata)
@@ -204,7 +206,7 @@ def test_tensorflow_does_not_take_the_second_softmax_for_the_first():
 def test_xla_does_not_take_the_second_softmax_for_the_first():
     @tf.function(jit_compile=True)
     def slope(query, upstream):
-        found = kernels.attention(query, query, query, training=True)
+        found = attention_ops.attention(query, query, query, training=True)
         return tf.gradients(found, query, upstream)[0]
 
     lower = slope.experimental_get_compiler_ir(QUERY, UPSTREAM)

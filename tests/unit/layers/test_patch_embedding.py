@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from ast_keras.patches import PatchEmbedding, PositionEmbedding, SpecialTokens, patch_grid
+from ast_keras.layers.patch_embedding import (
+    PatchEmbedding,
+    PositionEmbedding,
+    SpecialTokens,
+    patch_grid,
+)
 
 RNG = np.random.default_rng(6)
 

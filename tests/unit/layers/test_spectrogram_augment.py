@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ast_keras.augment import SpectrogramAugment, axis_mask, uniform_per_example
+from ast_keras.layers.spectrogram_augment import SpectrogramAugment, axis_mask, uniform_per_example
 
 NUM_DRAWS = 20_480
 FILL = 0.46703

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ast_keras import ASTBackbone, from_preset, thinning
-from ast_keras.causal import CausalASTBackbone
-from ast_keras.presets import PresetError
+from ast_keras import ASTBackbone, from_preset
+from ast_keras.layers import token_reduction
+from ast_keras.models.causal_ast_backbone import CausalASTBackbone
+from ast_keras.presets.loading import PresetError
 
 RNG = np.random.default_rng(3)
 FRAMES = 246  # 24 columns of 12 patches
@@ -50,7 +51,7 @@ def numbered(tokens):
 
 
 def test_rows_and_columns_are_left_out_whole():
-    layer = thinning.Patchout((4, 10), mel=0.5, time=0.3, num_special_tokens=1, seed=1)
+    layer = token_reduction.Patchout((4, 10), mel=0.5, time=0.3, num_special_tokens=1, seed=1)
     kept = layer(numbered(41), training=True)[..., 0].numpy().astype(int)
     assert kept.shape == (4, 1 + 2 * 7)
     assert (kept[:, 0] == 0).all()
@@ -63,7 +64,7 @@ def test_rows_and_columns_are_left_out_whole():
 
 
 def test_single_patches_are_left_out_anywhere():
-    layer = thinning.Patchout((4, 10), share=0.25, num_special_tokens=2, seed=1)
+    layer = token_reduction.Patchout((4, 10), share=0.25, num_special_tokens=2, seed=1)
     draws = [layer(numbered(42), training=True)[..., 0].numpy() for _ in range(50)]
     kept = np.concatenate(draws).astype(int)
     assert kept.shape == (200, 32)
@@ -74,14 +75,14 @@ def test_single_patches_are_left_out_anywhere():
 
 
 def test_nothing_is_left_out_otherwise():
-    layer = thinning.Patchout((4, 10), share=0.5, seed=1)
+    layer = token_reduction.Patchout((4, 10), share=0.5, seed=1)
     tokens = numbered(42)
     assert layer(tokens, training=False) is tokens
-    assert thinning.Patchout((4, 10)).seed_generator is None
+    assert token_reduction.Patchout((4, 10)).seed_generator is None
 
 
 def test_a_mask_goes_with_its_tokens():
-    layer = thinning.Patchout((4, 10), share=0.5, num_special_tokens=2, seed=1)
+    layer = token_reduction.Patchout((4, 10), share=0.5, num_special_tokens=2, seed=1)
     mask = tf.constant(np.arange(42) % 3 == 0)[None, None]
     tokens, kept = layer(numbered(42), training=True, attention_mask=mask)
     np.testing.assert_array_equal(kept[:, 0], tokens[..., 0].numpy() % 3 == 0)
@@ -89,7 +90,7 @@ def test_a_mask_goes_with_its_tokens():
 
 def test_a_share_of_all_is_refused():
     with pytest.raises(ValueError, match=r"patchout_time must lie in \[0, 1\).*1\.0"):
-        thinning.Patchout((4, 10), time=1.0)
+        token_reduction.Patchout((4, 10), time=1.0)
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["graph", "XLA"])
@@ -107,7 +108,7 @@ def test_the_most_similar_are_merged():
     """Of eight patches the fifth and the eighth are equal, and become one."""
     patches = np.eye(8, dtype="float32")[[0, 1, 2, 3, 4, 5, 6, 4]]
     tokens = np.concatenate([np.zeros((1, 8), "float32"), patches])[None]
-    found, sizes = thinning.merge(tf.constant(tokens), None, tf.constant(tokens), 1, 1)
+    found, sizes = token_reduction.merge(tf.constant(tokens), None, tf.constant(tokens), 1, 1)
     wanted = patches[[0, 2, 6, 1, 3, 5, 7]]  # the first hand without the fifth, then the second
     np.testing.assert_array_equal(found[0, 1:], wanted)
     assert sizes.numpy()[0].tolist() == [1, 1, 1, 1, 1, 1, 1, 2]
@@ -115,8 +116,8 @@ def test_the_most_similar_are_merged():
 
 def test_merging_keeps_the_sum_and_counts_patches():
     tokens = tf.constant(RNG.standard_normal((3, 2 + 21, 6)), "float32")
-    first, sizes = thinning.merge(tokens, None, tokens, 4, 2)
-    second, sizes = thinning.merge(first, sizes, first, 5, 2)
+    first, sizes = token_reduction.merge(tokens, None, tokens, 4, 2)
+    second, sizes = token_reduction.merge(first, sizes, first, 5, 2)
     assert second.shape == (3, 14, 6)
     np.testing.assert_array_equal(tf.reduce_sum(sizes, axis=1), [23, 23, 23])
     # Each token counts as what it stands for, so that nothing is lost.

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from ast_keras.encoder import DropPath, SelfAttention, TransformerBlock
+from ast_keras.layers.transformer_block import DropPath, SelfAttention, TransformerBlock
 
 RNG = np.random.default_rng(7)
 HEADS, WIDTH, HIDDEN = 3, 12, 20

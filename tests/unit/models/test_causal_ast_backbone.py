@@ -8,16 +8,20 @@ import pytest
 import tensorflow as tf
 
 import ast_keras
-from ast_keras.assembly import make_model
-from ast_keras.causal import CausalASTBackbone
-from ast_keras.embedding import Embedder, EmbeddingError
-from ast_keras.explanation import ExplanationError, attention_rollout, gradient_times_input
 from ast_keras.export.errors import ExportError
 from ast_keras.export.streaming_tflite import export_streaming_tflite
+from ast_keras.inference.embedder import Embedder, EmbeddingError
+from ast_keras.inference.explanation import (
+    ExplanationError,
+    attention_rollout,
+    gradient_times_input,
+)
 from ast_keras.labels import LabelSet
+from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 from ast_keras.recipe import RecipeError, load_recipe, override
-from ast_keras.weights.fitting import causal_from
-from ast_keras.weights.transfer import resize_positions
+from ast_keras.training.build import make_model
+from ast_keras.weights.build import causal_from
+from ast_keras.weights.resize import resize_positions
 
 # float32 sums in another order; logits of up to 6.
 SUMS = 1e-5

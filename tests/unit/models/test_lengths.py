@@ -6,12 +6,12 @@ import pytest
 import tensorflow as tf
 
 import ast_keras
-from ast_keras.augment import SpectrogramAugment, axis_mask
-from ast_keras.datasets import Split
-from ast_keras.patches import PositionEmbedding
-from ast_keras.pipeline import Pipeline
-from ast_keras.trainer import ASTTrainer
-from ast_keras.weights.transfer import resize_positions
+from ast_keras.data.pipeline import Pipeline
+from ast_keras.data.readers import Split
+from ast_keras.layers.patch_embedding import PositionEmbedding
+from ast_keras.layers.spectrogram_augment import SpectrogramAugment, axis_mask
+from ast_keras.training.trainer import ASTTrainer
+from ast_keras.weights.resize import resize_positions
 
 RATE = 16000
 # float32 sums over other numbers of tokens, on logits of up to 6: seen 2.9e-6.

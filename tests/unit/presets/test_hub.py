@@ -15,8 +15,8 @@ import time
 
 import pytest
 
-from ast_keras import hub
-from ast_keras.published import PUBLISHED
+from ast_keras.presets import hub
+from ast_keras.presets.released import PUBLISHED
 
 PRESET = PUBLISHED["ast_base_audioset"]
 WEIGHTS = bytes(range(256)) * 40

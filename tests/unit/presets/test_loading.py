@@ -9,19 +9,19 @@ import keras
 import numpy as np
 import pytest
 
-from ast_keras import presets
-from ast_keras.augment import SpectrogramAugment
-from ast_keras.frontend import LogMelFilterbank
-from ast_keras.hub import HubError
 from ast_keras.labels import LabelSet
-from ast_keras.model import ASTClassifier
-from ast_keras.presets import SIZES, PresetError, from_preset, save_to_preset
-from ast_keras.published import AUDIOSET_MEAN, PUBLISHED
+from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
+from ast_keras.layers.spectrogram_augment import SpectrogramAugment
+from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.presets import loading
+from ast_keras.presets.hub import HubError
+from ast_keras.presets.loading import SIZES, PresetError, from_preset, save_to_preset
+from ast_keras.presets.released import AUDIOSET_MEAN, PUBLISHED
+from ast_keras.weights.assign import canonical_tensors
 from ast_keras.weights.errors import WeightsError
-from ast_keras.weights.exchange import canonical_tensors
-from ast_keras.weights.writers import export_weights
+from ast_keras.weights.export import export_weights
 
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
+GOLDENS = pathlib.Path(__file__).parents[2] / "goldens"
 LABELS = LabelSet(("dog", "cow", "hen"), ("d", "c", "h"))
 WAVEFORM = (0.1 * np.random.default_rng(11).standard_normal((2, 4000))).astype("float32")
 SMALL = {"embed_dim": 48, "num_layers": 3, "num_heads": 3, "mlp_dim": 192}
@@ -203,8 +203,8 @@ def stand_in(tmp_path, monkeypatch):
     monkeypatch.setenv("AST_KERAS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nothing listens
-    monkeypatch.setitem(presets.SIZES, "small", SMALL)
-    monkeypatch.setitem(presets.SIZES, "test", SIZES["ast_test"])
+    monkeypatch.setitem(loading.SIZES, "small", SMALL)
+    monkeypatch.setitem(loading.SIZES, "test", SIZES["ast_test"])
     for name, like, changes in (
         ("small_sounds", "ast_base_audioset", {"num_frames": 256, "labels": None}),
         ("small_words", "ast_base_speech_commands", {"size": "test"}),
@@ -212,7 +212,7 @@ def stand_in(tmp_path, monkeypatch):
     ):
         changes = {"size": "small", "hub_id": f"nobody/{name}", "name": name, **changes}
         row = dataclasses.replace(PUBLISHED[like], **changes)
-        monkeypatch.setitem(presets.PUBLISHED, name, row)
+        monkeypatch.setitem(loading.PUBLISHED, name, row)
     return folder
 
 

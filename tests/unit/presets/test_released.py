@@ -7,7 +7,7 @@ import statistics
 import pytest
 
 from ast_keras.labels import LabelSet
-from ast_keras.published import ENSEMBLES, PUBLISHED, preset_table
+from ast_keras.presets.released import ENSEMBLES, PUBLISHED, preset_table
 
 ROWS = list(PUBLISHED.values())
 AST_ROWS = [row for row in ROWS if row.kind == "ast"]
@@ -66,7 +66,7 @@ def test_names_are_those_of_the_entries_and_nothing_is_listed_twice():
 
 
 def test_counting_formula_agrees_with_the_model():
-    from ast_keras.model import ASTBackbone, ASTClassifier
+    from ast_keras.models.ast_backbone import ASTBackbone, ASTClassifier
 
     size = {"embed_dim": 48, "num_layers": 2, "mlp_dim": 96}
     model = ASTClassifier(ASTBackbone(num_heads=3, num_frames=144, **size), num_classes=7)
@@ -74,10 +74,10 @@ def test_counting_formula_agrees_with_the_model():
 
 
 def test_sizes_are_those_of_the_presets():
-    from ast_keras import presets
+    from ast_keras.presets import loading
 
     for row in ROWS:
-        known = presets.SIZES[row.size]
+        known = loading.SIZES[row.size]
         assert SIZES[row.size] == {key: known[key] for key in BASE}
 
 

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import pytest
 
-from ast_keras.augment import SpectrogramAugment
 from ast_keras.labels import LabelSet
-from ast_keras.model import ASTClassifier
-from ast_keras.presets import PresetError, from_preset, save_to_preset
+from ast_keras.layers.spectrogram_augment import SpectrogramAugment
+from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.presets.loading import PresetError, from_preset, save_to_preset
 from ast_keras.weights.errors import WeightsError
 
 LABELS = LabelSet(("dog", "cow", "hen"), ("d", "c", "h"))

@@ -10,11 +10,12 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from ast_keras import assembly
-from ast_keras.datasets import DatasetError
-from ast_keras.progress import Progress
-from ast_keras.recipe import list_recipes, load_recipe, override, recipes_dir
-from ast_keras.run import Run
+from ast_keras.data.readers import DatasetError
+from ast_keras.recipe import list_recipes, load_recipe, override
+from ast_keras.recipe.schema import recipes_dir
+from ast_keras.training import build
+from ast_keras.training.progress import Progress
+from ast_keras.training.run import Run
 
 RECIPES = list_recipes()
 # Recipes that change one thing of another: its name, what they change, and the number of patches
@@ -141,7 +142,7 @@ def test_public_data_needs_no_path(name, data, monkeypatch):
     recipe = load_recipe(name)
     assert recipe.data.path is None
     monkeypatch.setenv("AST_KERAS_DATA_DIR", str(data["esc50"].parent))
-    dataset = assembly.make_dataset(recipe)
+    dataset = build.make_dataset(recipe)
     assert dataset.split("train").source_name(0).startswith(str(data[recipe.data.kind]))
 
 
@@ -156,7 +157,7 @@ def test_public_data_needs_no_path(name, data, monkeypatch):
 def test_public_data_that_cannot_be_had_is_named(name, message, tmp_path, monkeypatch):
     monkeypatch.setenv("AST_KERAS_DATA_DIR", str(tmp_path))
     with pytest.raises(DatasetError, match=message):
-        assembly.make_dataset(load_recipe(name))
+        build.make_dataset(load_recipe(name))
 
 
 def short(recipe):
@@ -228,16 +229,16 @@ def test_variation_changes_one_thing(name):
 @pytest.mark.parametrize("name", VARIATIONS)
 def test_variation_takes_a_step_with_the_papers_patches(name, data):
     recipe = prepared(name, data)
-    dataset = assembly.make_dataset(recipe)
-    pipeline = assembly.make_pipeline(recipe, dataset, "train", training=True)
-    model = assembly.make_model(recipe, dataset.labels)
+    dataset = build.make_dataset(recipe)
+    pipeline = build.make_pipeline(recipe, dataset, "train", training=True)
+    model = build.make_model(recipe, dataset.labels)
     assert np.prod(model.backbone.grid) == VARIATIONS[name][2]
     batch = pipeline.batch(0)
     with tf.GradientTape() as tape:
         logits = model(
             batch["waveform"], training=True, lengths=batch["length"], seeds=batch["seed"]
         )
-        loss = tf.reduce_sum(assembly.make_loss(recipe)(batch["target"], logits))
+        loss = tf.reduce_sum(build.make_loss(recipe)(batch["target"], logits))
     gradients = tape.gradient(loss, model.trainable_variables)
     norms = [float(tf.norm(gradient)) for gradient in gradients]
     assert min(norms) > 0

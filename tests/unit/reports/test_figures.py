@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from ast_keras.metrics import evaluate_predictions
-from ast_keras.reporting import figures
+from ast_keras.evaluation.metrics import evaluate_predictions
+from ast_keras.reports import figures
 
 pytest.importorskip("matplotlib")
 
@@ -203,7 +203,7 @@ def test_draw_works_from_threads_at_once(tmp_path):
 
 def test_draw_leaves_pyplot_alone(tmp_path):
     code = (
-        "import sys; from ast_keras.reporting import figures\n"
+        "import sys; from ast_keras.reports import figures\n"
         "assert 'matplotlib' not in sys.modules\n"
         f"figures.draw_confusion_matrix([[1]], ['dog'], {str(tmp_path / 'figure.png')!r})\n"
         "assert 'matplotlib.pyplot' not in sys.modules"

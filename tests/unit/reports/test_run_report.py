@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from ast_keras.audio.mel import hertz_to_mel, mel_filterbank
+from ast_keras.evaluation.metrics import evaluate_predictions
 from ast_keras.labels import LabelSet
-from ast_keras.mel import hertz_to_mel, mel_filterbank
-from ast_keras.metrics import evaluate_predictions
 from ast_keras.recipe import load_recipe
-from ast_keras.reporting import page
-from ast_keras.reporting.html_report import NUM_MISTAKES, RunReport, write_run_report
-from ast_keras.reporting.mistakes import describe_mistake, encode_flac, worst_mistakes
+from ast_keras.reports import html
+from ast_keras.reports.run_report import NUM_MISTAKES, RunReport, write_run_report
+from ast_keras.reports.worst_mistakes import describe_mistake, encode_flac, worst_mistakes
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -254,11 +254,11 @@ def test_encode_flac_clips_and_leaves_an_empty_sound_out():
     decoded, _ = soundfile.read(io.BytesIO(encode_flac(samples, 8000)), dtype="int16")
     assert decoded.tolist() == [32767, -32768, 8192, -32768]
     assert encode_flac(samples[:0], 8000) == b""
-    assert "no sound" in page.player(b"", "x").lower()
+    assert "no sound" in html.player(b"", "x").lower()
 
 
 def drawn(log_mel, num_heard, **ranges):
-    text = page.spectrogram(
+    text = html.spectrogram(
         log_mel, num_heard, name="x", frame_step_seconds=0.01,
         **{"f_min_hz": 20.0, "f_max_hz": 8000.0, **ranges},
     )  # fmt: skip
@@ -299,7 +299,7 @@ def test_spectrogram_marks_the_padding():
 
 
 def test_table_sorts_by_numbers_and_shows_what_is_missing():
-    text = page.table(["class", "AP"], [("a", 0.25), ("b", math.nan), ("c", None)], True, ["AP"])
+    text = html.table(["class", "AP"], [("a", 0.25), ("b", math.nan), ("c", None)], True, ["AP"])
     assert 'data-value="0.25"' in text
     assert text.count("<td>-</td>") == 2
     assert 'class="sortable"' in text

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ast_keras.datasets import Split
-from ast_keras.distribution import (
+from ast_keras.data.pipeline import Pipeline
+from ast_keras.data.readers import Split
+from ast_keras.recipe import RecipeError, load_recipe, override
+from ast_keras.training.distribution import (
     WorkerError,
     Workers,
     _read_tf_config,
@@ -17,9 +19,7 @@ from ast_keras.distribution import (
     distribute,
     make_strategy,
 )
-from ast_keras.pipeline import Pipeline
-from ast_keras.recipe import RecipeError, load_recipe, override
-from ast_keras.workdir import claim_workdir, require_same_work
+from ast_keras.training.run_folder import claim_workdir, require_same_work
 
 
 def free_addresses(count):
@@ -66,7 +66,7 @@ def test_a_cluster_of_one_needs_no_meeting(monkeypatch):
 
 
 def test_workers_after_other_use_of_tensorflow_are_refused(monkeypatch):
-    monkeypatch.setattr("ast_keras.distribution.await_workers", lambda *_: None)
+    monkeypatch.setattr("ast_keras.training.distribution.await_workers", lambda *_: None)
     tf.constant(1.0) + 1.0
     task = {"type": "worker", "index": 0}
     cluster = {"worker": free_addresses(2)}
@@ -191,6 +191,6 @@ def test_workers_with_different_recipes_are_refused():
 def test_workers_with_different_folders_are_refused(tmp_path, monkeypatch):
     recipe = load_recipe("quickstart")
     claim_workdir(recipe, tmp_path / "run", Workers(tf.distribute.get_strategy()))
-    monkeypatch.setattr("ast_keras.workdir._SHARED_SECONDS", 0.1)
+    monkeypatch.setattr("ast_keras.training.run_folder._SHARED_SECONDS", 0.1)
     with pytest.raises(RecipeError, match="must see one --workdir"):
         claim_workdir(recipe, tmp_path / "run", Other())

@@ -14,17 +14,18 @@ import numpy as np
 import pytest
 import soundfile
 
-from ast_keras import audio, folds
-from ast_keras.assembly import make_dataset, make_pipeline
-from ast_keras.datasets import DatasetError, fingerprint
-from ast_keras.folds import of_fold, run_folds
-from ast_keras.presets import from_preset
-from ast_keras.progress import Progress
+from ast_keras import audio
+from ast_keras.data.readers import DatasetError, fingerprint
+from ast_keras.presets.loading import from_preset
 from ast_keras.recipe import RecipeError, load_recipe, override
-from ast_keras.reporting.fold_scores import read_fold_scores
-from tests.unit.test_html_report import Page, assert_self_contained
+from ast_keras.reports.fold_report import read_fold_scores
+from ast_keras.training import folds
+from ast_keras.training.build import make_dataset, make_pipeline
+from ast_keras.training.folds import of_fold, run_folds
+from ast_keras.training.progress import Progress
+from tests.unit.reports.test_run_report import Page, assert_self_contained
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 CLASSES = ((0, "dog"), (1, "rooster"), (10, "rain"))
 SCORES = ("accuracy", "mean_average_precision", "mean_auc", "d_prime")
 # Every source of randomness is on: what leaks from one fold into the next changes the weights.

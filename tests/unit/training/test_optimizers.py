@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ast_keras.optimizers import AdamL2
-from ast_keras.schedules import WarmupCosineSchedule
+from ast_keras.training.optimizers import AdamL2
+from ast_keras.training.schedules import WarmupCosineSchedule
 from tests.reference.adam_l2 import Adam
 
 NUM_STEPS = 50

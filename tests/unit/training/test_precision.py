@@ -3,9 +3,9 @@
 import pytest
 import tensorflow as tf
 
-from ast_keras import assembly, precision
 from ast_keras.recipe import load_recipe, override
-from ast_keras.resolution import resolve
+from ast_keras.training import build, precision
+from ast_keras.training.resolve import resolve
 
 
 @pytest.mark.parametrize(
@@ -39,4 +39,4 @@ def test_a_recipe_takes_what_is_fast(monkeypatch, able, expected):
     monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: able)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: [])
     recipe = override(load_recipe("quickstart"), ["train.precision=auto"])
-    assert resolve(recipe, assembly.make_dataset(recipe)).train.precision == expected
+    assert resolve(recipe, build.make_dataset(recipe)).train.precision == expected

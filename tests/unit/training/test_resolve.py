@@ -7,16 +7,16 @@ import shutil
 import keras
 import pytest
 
-from ast_keras import assembly
-from ast_keras.datasets import SoundDataset, Split
-from ast_keras.frontend import LogMelFilterbank
+from ast_keras.data.readers import SoundDataset, Split
 from ast_keras.labels import LabelSet
-from ast_keras.presets import SIZES, from_preset, save_to_preset
-from ast_keras.published import PUBLISHED
+from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
+from ast_keras.presets.loading import SIZES, from_preset, save_to_preset
+from ast_keras.presets.released import PUBLISHED
 from ast_keras.recipe import RecipeError, load_recipe, override
-from ast_keras.resolution import resolve
+from ast_keras.training import build
+from ast_keras.training.resolve import resolve
 
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
+GOLDENS = pathlib.Path(__file__).parents[2] / "goldens"
 LABELS = LabelSet(("dog", "hen"))
 
 
@@ -66,7 +66,7 @@ def test_a_saved_model_gives_its_network_and_normalisation(saved):
     assert (model.patch_size, model.strides) == ((128, 2), (128, 2))
     assert (frontend.mean, frontend.std) == (-7.5, 3.5)
     assert resolve(recipe, sounds()) == recipe
-    made = assembly.make_model(override(recipe, ["frontend.num_frames=64"]), LABELS)
+    made = build.make_model(override(recipe, ["frontend.num_frames=64"]), LABELS)
     assert made.backbone.num_layers == 3
     assert made.backbone.grid == (1, 32)
 
@@ -78,7 +78,7 @@ def test_settings_overrule_the_start(saved):
     assert (recipe.frontend.mean, recipe.frontend.std) == (-6.5, 2.0)
     wrong = finetune(f"model.start={saved}", "model.num_layers=2")
     with pytest.raises(RecipeError, match="its num_layers is 3, the recipe's 2"):
-        assembly.make_model(resolve(wrong, sounds()), LABELS)
+        build.make_model(resolve(wrong, sounds()), LABELS)
 
 
 def test_an_image_start_gets_the_normalisation_of_audioset(monkeypatch, tmp_path):
@@ -93,7 +93,7 @@ def test_an_image_start_gets_the_normalisation_of_audioset(monkeypatch, tmp_path
     assert recipe.model.use_distillation_token
     assert (recipe.model.patch_size, recipe.model.strides) == ((16, 16), (10, 10))
     assert (recipe.frontend.mean, recipe.frontend.std) == (-4.2677393, 4.5689974)
-    assert assembly.make_model(recipe, LABELS).backbone.grid == (12, 12)
+    assert build.make_model(recipe, LABELS).backbone.grid == (12, 12)
 
 
 def test_a_size_without_a_name_stays_that_of_the_start(tmp_path):
@@ -102,7 +102,7 @@ def test_a_size_without_a_name_stays_that_of_the_start(tmp_path):
     settings = [f"model.start={tmp_path / 'narrow'}", "frontend.num_frames=48"]
     recipe = resolve(finetune(*settings), sounds())
     assert recipe.model.size == "auto"
-    assert assembly.make_model(recipe, LABELS).backbone.embed_dim == 36
+    assert build.make_model(recipe, LABELS).backbone.embed_dim == 36
 
 
 def test_random_weights_need_a_size():

@@ -7,18 +7,18 @@ import types
 import numpy as np
 import pytest
 
-from ast_keras import finish
-from ast_keras import run as run_module
-from ast_keras.assembly import make_pipeline
 from ast_keras.average import AverageError
-from ast_keras.kept import kept_epochs
-from ast_keras.presets import from_preset
-from ast_keras.progress import Progress
+from ast_keras.presets.loading import from_preset
 from ast_keras.recipe import load_recipe, override
-from ast_keras.reporting.mistakes import worst_mistakes
-from ast_keras.run import Run
-from ast_keras.trainer import evaluate
-from tests.unit.test_html_report import Page, assert_self_contained
+from ast_keras.reports.worst_mistakes import worst_mistakes
+from ast_keras.training import result as result_module
+from ast_keras.training import run as run_module
+from ast_keras.training.build import make_pipeline
+from ast_keras.training.kept import kept_epochs
+from ast_keras.training.progress import Progress
+from ast_keras.training.run import Run
+from ast_keras.training.trainer import evaluate
+from tests.unit.reports.test_run_report import Page, assert_self_contained
 
 SMALL = [
     "frontend.num_frames=32",
@@ -97,7 +97,7 @@ def test_a_kill_at_the_end_is_repeated_and_a_report_that_fails_only_a_warning(
 ):
     expected, result = averaged
     with monkeypatch.context() as patch:
-        patch.setattr(finish, "_mistakes", lambda *_: 1 / 0)
+        patch.setattr(result_module, "_mistakes", lambda *_: 1 / 0)
         again = make_run(unscored, "train.choose=average", progress=Progress()).train()
     assert "warning: no report.html: ZeroDivisionError" in capsys.readouterr().out
     assert not (unscored / "report.html").exists()
@@ -116,7 +116,7 @@ def test_a_kill_at_the_end_is_repeated_and_a_report_that_fails_only_a_warning(
 def save_chosen(workdir, model, **settings):
     train = dataclasses.replace(load_recipe("quickstart").train, **settings)
     recipe = types.SimpleNamespace(train=train)
-    finish._save_chosen(types.SimpleNamespace(recipe=recipe, workdir=workdir, model=model))
+    result_module._save_chosen(types.SimpleNamespace(recipe=recipe, workdir=workdir, model=model))
 
 
 def test_the_last_epoch_and_the_average_of_one_are_handed_over(averaged, unscored):
@@ -156,4 +156,4 @@ def test_scored_examples_pass_over_filling_and_what_cannot_be_read():
         np.array([True, True, False, True, True, False]),  # a batch of 5 on 2 devices
         np.array([True, True, False, False, False, False]),
     ]
-    assert finish.scored_examples(real, 5) == [0, 1, 3, 4, 5, 6]
+    assert result_module.scored_examples(real, 5) == [0, 1, 3, 4, 5, 6]

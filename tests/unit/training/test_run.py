@@ -9,17 +9,17 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from ast_keras import hub
 from ast_keras.audio import AudioError
-from ast_keras.command import Interrupted
-from ast_keras.datasets import DatasetError
-from ast_keras.hub import HubError
-from ast_keras.kept import kept_epochs
-from ast_keras.presets import from_preset, save_to_preset
-from ast_keras.progress import Progress
+from ast_keras.commands.runner import Interrupted
+from ast_keras.data.readers import DatasetError
+from ast_keras.presets import hub
+from ast_keras.presets.hub import HubError
+from ast_keras.presets.loading import from_preset, save_to_preset
 from ast_keras.recipe import RecipeError, load_recipe, override
-from ast_keras.run import Run, TrainingError, best_epoch
-from ast_keras.workdir import locked
+from ast_keras.training.kept import kept_epochs
+from ast_keras.training.progress import Progress
+from ast_keras.training.run import Run, TrainingError, best_epoch
+from ast_keras.training.run_folder import locked
 
 SMALL = [
     "frontend.num_frames=48",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ast_keras.schedules import EpochDecaySchedule, WarmupCosineSchedule
+from ast_keras.training.schedules import EpochDecaySchedule, WarmupCosineSchedule
 from tests.reference.authors_schedule import simulate
 
 # base, steps per epoch, epochs, first decay, epochs between decays, factor, warm-up steps

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ast_keras import assembly
-from ast_keras.distribution import distribute
 from ast_keras.recipe import RecipeError, load_recipe, override
-from ast_keras.run import Run
-from ast_keras.trainer import ASTTrainer
+from ast_keras.training import build
+from ast_keras.training.distribution import distribute
+from ast_keras.training.run import Run
+from ast_keras.training.trainer import ASTTrainer
 
 # Thirteen examples in batches of four: every fourth batch is mostly filling. All masks are on.
 SETTINGS = [
@@ -30,13 +30,13 @@ def trained(*settings, steps=STEPS):
     """Returns the losses, the last of the weights and the optimizer of a recipe's first steps."""
     recipe = override(load_recipe("quickstart"), [*SETTINGS, *settings])
     keras.utils.set_random_seed(1)
-    dataset = assembly.make_dataset(recipe)
-    pipeline = assembly.make_pipeline(recipe, dataset, "train", training=True)
+    dataset = build.make_dataset(recipe)
+    pipeline = build.make_pipeline(recipe, dataset, "train", training=True)
     parts = recipe.train.accumulate_steps
     trainer = ASTTrainer(
-        assembly.make_model(recipe, dataset.labels),
-        assembly.make_optimizer(recipe, pipeline.steps_per_epoch),
-        assembly.make_loss(recipe),
+        build.make_model(recipe, dataset.labels),
+        build.make_optimizer(recipe, pipeline.steps_per_epoch),
+        build.make_loss(recipe),
         distribute(tf.distribute.get_strategy(), pipeline, 0, steps, parts),
         accumulate_steps=parts,
         clip_norm=recipe.optimizer.gradient_clip_norm,

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ast_keras import initializers
 from ast_keras.labels import LabelSet
-from ast_keras.model import ASTBackbone, ASTClassifier
-from ast_keras.presets import from_preset, save_to_preset
+from ast_keras.layers import initializers
+from ast_keras.models.ast_backbone import ASTBackbone, ASTClassifier
+from ast_keras.presets.loading import from_preset, save_to_preset
+from ast_keras.weights.assign import assign_canonical, canonical_tensors, layouts, weights_by_path
+from ast_keras.weights.build import adapt, classifier_from, source_of
 from ast_keras.weights.errors import WeightsError
-from ast_keras.weights.exchange import assign_canonical, canonical_tensors, layouts, weights_by_path
-from ast_keras.weights.fitting import adapt, classifier_from, source_of
-from ast_keras.weights.safetensors_file import read_safetensors, write_safetensors
-from ast_keras.weights.source import read_source
-from ast_keras.weights.writers import export_weights
+from ast_keras.weights.export import export_weights
+from ast_keras.weights.pretrained import read_source
+from ast_keras.weights.readers.safetensors import read_safetensors, write_safetensors
 from tests.reference.named_weights import (
     AST,
     EMBED,
@@ -27,7 +27,7 @@ from tests.reference.named_weights import (
     transformers,
 )
 
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
+GOLDENS = pathlib.Path(__file__).parents[2] / "goldens"
 GOLDEN = GOLDENS / "original_small.safetensors"
 SIZE = {"strides": (4, 4), "num_frames": 12, "num_mel_bins": 8}  # 2 x 3 patches of 4 x 4
 SMALL = {"num_heads": 3, "frontend": None}

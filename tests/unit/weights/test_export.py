@@ -7,17 +7,17 @@ import keras
 import numpy as np
 import pytest
 
-from ast_keras.frontend import LogMelFilterbank
 from ast_keras.labels import LabelSet
-from ast_keras.presets import from_preset
-from ast_keras.weights import writers
+from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
+from ast_keras.presets.loading import from_preset
+from ast_keras.weights import export
+from ast_keras.weights.assign import canonical_tensors
 from ast_keras.weights.errors import WeightsError
-from ast_keras.weights.exchange import canonical_tensors
-from ast_keras.weights.safetensors_file import read_safetensors
-from ast_keras.weights.source import read_source
-from ast_keras.weights.writers import export_weights
+from ast_keras.weights.export import export_weights
+from ast_keras.weights.pretrained import read_source
+from ast_keras.weights.readers.safetensors import read_safetensors
 
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
+GOLDENS = pathlib.Path(__file__).parents[2] / "goldens"
 FILES = {
     "authors": {"model.safetensors", "labels.csv"},
     "transformers": {"model.safetensors", "config.json", "preprocessor_config.json"},
@@ -193,7 +193,7 @@ def test_failure_leaves_nothing(error, model, tmp_path, monkeypatch):
     def fail(*args):
         raise error
 
-    monkeypatch.setattr(writers, "write_json", fail)  # after the tensors
+    monkeypatch.setattr(export, "write_json", fail)  # after the tensors
     with pytest.raises(type(error)):
         export_weights(model, tmp_path / "folder", "transformers")
     assert list(tmp_path.iterdir()) == []

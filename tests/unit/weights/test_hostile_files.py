@@ -17,11 +17,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ast_keras.weights import torch_pickle
 from ast_keras.weights.errors import WeightsError
-from ast_keras.weights.files import read_tensors
-from ast_keras.weights.safetensors_file import write_safetensors
-from tests.unit.test_torch_file import (
+from ast_keras.weights.readers import read_tensors, torch_pickle
+from ast_keras.weights.readers.safetensors import write_safetensors
+from tests.unit.weights.test_torch import (
     SIX,
     items,
     named,
@@ -34,7 +33,7 @@ from tests.unit.test_torch_file import (
     torch_zip,
 )
 
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
+GOLDENS = pathlib.Path(__file__).parents[2] / "goldens"
 SECONDS = 1.0  # of the processor; the slowest file takes half of it
 MEGABYTES = 64  # four times the largest pickle that is looked at
 SAMPLES = (

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ast_keras.weights.checkpoint_file import read_checkpoint
 from ast_keras.weights.errors import WeightsError
 from ast_keras.weights.model_garden import is_model_garden, num_heads, to_timm
+from ast_keras.weights.readers.tf_checkpoint import read_checkpoint
 
 REASON = "tf-models-official holds the vision transformer that is translated"
 WIDTH, HEADS, LAYERS, MLP, PATCH, CLASSES = 48, 3, 2, 96, 16, 5

@@ -9,8 +9,8 @@ import pytest
 
 from ast_keras.labels import LabelSet
 from ast_keras.weights.errors import WeightsError
-from ast_keras.weights.safetensors_file import write_safetensors
-from ast_keras.weights.source import read_source
+from ast_keras.weights.pretrained import read_source
+from ast_keras.weights.readers.safetensors import write_safetensors
 from tests.reference.named_weights import (
     AST,
     CLASSES,
@@ -22,7 +22,7 @@ from tests.reference.named_weights import (
     transformers,
 )
 
-HF = pathlib.Path(__file__).parents[1] / "goldens" / "hf_ast_small"
+HF = pathlib.Path(__file__).parents[2] / "goldens" / "hf_ast_small"
 SIZE = {"strides": (4, 4), "num_frames": 12, "num_mel_bins": 8}  # 2 x 3 patches of 4 x 4
 CONFIG = {
     "model_type": "audio-spectrogram-transformer",

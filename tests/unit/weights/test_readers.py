@@ -11,10 +11,10 @@ import pytest
 import safetensors.numpy
 
 from ast_keras.weights.errors import WeightsError
-from ast_keras.weights.files import read_tensors
-from ast_keras.weights.safetensors_file import read_safetensors, write_safetensors
+from ast_keras.weights.readers import read_tensors
+from ast_keras.weights.readers.safetensors import read_safetensors, write_safetensors
 
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
+GOLDENS = pathlib.Path(__file__).parents[2] / "goldens"
 DTYPES = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
 DTYPES += ["float32", "float64", "bool"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ast_keras.weights.errors import WeightsError
-from ast_keras.weights.transfer import resize_kernel, resize_positions, to_one_channel
+from ast_keras.weights.resize import resize_kernel, resize_positions, to_one_channel
 
 RNG = np.random.default_rng(6)
 

@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
-from ast_keras.weights.checkpoint_file import read_checkpoint
 from ast_keras.weights.errors import WeightsError
+from ast_keras.weights.readers.tf_checkpoint import read_checkpoint
 
 SHARD = "data-00000-of-00001"
 MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)

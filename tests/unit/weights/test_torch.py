@@ -9,12 +9,12 @@ import zipfile
 import numpy as np
 import pytest
 
-from ast_keras.weights import torch_file
 from ast_keras.weights.errors import WeightsError
-from ast_keras.weights.safetensors_file import read_safetensors
-from ast_keras.weights.torch_file import read_torch_file
+from ast_keras.weights.readers import torch
+from ast_keras.weights.readers.safetensors import read_safetensors
+from ast_keras.weights.readers.torch import read_torch_file
 
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
+GOLDENS = pathlib.Path(__file__).parents[2] / "goldens"
 EXPECTED = json.loads((GOLDENS / "torch_files.json").read_text(encoding="utf-8"))
 
 # Pickle instructions, as torch.save puts them together.
@@ -70,7 +70,7 @@ def torch_zip(value, storages=None, order=b"little", method=zipfile.ZIP_STORED):
 def torch_legacy(value, storages=None):
     """Returns the same in the format before version 1.6."""
     storages = storages or {"0": SIX}
-    head = [torch_file.LEGACY_MAGIC, 1001, {"little_endian": True}]
+    head = [torch.LEGACY_MAGIC, 1001, {"little_endian": True}]
     raw = b"".join(pickle.dumps(item, 2) for item in head) + b"\x80\x02" + value + b"."
     raw += pickle.dumps(list(storages), 2)
     return raw + b"".join(len(s).to_bytes(8, "little") + s.tobytes() for s in storages.values())
@@ -134,7 +134,7 @@ def test_large_zip_fields_are_read(read, monkeypatch):
     np.testing.assert_array_equal(read(raw)["weight"], SIX.reshape(2, 3))
 
 
-@pytest.mark.parametrize("key", torch_file.CONTAINERS)
+@pytest.mark.parametrize("key", torch.CONTAINERS)
 def test_state_dictionary_is_found_in_a_record(read, key):
     record = table(**{"loss": tensor(), key: table(weight=tensor()), "epoch": number(1)})
     assert list(read(torch_zip(record))) == ["weight"]
