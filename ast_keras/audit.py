@@ -21,13 +21,13 @@ from typing import Any
 
 from absl import app, flags
 
-from ast_keras.audio import AudioWarning
 from ast_keras.auditing import advice, inspect_sound
 from ast_keras.auditing.survey import Survey, sample
 from ast_keras.auditing.text_report import describe
 from ast_keras.commands.runner import run_command
-from ast_keras.data.readers import READERS, DatasetError, SoundDataset, Split, load_dataset
+from ast_keras.data.readers import READERS, SoundDataset, Split, load_dataset
 from ast_keras.data.readers.audio_folder import subfolders
+from ast_keras.errors import AudioWarning, DatasetError
 from ast_keras.files import write_json
 from ast_keras.recipe import Recipe, override
 
@@ -123,7 +123,7 @@ def recognise(path: str) -> str:
     >>> recognise("sounds.csv")
     Traceback (most recent call last):
     ...
-    ast_keras.data.dataset.DatasetError: There is no such file or folder. Received: sounds.csv
+    ast_keras.errors.DatasetError: There is no such file or folder. Received: sounds.csv
     """
     path = os.path.expanduser(path)
     if not os.path.exists(path):

@@ -14,10 +14,17 @@ from typing import Any
 from absl import app, flags
 
 from ast_keras.commands.runner import run_command
+from ast_keras.errors import WeightsError
 from ast_keras.labels import LabelSet
-from ast_keras.weights.errors import WeightsError
 
-_FITTING = ("strides", "num_frames", "num_mel_bins", "patch_size", "rgb", "position")
+_FITTING = (
+    "strides",
+    "num_frames",
+    "num_mel_bins",
+    "patch_size",
+    "rgb_reduction",
+    "position_resize",
+)
 
 
 def main(argv: list[str]) -> int:
@@ -28,15 +35,15 @@ def main(argv: list[str]) -> int:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise WeightsError(f"The output must be a new folder. Received: --output {output}")
     from ast_keras.presets.loading import read_preset
-    from ast_keras.weights.build import adapt, choose_head, classifier_from
+    from ast_keras.weights.build import adapt, build_classifier, choose_head
 
     fitting = _fitting(values)
     reading = {"format": values.format, "num_heads": values.num_heads}
     source, parts = read_preset(values.source, reading, fitting)
     labels = LabelSet.from_file(values.labels) if values.labels else None
     head = choose_head(source, values.num_classes, labels)
-    model = classifier_from(source, values.num_classes, labels, **{**parts, **fitting})
-    steps = {key: fitting[key] for key in ("rgb", "position") if key in fitting}
+    model = build_classifier(source, values.num_classes, labels, **{**parts, **fitting})
+    steps = {key: fitting[key] for key in ("rgb_reduction", "position_resize") if key in fitting}
     adapted = adapt(source, model.backbone.grid, model.backbone.patch_size, **steps)
     print(f"{values.source}: {source.weights.variant}, {source.description}\n")
     print(_table(source, model, head, adapted.changes))
@@ -123,8 +130,12 @@ def run() -> None:
     flags.DEFINE_integer("num_frames", None, "Frames of the spectrogram.", lower_bound=1)
     flags.DEFINE_integer("num_mel_bins", None, "Bins of the spectrogram.", lower_bound=1)
     flags.DEFINE_list("patch_size", None, "MEL,TIME of a patch.")
-    flags.DEFINE_enum("rgb", None, ["sum", "mean"], "Colour kernels to one channel.")
-    flags.DEFINE_enum("position", None, ["bilinear", "nearest", "reinit"], "Positions to a grid.")
+    flags.DEFINE_enum("rgb_reduction", None, ["sum", "mean"], "Colour kernels to one channel.")
+    flags.DEFINE_alias("rgb", "rgb_reduction")
+    flags.DEFINE_enum(
+        "position_resize", None, ["bilinear", "nearest", "reinit"], "Positions to a grid."
+    )
+    flags.DEFINE_alias("position", "position_resize")
     app.run(lambda argv: sys.exit(run_command(main, argv)))
 
 

@@ -13,11 +13,10 @@ from typing import Any
 
 from absl import app, flags
 
-from ast_keras.audio import AudioError
-from ast_keras.commands.flags import CommandError, show_audio_warnings, sound_files
+from ast_keras.commands.flags import show_audio_warnings, sound_files
 from ast_keras.commands.runner import run_command
-from ast_keras.data.prefetch import read_ahead
-from ast_keras.inference.windows import WindowError
+from ast_keras.data.prefetch import prefetch
+from ast_keras.errors import AudioError, CommandError, InferenceError
 
 
 def main(argv: list[str]) -> int:
@@ -43,11 +42,11 @@ def main(argv: list[str]) -> int:
 
 def _embeddings(embedder: Any, paths: list[str], failed: list[str]) -> Iterator[Any]:
     """Yields the vectors of all files; of those that cannot be heard it says why, and goes on."""
-    for path, pieces in read_ahead(paths, embedder.pieces, flags.FLAGS.jobs):
+    for path, pieces in prefetch(paths, embedder.pieces, flags.FLAGS.jobs):
         try:
             # All of a file or nothing.
             yield from list(embedder.embed(path, pieces))
-        except (AudioError, WindowError, OSError) as error:
+        except (AudioError, InferenceError, OSError) as error:
             failed.append(path)
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
 

@@ -14,8 +14,9 @@ import sys
 from absl import app, flags
 
 from ast_keras.commands.runner import run_command
+from ast_keras.errors import RecipeError
 from ast_keras.files import write_json
-from ast_keras.recipe import RecipeError, load_recipe, override
+from ast_keras.recipe import load_recipe, override
 
 
 def main(argv: list[str]) -> int:

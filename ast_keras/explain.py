@@ -21,8 +21,9 @@ from typing import Any
 from absl import app, flags
 
 from ast_keras.audio import load_audio
-from ast_keras.commands.flags import CommandError, show_audio_warnings
+from ast_keras.commands.flags import show_audio_warnings
 from ast_keras.commands.runner import run_command
+from ast_keras.errors import CommandError
 from ast_keras.files import replacing
 from ast_keras.inference.windows import check_whole
 
@@ -46,14 +47,14 @@ def main(argv: list[str]) -> int:
     show_audio_warnings()
     import numpy as np
 
-    from ast_keras.inference.explanation import class_index, heard_spectrogram
+    from ast_keras.inference.explanation import class_index, valid_spectrogram
     from ast_keras.presets.loading import from_preset
     from ast_keras.reports.explanation_report import Sound, evidence_picture, write_evidence_page
 
     given = {} if options.padding is None else {"padding": options.padding}
     model = from_preset(options.model, **given)
     waveform = _waveform(model, argv[1])
-    spectrogram, frames = heard_spectrogram(model, waveform)
+    spectrogram, frames = valid_spectrogram(model, waveform)
     frontend = model.frontend
     sound = Sound(
         pathlib.Path(argv[1]).name,
@@ -89,10 +90,10 @@ def main(argv: list[str]) -> int:
 
 def _waveform(model: Any, path: str) -> Any:
     """Returns as much of the sound as the model hears."""
-    from ast_keras.inference.explanation import ExplanationError
+    from ast_keras.errors import InferenceError
 
     if model.frontend is None:
-        raise ExplanationError("This model takes spectrograms, not sound: it has no frontend")
+        raise InferenceError("This model takes spectrograms, not sound: it has no frontend")
     options, rate = flags.FLAGS, model.frontend.sample_rate
     waveform = load_audio(
         path, rate, start_seconds=options.start_seconds, duration_seconds=options.duration_seconds
@@ -126,7 +127,7 @@ def _evidence(model: Any, waveform: Any, index: int) -> Any:
         grid = explanation.attention_rollout(model, waveform)
     else:
         grid = explanation.attention_map(model, waveform, options.layer, options.head)
-    _, frames = explanation.heard_spectrogram(model, waveform)
+    _, frames = explanation.valid_spectrogram(model, waveform)
     return explanation.over_frames(model.backbone, grid, frames)
 
 

@@ -109,3 +109,21 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def cache_folder() -> pathlib.Path:
+    """Returns where checksums are kept and presets are looked for: AST_KERAS_CACHE decides.
+
+    Left out, it is `ast-keras` in XDG_CACHE_HOME or in `~/.cache`. It need not exist.
+
+    Example:
+
+    >>> import unittest.mock
+    >>> with unittest.mock.patch.dict(os.environ, AST_KERAS_CACHE="/scratch/ast"):
+    ...     cache_folder().name
+    'ast'
+    """
+    if chosen := os.environ.get("AST_KERAS_CACHE"):
+        return pathlib.Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return pathlib.Path(base, "ast-keras")

@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from ast_keras.errors import LabelError, did_you_mean
 from ast_keras.files import replacing
 
 HEADER = ("index", "mid", "display_name")
 PUBLISHED = ("audioset", "esc50", "speech_commands")
 LABEL_SETS_DIR = pathlib.Path(__file__).resolve().parent / "label_sets"
-
-
-class LabelError(ValueError):
-    """Raised when a list of labels is unusable, or when a label is not in it."""
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns a sentence with the nearest known name, or with the known names when none is near.
-
-    Example:
-
-    >>> did_you_mean("roster", ["dog", "rooster"])
-    "Did you mean 'rooster'?"
-    """
-    by_lower = {k.lower(): k for k in known}
-    match = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    if match:
-        return f"Did you mean {by_lower[match[0]]!r}?"
-    first = list(by_lower.values())[:10]
-    more = f" and {len(by_lower) - len(first)} more" if len(by_lower) > len(first) else ""
-    return f"Known: {', '.join(first)}{more}."
 
 
 @dataclass(frozen=True)

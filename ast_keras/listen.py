@@ -18,8 +18,10 @@ import numpy.typing as npt
 from absl import app, flags
 
 from ast_keras.audio.blocks import sound_blocks
-from ast_keras.commands.flags import CommandError, show_audio_warnings
-from ast_keras.commands.runner import Signals, run_command
+from ast_keras.commands.flags import show_audio_warnings
+from ast_keras.commands.runner import run_command
+from ast_keras.errors import CommandError
+from ast_keras.training.interruption import SignalGuard
 
 Array = npt.NDArray[np.float32]
 
@@ -40,8 +42,8 @@ def main(argv: list[str]) -> int:
     stream = StreamingClassifier(model, options.window_seconds, options.hop_seconds)
     rate = stream.sample_rate
     pieces = _file(options.file, rate, options.fast) if options.file else _microphone(rate)
-    heard, signals = 0, Signals()
-    with signals.remembered():  # an exception in the midst of TensorFlow may be lost
+    heard, signals = 0, SignalGuard()
+    with signals.deferred():  # an exception in the midst of TensorFlow may be lost
         for piece in pieces:
             heard += len(piece)
             for result in stream.push(piece):

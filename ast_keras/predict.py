@@ -20,15 +20,14 @@ from typing import Any
 
 from absl import app, flags
 
-from ast_keras.audio import AudioError
-from ast_keras.commands.flags import CommandError, show_audio_warnings, sound_files
-from ast_keras.commands.resume import Journal
+from ast_keras.commands.flags import show_audio_warnings, sound_files
+from ast_keras.commands.resume import ResumeLog
 from ast_keras.commands.runner import run_command
-from ast_keras.data.prefetch import read_ahead
+from ast_keras.data.prefetch import prefetch
+from ast_keras.errors import AudioError, CommandError, InferenceError
 from ast_keras.files import write_text
 from ast_keras.inference.events import lower_threshold
 from ast_keras.inference.formats import WRITERS, as_audacity
-from ast_keras.inference.windows import WindowError
 
 _STDIN = "-"
 _REPORT_SECONDS = 10.0
@@ -88,12 +87,12 @@ def _check_options(options: Any, paths: list[str]) -> None:
         raise CommandError('"-" is standard input, which is read once: alone, without --output')
 
 
-def _journal(options: Any) -> Journal:
+def _journal(options: Any) -> ResumeLog:
     settings = {name: options[name].value for name in _SETTINGS}
-    return Journal(options.output, {**settings, "weights": _identity(options.model)})
+    return ResumeLog(options.output, {**settings, "weights": _identity(options.model)})
 
 
-def _predict(predictor: Any, paths: list[str], journal: Journal | None) -> tuple[list[Row], int]:
+def _predict(predictor: Any, paths: list[str], journal: ResumeLog | None) -> tuple[list[Row], int]:
     """Returns the rows of the files that can be heard, in order, and how many cannot."""
     options = flags.FLAGS
     done = dict(journal.done) if journal else {}
@@ -103,10 +102,10 @@ def _predict(predictor: Any, paths: list[str], journal: Journal | None) -> tuple
         print(f"{len(paths) - len(todo)} files were heard before.", file=sys.stderr)
     progress = _Progress(len(todo), predictor.sample_rate)
     found, failed = dict[str, Row](), 0
-    for path, pieces in read_ahead(todo, lambda path: _pieces(predictor, path), options.jobs):
+    for path, pieces in prefetch(todo, lambda path: _pieces(predictor, path), options.jobs):
         try:
             row = predictor.row(path, progress.watch(path, pieces), options.top)
-        except (AudioError, WindowError, OSError) as error:
+        except (AudioError, InferenceError, OSError) as error:
             failed += 1
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             continue

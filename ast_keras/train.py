@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from absl import app, flags
 
-from ast_keras.commands.runner import leave, run_command
-from ast_keras.recipe import RecipeError, list_recipes, load_recipe, override
+from ast_keras.commands.runner import exit_process, run_command
+from ast_keras.errors import RecipeError
+from ast_keras.recipe import list_recipes, load_recipe, override
 
 
 def main(argv: list[str]) -> int:
@@ -61,7 +62,7 @@ def run() -> None:
     flags.DEFINE_bool("print_recipe", False, "Print the resolved recipe and exit.")
     flags.DEFINE_bool("all_folds", False, "Train on every fold of the data, in WORKDIR/fold_N.")
     flags.DEFINE_list("folds", None, "Train on these folds only, as 1,3.")
-    app.run(lambda argv: leave(run_command(main, argv)))
+    app.run(lambda argv: exit_process(run_command(main, argv)))
 
 
 if __name__ == "__main__":

@@ -24,12 +24,12 @@ def measure(size, policy, hops):
 
     import ast_keras
     from ast_keras.inference.streaming import StreamingClassifier
-    from ast_keras.weights.build import causal_from
+    from ast_keras.weights.build import to_causal
 
     keras.utils.set_random_seed(0)
     model = ast_keras.from_preset(size, num_classes=527, num_frames=1024, dtype=policy)
     stream = StreamingClassifier(model)
-    causal = StreamingClassifier(causal_from(model, block_columns=10, past_blocks=9))
+    causal = StreamingClassifier(to_causal(model, block_columns=10, past_blocks=9))
     fresh = tf.function(lambda waveform: model(waveform, training=False))
     sound = np.random.default_rng(0).uniform(-0.1, 0.1, 10 * RATE).astype("float32")
     calls = [stream.push, lambda _: fresh(sound[None]).numpy(), causal.push]

@@ -24,7 +24,7 @@ import numpy as np
 from absl import app, flags
 
 from ast_keras.commands.runner import run_command
-from ast_keras.export.errors import ExportError
+from ast_keras.errors import ExportError
 from ast_keras.files import write_json
 
 FORMATS = ("none", "float16", "int8", "int4")
@@ -95,12 +95,12 @@ def measure_size(size: str, scratch: pathlib.Path) -> dict[str, Row]:
 
 def write_tflite(model, quantize, scratch):
     """Writes a file, whatever it loses: that is what is measured."""
-    from ast_keras.export.acceptance import Bounds
+    from ast_keras.export.acceptance import Tolerance
     from ast_keras.export.tflite import export_tflite
 
     file = scratch / f"{quantize}.tflite"
     export_tflite(
-        model, file, quantize=quantize, num_clips=1, bounds=Bounds(0.0, math.inf, math.inf)
+        model, file, quantize=quantize, num_clips=1, bounds=Tolerance(0.0, math.inf, math.inf)
     )
     return file
 

@@ -13,7 +13,7 @@ import sys
 from absl import app, flags
 
 from ast_keras.commands.runner import run_command
-from ast_keras.export.errors import ExportError
+from ast_keras.errors import ExportError
 
 _SERVING = pathlib.Path(__file__).with_name("serving")
 
@@ -22,11 +22,11 @@ def main(argv: list[str]) -> int:
     options = flags.FLAGS
     if options.model is None or options.output is None or len(argv) > 1:
         raise ExportError("Say what to export and where to: --model DIR --output DIR")
-    from ast_keras.export.acceptance import DEFAULT_BOUNDS
+    from ast_keras.export.acceptance import DEFAULT_TOLERANCE
     from ast_keras.export.saved_model import export_saved_model
     from ast_keras.presets.loading import from_preset
 
-    bounds = DEFAULT_BOUNDS["saved_model"]
+    bounds = DEFAULT_TOLERANCE["saved_model"]
     if options.max_error is not None:
         bounds = dataclasses.replace(bounds, max_error=options.max_error)
     path, report = export_saved_model(

@@ -14,7 +14,7 @@ import sys
 from absl import app, flags
 
 from ast_keras.commands.runner import run_command
-from ast_keras.export.errors import ExportError
+from ast_keras.errors import ExportError
 
 
 def main(argv: list[str]) -> int:
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
         takes_length=options.takes_length,
         overwrite=options.overwrite,
         num_threads=options.threads,
-        say=print,
+        log=print,
     )
     print(f"{options.output}: {options.quantize}\n\n{report.table()}")
     return 0
@@ -64,12 +64,12 @@ def main(argv: list[str]) -> int:
 
 def _bounds():
     """Returns the default bounds of the format, with those in place that the flags give."""
-    from ast_keras.export.acceptance import DEFAULT_BOUNDS
+    from ast_keras.export.acceptance import DEFAULT_TOLERANCE
 
     options = flags.FLAGS
     given = {name: options[name].value for name in ("agreement", "max_error", "mean_error")}
     given = {name: value for name, value in given.items() if value is not None}
-    return dataclasses.replace(DEFAULT_BOUNDS[options.quantize], **given)
+    return dataclasses.replace(DEFAULT_TOLERANCE[options.quantize], **given)
 
 
 def run() -> None:

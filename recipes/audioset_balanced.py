@@ -39,7 +39,7 @@ def get_recipe() -> Recipe:
             batch_size=12,
             loss="binary",
             metric="mean_average_precision",
-            choose="average",
+            final_model="average",
             keep_epochs=(6, 25),
         ),
     )

@@ -20,5 +20,5 @@ def get_recipe() -> Recipe:
     return dataclasses.replace(
         base,
         name="audioset_balanced_position_nearest",
-        model=dataclasses.replace(base.model, position="nearest"),
+        model=dataclasses.replace(base.model, position_resize="nearest"),
     )

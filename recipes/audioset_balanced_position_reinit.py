@@ -21,5 +21,5 @@ def get_recipe() -> Recipe:
     return dataclasses.replace(
         base,
         name="audioset_balanced_position_reinit",
-        model=dataclasses.replace(base.model, position="reinit"),
+        model=dataclasses.replace(base.model, position_resize="reinit"),
     )

@@ -9,12 +9,7 @@
 | `mel` | the mel scale, filters and frame counts |
 """
 
-from ast_keras.audio.loading import (
-    AudioError,
-    AudioWarning,
-    audio_from_array,
-    audio_info,
-    load_audio,
-)
+from ast_keras.audio.loading import audio_from_array, audio_info, load_audio
+from ast_keras.errors import AudioError, AudioWarning
 
 __all__ = ["AudioError", "AudioWarning", "audio_from_array", "audio_info", "load_audio"]

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 import soxr
 
-from ast_keras.audio import AudioWarning
 from ast_keras.audio.decoding import read_blocks, source_name
 from ast_keras.audio.loading import Channel, Samples, check_length, check_rate, mono_samples
+from ast_keras.errors import AudioWarning
 
 BLOCK_SECONDS = 30.0
 

@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from ast_keras.errors import AudioDecodeError, AudioEmptyError, AudioError, AudioNotFoundError
+
 Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview
 
 _BLOCK_FRAMES = 2**20
@@ -33,30 +35,6 @@ _STREAMED_BYTES = 0x7FFF0000  # writers to a pipe promise this much or more, not
 _CHUNK_SIZE = re.compile(
     r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
 )
-
-
-class AudioError(ValueError):
-    """Says why a sound cannot be used, and what to do."""
-
-
-class AudioNotFoundError(AudioError, FileNotFoundError):
-    """Says that there is no file at a path."""
-
-
-class AudioDecodeError(AudioError):
-    """Says that a file cannot be opened, or that what is in it cannot be decoded."""
-
-
-class AudioEmptyError(AudioError):
-    """Says that a file, a span of it or an array holds no sample."""
-
-
-class AudioChannelError(AudioError):
-    """Says that there is no such channel, or that it is unclear which axis holds the channels."""
-
-
-class AudioSampleError(AudioError):
-    """Says that samples are NaN, infinite, of an unknown type or of the wrong scale."""
 
 
 class AudioInfo(NamedTuple):

@@ -13,18 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from ast_keras.audio.decoding import (
+from ast_keras.audio.decoding import AudioInfo, Source, read_frames, read_info, source_name
+from ast_keras.errors import (
     AudioChannelError,
     AudioDecodeError,
     AudioEmptyError,
     AudioError,
-    AudioInfo,
     AudioNotFoundError,
     AudioSampleError,
-    Source,
-    read_frames,
-    read_info,
-    source_name,
+    AudioWarning,
 )
 
 __all__ = [
@@ -49,10 +46,6 @@ _MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 1_000_000
 _LOUD_PEAK = 2.0  # lossy codecs and resampling overshoot 1, clipped recordings up to 1.44
 _INTEGER_PEAK = 8.0  # 18 dB over full scale: integers kept as floats
 _FULL_SCALE = {"int8": 128.0, "int16": 32_768.0, "int32": 2_147_483_648.0, "uint8": 128.0}
-
-
-class AudioWarning(UserWarning):
-    """Tells of a sound that could be used but is not what it should be."""
 
 
 def load_audio(

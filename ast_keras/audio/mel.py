@@ -7,6 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from ast_keras.errors import ArgumentError
+
 FloatArray = npt.NDArray[np.float64]
 
 # The smallest step of a float32 at 1: Kaldi's floor under the logarithm (-15.942).
@@ -32,7 +34,9 @@ def window(name: str, length: int) -> FloatArray:
     """
     offsets = {"hann": 0.5, "hamming": 0.54}
     if name not in offsets:
-        raise ValueError(f"window must be one of {', '.join(offsets)}. Received: window={name!r}")
+        raise ArgumentError(
+            f"window must be one of {', '.join(offsets)}. Received: window={name!r}"
+        )
     angle = 2 * np.pi * np.arange(length) / (length - 1)
     shape: FloatArray = offsets[name] - (1 - offsets[name]) * np.cos(angle)
     return shape
@@ -133,7 +137,7 @@ def mel_filterbank(
     nyquist = sample_rate / 2
     top = nyquist if f_max_hz is None else f_max_hz
     if not 0 <= f_min_hz < top <= nyquist:
-        raise ValueError(
+        raise ArgumentError(
             "The filterbank must satisfy 0 <= f_min_hz < f_max_hz <= sample_rate / 2. "
             f"Received: f_min_hz={f_min_hz}, f_max_hz={f_max_hz}, sample_rate={sample_rate}"
         )

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras import audio
 from ast_keras.audio import decoding
+from ast_keras.audio.loading import audio_from_array
+from ast_keras.errors import AudioError, AudioSampleError
 
 Array = npt.NDArray[Any]
 LogMel = Callable[[Array], Array]
@@ -89,10 +90,10 @@ def inspect_sound(source: decoding.Source, log_mel: LogMel | None = None) -> Sou
     try:
         info = decoding.read_info(source, [])
         frames, rate = decoding.read_frames(source, 0.0, MAX_SECONDS, notes)
-        waveform = audio.audio_from_array(frames, rate, SAMPLE_RATE, channel_axis=1)
-    except decoding.AudioSampleError as error:
+        waveform = audio_from_array(frames, rate, SAMPLE_RATE, channel_axis=1)
+    except AudioSampleError as error:
         return Sound(defects={"invalid_samples": _reason(error)})
-    except decoding.AudioError as error:
+    except AudioError as error:
         return Sound(defects={"unreadable": _reason(error)})
     defects = {"damaged": " ".join(map(_reason, notes))} if notes else {}
     seconds = len(frames) / rate

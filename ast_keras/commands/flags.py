@@ -8,12 +8,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ast_keras.audio import AudioWarning
 from ast_keras.data.readers.audio_folder import is_audio
-
-
-class CommandError(ValueError):
-    """Raised when a command line does not say what to do, or with what."""
+from ast_keras.errors import AudioWarning, CommandError
 
 
 def sound_files(arguments: Iterable[str]) -> Iterator[str]:

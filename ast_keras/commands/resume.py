@@ -7,14 +7,12 @@ import os
 import pathlib
 from typing import Any
 
+from ast_keras.errors import CommandError
+
 Row = dict[str, Any]
 
 
-class JournalError(ValueError):
-    """Raised when a journal is another command's."""
-
-
-class Journal:
+class ResumeLog:
     """A file beside the result to come, with one line of JSON for each item that is done.
 
     Args:
@@ -25,15 +23,15 @@ class Journal:
       done: The results so far by item.
 
     Raises:
-      JournalError: If there is a journal of other settings.
+      CommandError: If there is a journal of other settings.
 
     Example:
 
     >>> import tempfile
     >>> output = pathlib.Path(tempfile.mkdtemp(), "result.json")
-    >>> journal = Journal(output, {"model": "a"})
+    >>> journal = ResumeLog(output, {"model": "a"})
     >>> journal.add("x.wav", {"score": 0.5})
-    >>> Journal(output, {"model": "a"}).done
+    >>> ResumeLog(output, {"model": "a"}).done
     {'x.wav': {'score': 0.5}}
     """
 
@@ -43,7 +41,7 @@ class Journal:
         self.done: dict[str, Row] = {}
         lines = self._read()
         if lines and lines[0] != settings:
-            raise JournalError(
+            raise CommandError(
                 "A journal holds results of another command: give the same flags to go on with "
                 f"it, or remove it. Received: {self.path}"
             )

@@ -2,66 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pathlib
 import signal
 import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NoReturn
 
 from absl import logging
 
+from ast_keras.errors import AstKerasError
+from ast_keras.training.interruption import Interrupted
+
 _LINGER_SECONDS = 2.0
 _EXTRAS = ("matplotlib", "official", "orbit")
-PACKAGE = str(pathlib.Path(__file__).resolve().parents[1])
-
-
-class Interrupted(Exception):
-    """Raised between two steps after SIGTERM or SIGINT asked to stop, when all is saved."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal.Signals(signal_number).name)
-        self.signal_number = signal_number
-
-
-class Signals:
-    """Remembers SIGTERM and SIGINT until the program is where it can stop without loss.
-
-    Attributes:
-      number: The signal that came last; 0 for none.
-    """
-
-    def __init__(self) -> None:
-        self.number = 0
-
-    @contextlib.contextmanager
-    def remembered(self) -> Iterator[None]:
-        """Remembers signals inside; asked a second time, the program stops at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may handle signals
-            return
-
-        def remember(number: int, _: object) -> None:
-            self.number = number
-            signal.signal(number, old[signal.Signals(number)])
-
-        old = {n: signal.signal(n, remember) for n in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
 
 
 def run_command(main: Callable[[list[str]], int], argv: list[str]) -> int:
     """Runs a command's main function and returns its exit status, 1 after an error.
 
-    Errors that a user can mend (all of ours are ValueErrors, OSErrors or a `TrainingError`) are
-    printed as one line on standard error; anything else is a defect and keeps its traceback.
+    `AstKerasError` and OSError, which the user can fix, are printed as one line on standard error;
+    anything else is a defect and keeps its traceback.
     """
     # TensorFlow's and Orbit's notes would bury the command's own lines.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -81,14 +42,12 @@ def run_command(main: Callable[[list[str]], int], argv: list[str]) -> int:
             raise
         print(f"error: {error.name} is missing: pip install 'ast-keras[train]'", file=sys.stderr)
         return 1
-    except Exception as error:
-        if not _is_users(error):
-            raise
+    except (AstKerasError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
 
 
-def leave(status: int) -> NoReturn:
+def exit_process(status: int) -> NoReturn:
     """Ends the process with this status; one of several workers (`TF_CONFIG`) without cleaning up.
 
     Python would delete TensorFlow's objects one by one, which takes seconds to minutes. Other
@@ -103,11 +62,3 @@ def leave(status: int) -> NoReturn:
         # The others may still be receiving what this one said last, that all stop.
         time.sleep(_LINGER_SECONDS)
     os._exit(status)
-
-
-def _is_users(error: BaseException) -> bool:
-    if isinstance(error, OSError) or type(error).__module__.startswith("ast_keras."):
-        return True
-    # A ValueError of ours names a rule that an argument broke; one from elsewhere is a defect.
-    frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, ValueError) and frames[-1].filename.startswith(PACKAGE)

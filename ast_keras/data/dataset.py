@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ast_keras.data.packed import PackedPaths, PackedTargets
+from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
 
 Source = str | bytes | npt.NDArray[np.float32]
@@ -24,10 +25,6 @@ SPLIT_NAMES = {
     "val": "validation",
     "test": "test",
 }
-
-
-class DatasetError(ValueError):
-    """Raised when a data set cannot be read as asked; names the file and says what to do."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ from ast_keras.data.sampling import (
     clip_weights,
     generator,
 )
+from ast_keras.errors import ArgumentError
 
 Array = npt.NDArray[Any]
 Batch = dict[str, Array]
@@ -139,7 +140,7 @@ class Pipeline:
         by_length: bool = False,
     ) -> None:
         if len(split) == 0:
-            raise ValueError("A pipeline needs at least one example. Received: an empty split")
+            raise ArgumentError("A pipeline needs at least one example. Received: an empty split")
         self.split = split
         self.num_classes = num_classes
         self.clip_samples = clip_samples
@@ -164,7 +165,7 @@ class Pipeline:
 
     def _make_sampling(self, kind: str) -> Sampling:
         if kind not in ("shuffled", "weighted"):
-            raise ValueError(
+            raise ArgumentError(
                 f'sampling must be "shuffled" or "weighted". Received: sampling={kind!r}'
             )
         if not self.training:
@@ -240,15 +241,15 @@ class Pipeline:
         examples = [self.example(epoch, first + place) for place in real_rows]
         batch: Batch = {
             "waveform": np.zeros((len(wanted), self._width(examples)), np.float32),
-            "length": np.zeros(len(wanted), np.int32),
+            "lengths": np.zeros(len(wanted), np.int32),
             "target": np.zeros((len(wanted), self.num_classes), np.float32),
             "weight": np.zeros(len(wanted), np.float32),
-            "seed": np.zeros((len(wanted), 2), np.int32),
+            "seeds": np.zeros((len(wanted), 2), np.int32),
         }
         for row, (place, example) in enumerate(zip(real_rows, examples, strict=True)):
-            clip, batch["target"][row], batch["seed"][row] = example
+            clip, batch["target"][row], batch["seeds"][row] = example
             batch["waveform"][row, : len(clip)] = clip
-            batch["length"][row] = len(clip)
+            batch["lengths"][row] = len(clip)
             left_out = not self.training and first + place in self.clips.unreadable
             batch["weight"][row] = 0.0 if left_out else 1.0 / real
         return batch
@@ -289,7 +290,7 @@ class Pipeline:
         """Returns `batches(first_step, last_step)` as a `tf.data.Dataset` of dictionaries.
 
         An error while decoding reaches the consumer of a dataset as a TensorFlow error: read the
-        dataset inside `clear_errors()` to get the original one.
+        dataset inside `translate_errors()` to get the original one.
         """
         import tensorflow as tf
 
@@ -298,10 +299,10 @@ class Pipeline:
             "waveform": tf.TensorSpec(
                 (size, None if self.by_length else self.clip_samples), tf.float32
             ),
-            "length": tf.TensorSpec((size,), tf.int32),
+            "lengths": tf.TensorSpec((size,), tf.int32),
             "target": tf.TensorSpec((size, self.num_classes), tf.float32),
             "weight": tf.TensorSpec((size,), tf.float32),
-            "seed": tf.TensorSpec((size, 2), tf.int32),
+            "seeds": tf.TensorSpec((size, 2), tf.int32),
         }
         dataset = tf.data.Dataset.from_generator(
             lambda: self.batches(first_step, last_step, rows), output_signature=signature
@@ -309,7 +310,7 @@ class Pipeline:
         return dataset.prefetch(2)
 
     @contextlib.contextmanager
-    def clear_errors(self) -> Iterator[None]:
+    def translate_errors(self) -> Iterator[None]:
         """Raises what stopped a batch instead of what TensorFlow made of it."""
         try:
             yield

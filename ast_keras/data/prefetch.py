@@ -55,7 +55,7 @@ class _Reader(threading.Thread, Generic[Item, Piece]):
             self.stopped.set()
 
 
-def read_ahead(
+def prefetch(
     items: Iterable[Item], read: Callable[[Item], Iterable[Piece]], jobs: int, depth: int = 8
 ) -> Iterator[tuple[Item, Iterator[Piece]]]:
     """Yields each item, in order, with its pieces, which threads have begun to read.
@@ -70,7 +70,7 @@ def read_ahead(
 
     Example:
 
-    >>> [(word, list(letters)) for word, letters in read_ahead(["ab", "c"], iter, jobs=2)]
+    >>> [(word, list(letters)) for word, letters in prefetch(["ab", "c"], iter, jobs=2)]
     [('ab', ['a', 'b']), ('c', ['c'])]
     """
     rest = iter(items)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ast_keras.data.packed import PackedTargets
+from ast_keras.errors import ArgumentError
 
 ORDER, EXAMPLE, DRAWS, BATCHES = (
     1,
@@ -122,7 +123,7 @@ class Weighted:
     def __init__(self, weights: npt.ArrayLike, seed: int) -> None:
         weights = np.asarray(weights, np.float64)
         if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.max() > 0):
-            raise ValueError(
+            raise ArgumentError(
                 "Sampling weights must be finite and not negative, and one must be positive: "
                 f"weighted sampling needs labels. Received: {weights.min()} to {weights.max()}"
             )

@@ -12,15 +12,11 @@ import numpy as np
 
 from ast_keras.data.pipeline import Pipeline
 from ast_keras.data.readers import SoundDataset
+from ast_keras.errors import EvaluationError, LabelError
+from ast_keras.evaluation.evaluator import evaluate
 from ast_keras.evaluation.metrics import Evaluation, evaluate_predictions
-from ast_keras.labels import LabelError
-from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.presets.loading import from_preset
-from ast_keras.training import trainer
-
-
-class EnsembleError(ValueError):
-    """Raised when models cannot be scored together on the data."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +31,7 @@ def member_names(names: Sequence[str]) -> list[str]:
     """Returns the models' names, with a published ensemble's members in place of its name.
 
     Raises:
-      EnsembleError: If a model is named twice: it would count twice in the mean.
+      EvaluationError: If a model is named twice: it would count twice in the mean.
 
     Example:
 
@@ -51,7 +47,7 @@ def member_names(names: Sequence[str]) -> list[str]:
     places = [os.path.realpath(m) if os.path.isdir(m) else m for m in members]
     twice = next((m for m, p in zip(members, places, strict=True) if places.count(p) > 1), None)
     if twice is not None:
-        raise EnsembleError(f"Name each model once: all weigh the same. Received: {twice} twice")
+        raise EvaluationError(f"Name each model once: all weigh the same. Received: {twice} twice")
     return members
 
 
@@ -74,9 +70,9 @@ def evaluate_models(
     Returns the members in the order given, and the evaluation of their mean.
 
     Raises:
-      EnsembleError, LabelError: If a model hears another sample rate than the pipeline's, takes
+      EvaluationError, LabelError: If a model hears another sample rate than the pipeline's, takes
         spectrograms, or has other classes than the data.
-      PresetError: If a model cannot be loaded.
+      WeightsError: If a model cannot be loaded.
       AudioError: If a sound cannot be read.
 
     Reference: Gong, Chung, Glass (2021), section 3.1: Ensemble-S and Ensemble-M.
@@ -102,7 +98,7 @@ def evaluate_models(
 
 def _score(name, pipeline, dataset):
     model, classes = _checked_model(name, pipeline, dataset)
-    scored = trainer.evaluate(model, pipeline, dataset.multi_label, classes)
+    scored = evaluate(model, pipeline, dataset.multi_label, classes)
     return Member(name, scored.evaluation), scored.scores, scored.targets
 
 
@@ -111,9 +107,9 @@ def _checked_model(name, pipeline, dataset):
     gc.collect()  # the model before this one lies in cycles
     model = from_preset(name)
     if model.frontend is None:
-        raise EnsembleError(f"This model takes spectrograms, not sound. Received: {name}")
+        raise EvaluationError(f"This model takes spectrograms, not sound. Received: {name}")
     if model.frontend.sample_rate != pipeline.sample_rate:
-        raise EnsembleError(
+        raise EvaluationError(
             f"The model hears {model.frontend.sample_rate} Hz, the sounds are read at "
             f"{pipeline.sample_rate} Hz: set frontend.sample_rate, and evaluate models of other "
             f"rates by themselves. Received: {name}"
@@ -130,7 +126,7 @@ def _classes(name: str, model: ASTClassifier, dataset: SoundDataset) -> tuple[in
                 f"{error}. Received: {name} (first), {dataset.name} (second)"
             ) from None
     if model.num_classes != len(dataset.labels):
-        raise EnsembleError(
+        raise EvaluationError(
             f"This model has no labels and {model.num_classes} classes, the data "
             f"{len(dataset.labels)}. Received: {name}, {dataset.name}"
         )

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ast_keras.errors import ArgumentError
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
@@ -85,7 +87,7 @@ def evaluate_predictions(
     """
     score_matrix, labels = _checked_scores(scores), _checked_labels(targets, multi_label)
     if score_matrix.shape != labels.shape:
-        raise ValueError(
+        raise ArgumentError(
             "scores and targets must have the same shape. "
             f"Received: scores.shape={score_matrix.shape}, targets.shape={labels.shape}"
         )
@@ -133,7 +135,7 @@ def d_prime(auc: float) -> float:
     if math.isnan(auc):
         return math.nan
     if not 0.0 <= auc <= 1.0:
-        raise ValueError(f"An area under the ROC curve lies in [0, 1]. Received: auc={auc}")
+        raise ArgumentError(f"An area under the ROC curve lies in [0, 1]. Received: auc={auc}")
     if auc in (0.0, 1.0):
         return math.copysign(math.inf, auc - 0.5)
     return math.sqrt(2.0) * statistics.NormalDist().inv_cdf(auc)
@@ -172,13 +174,13 @@ def _checked_scores(scores: npt.ArrayLike) -> npt.NDArray[np.floating[Any]]:
     if not np.issubdtype(array.dtype, np.floating):
         array = array.astype(np.float64)
     if array.ndim != 2 or not array.size:
-        raise ValueError(
+        raise ArgumentError(
             f"scores must be [examples, classes] and not empty. Received: shape={array.shape}"
         )
     finite = np.isfinite(array)
     if not finite.all():
         example, index = np.argwhere(~finite)[0]
-        raise ValueError(
+        raise ArgumentError(
             "scores must be finite; a NaN or infinity usually means that training diverged. "
             f"Received: scores[{example}, {index}]={array[example, index]}"
         )
@@ -188,21 +190,21 @@ def _checked_scores(scores: npt.ArrayLike) -> npt.NDArray[np.floating[Any]]:
 def _checked_labels(targets: npt.ArrayLike, multi_label: bool) -> npt.NDArray[np.bool_]:
     array = np.asarray(targets)
     if array.ndim != 2 or not array.size:
-        raise ValueError(
+        raise ArgumentError(
             f"targets must be [examples, classes] and not empty. Received: shape={array.shape}"
         )
     labels = array.astype(bool)
     wrong = array != labels
     if wrong.any():
         example, index = np.argwhere(wrong)[0]
-        raise ValueError(
+        raise ArgumentError(
             "targets must be 0 or 1 (evaluate without mixup). "
             f"Received: targets[{example}, {index}]={array[example, index]}"
         )
     labels_per_example = labels.sum(axis=1)
     if not multi_label and (labels_per_example != 1).any():
         example = int(np.flatnonzero(labels_per_example != 1)[0])
-        raise ValueError(
+        raise ArgumentError(
             "Single-label examples have exactly one label each; pass multi_label=True otherwise. "
             f"Received: {labels_per_example[example]} labels at example {example}"
         )

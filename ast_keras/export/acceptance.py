@@ -13,7 +13,7 @@ from ast_keras.export.isolated_run import Measurement
 
 
 @dataclasses.dataclass(frozen=True)
-class Bounds:
+class Tolerance:
     """What a file must keep.
 
     Attributes:
@@ -28,12 +28,12 @@ class Bounds:
 
 
 # float32 in another order; half precision's eleven bits; eight bits; four.
-DEFAULT_BOUNDS = {
-    "saved_model": Bounds(max_error=1e-5),
-    "none": Bounds(max_error=1e-3),
-    "float16": Bounds(max_error=1e-2),
-    "int8": Bounds(agreement=0.99, mean_error=0.01),
-    "int4": Bounds(agreement=0.95, mean_error=0.02),
+DEFAULT_TOLERANCE = {
+    "saved_model": Tolerance(max_error=1e-5),
+    "none": Tolerance(max_error=1e-3),
+    "float16": Tolerance(max_error=1e-2),
+    "int8": Tolerance(agreement=0.99, mean_error=0.01),
+    "int4": Tolerance(agreement=0.95, mean_error=0.02),
 }
 
 
@@ -53,7 +53,7 @@ class Report:
 
     format: str
     clips: str
-    bounds: Bounds
+    bounds: Tolerance
     agreement: float
     max_error: float
     mean_error: float
@@ -104,7 +104,7 @@ def _at_most(bound: float) -> str:
 def compare(
     format: str,
     clips: str,
-    bounds: Bounds,
+    bounds: Tolerance,
     expected: npt.NDArray[np.float32],
     measurement: Measurement,
     *,

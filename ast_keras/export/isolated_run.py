@@ -19,7 +19,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.export.errors import ExportError
+from ast_keras.errors import ExportError
 
 _PARENT = pathlib.Path(__file__).resolve().parents[2]
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ast_keras.export.errors import ExportError
-from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.errors import ExportError
+from ast_keras.models.ast_classifier import ASTClassifier
 
 SCHEMES = ("none", "float16", "int8", "int4")
 _BLOCK_LAYERS = ("attention/qkv", "attention/projection", "mlp_hidden", "mlp_output")

@@ -12,9 +12,9 @@ import tensorflow as tf
 from ast_keras.audio import load_audio
 from ast_keras.data.readers import load_dataset
 from ast_keras.data.readers.audio_folder import is_audio
-from ast_keras.export.errors import ExportError
+from ast_keras.errors import ExportError
 from ast_keras.export.serving_module import in_float32
-from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.models.ast_classifier import ASTClassifier
 
 _BATCH = 8
 

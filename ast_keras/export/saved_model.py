@@ -10,14 +10,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from ast_keras.export.acceptance import DEFAULT_BOUNDS, Bounds, Report, compare
-from ast_keras.export.errors import ExportError
+from ast_keras.errors import ExportError
+from ast_keras.export.acceptance import DEFAULT_TOLERANCE, Report, Tolerance, compare
 from ast_keras.export.isolated_run import measure
 from ast_keras.export.reference_clips import comparison_clips, keras_scores
 from ast_keras.export.serving_module import ServedGraph, default_num_samples, label_names
 from ast_keras.export.serving_warmup import require_serving, write_warmup
 from ast_keras.files import replacing_folder, write_json
-from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.models.ast_classifier import ASTClassifier
 
 LABELS_FILE = "labels.txt"
 REPORT_FILE = "report.json"
@@ -32,7 +32,7 @@ def export_saved_model(
     method: str = "conv",
     clips: str | os.PathLike[str] | None = None,
     num_clips: int = 200,
-    bounds: Bounds | None = None,
+    bounds: Tolerance | None = None,
     num_threads: int = 2,
 ) -> tuple[pathlib.Path, Report]:
     """Writes a classifier as a new version in a folder that TensorFlow Serving watches.
@@ -61,7 +61,7 @@ def export_saved_model(
         exact where float32 is not (see `LogMelFilterbank`).
       clips: A folder of sounds to compare on; None for rendered ones.
       num_clips: How many clips to compare on.
-      bounds: How near the scores must stay to the model's; None for `DEFAULT_BOUNDS`.
+      bounds: How near the scores must stay to the model's; None for `DEFAULT_TOLERANCE`.
       num_threads: Of the run that is measured.
 
     Returns the version's folder and the report, which is in it as report.json.
@@ -96,7 +96,7 @@ def export_saved_model(
         report = compare(
             "saved_model",
             source,
-            bounds or DEFAULT_BOUNDS["saved_model"],
+            bounds or DEFAULT_TOLERANCE["saved_model"],
             keras_scores(model, waveforms),
             measure("saved_model", part, waveforms, num_threads),
             size_bytes=sum(p.stat().st_size for p in part.rglob("*") if p.is_file()),

@@ -7,10 +7,10 @@ from typing import Any
 import tensorflow as tf
 
 from ast_keras.audio import mel
-from ast_keras.export.errors import ExportError
+from ast_keras.errors import ExportError
 from ast_keras.labels import LabelSet
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
-from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.models.ast_classifier import ASTClassifier
 
 
 class ServedGraph(tf.Module):

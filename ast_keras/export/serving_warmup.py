@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ast_keras.export.errors import ExportError
+from ast_keras.errors import ExportError
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 

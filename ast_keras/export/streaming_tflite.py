@@ -14,14 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 from ast_keras.audio import mel
-from ast_keras.export.errors import ExportError
+from ast_keras.errors import ExportError
 from ast_keras.export.quantization import quantise, require_quantizer
 from ast_keras.export.reference_clips import comparison_clips
 from ast_keras.export.serving_module import in_float32, label_names
 from ast_keras.export.tflite import to_tflite
 from ast_keras.files import replacing, write_json
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
-from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 
 SIGNATURE = "stream"
@@ -126,8 +126,8 @@ def export_streaming_tflite(
 
     >>> import tempfile
     >>> from ast_keras import from_preset
-    >>> from ast_keras.weights.build import causal_from
-    >>> tiny = causal_from(from_preset("ast_test", num_classes=2, num_frames=98), 4, 1)
+    >>> from ast_keras.weights.build import to_causal
+    >>> tiny = to_causal(from_preset("ast_test", num_classes=2, num_frames=98), 4, 1)
     >>> about = export_streaming_tflite(tiny, os.path.join(tempfile.mkdtemp(), "tiny.tflite"))
     >>> about["num_samples"], about["max_error"] < 1e-5
     (6400, True)

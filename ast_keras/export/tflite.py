@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from ast_keras import __version__
-from ast_keras.export.acceptance import DEFAULT_BOUNDS, Bounds, Report, compare
-from ast_keras.export.errors import ExportError
+from ast_keras.errors import ExportError
+from ast_keras.export.acceptance import DEFAULT_TOLERANCE, Report, Tolerance, compare
 from ast_keras.export.isolated_run import measure, operators
 from ast_keras.export.quantization import (
     quantisable_layers,
@@ -27,7 +27,7 @@ from ast_keras.export.serving_module import ServedGraph, default_num_samples, la
 from ast_keras.export.tflite_metadata import add_metadata
 from ast_keras.files import replacing, write_json
 from ast_keras.labels import LabelSet
-from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.models.ast_classifier import ASTClassifier
 
 _SIGNATURE = "serving_default"
 _JUDGED_ON = 4  # clips that tell good layers from bad ones
@@ -45,11 +45,11 @@ def export_tflite(
     takes_length: bool = False,
     clips: str | os.PathLike[str] | None = None,
     num_clips: int = 200,
-    bounds: Bounds | None = None,
+    bounds: Tolerance | None = None,
     fallback: bool = False,
     overwrite: bool = False,
     num_threads: int = 2,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Writes a classifier as one TFLite file, if the file is as good as the model.
 
@@ -72,11 +72,11 @@ def export_tflite(
         not attended to, and `num_samples` may be more than the model was trained on.
       clips: A folder of sounds to compare on; None for rendered ones.
       num_clips: How many clips to compare on.
-      bounds: What the file must keep; None for `DEFAULT_BOUNDS[quantize]`.
+      bounds: What the file must keep; None for `DEFAULT_TOLERANCE[quantize]`.
       fallback: Whether layers that lose most are left in float32 until the bounds hold.
       overwrite: Whether a file of this name may be replaced.
       num_threads: Of the run that is measured.
-      say: Is told in words what goes on.
+      log: Is told in words what goes on.
 
     Returns the report.
 
@@ -101,7 +101,7 @@ def export_tflite(
     waveforms, source = comparison_clips(model, num_samples, clips, num_clips)
     lengths = _lengths(waveforms) if takes_length else None
     expected = keras_scores(model, waveforms, lengths)
-    bounds = bounds or DEFAULT_BOUNDS[quantize]
+    bounds = bounds or DEFAULT_TOLERANCE[quantize]
 
     def judged(layers: Sequence[str]) -> tuple[bytes, Report]:
         made = content if quantize == "none" else quantise(content, quantize, model, layers)
@@ -125,14 +125,14 @@ def export_tflite(
     layers = quantisable_layers(model)
     made, report = judged(layers)
     if report.missed and quantize != "none":
-        say(f"{report.missed}: looking for the layers that lose most")
+        log(f"{report.missed}: looking for the layers that lose most")
         worst = signal_to_noise(content, quantize, model, layers, waveforms[:_JUDGED_ON])
         while report.missed and fallback and layers:
             step = max(1, len(worst) // _LEFT_AT_ONCE)
             left = [*_left(model, layers), *[x for x in worst if x in layers][:step]]
             layers = [x for x in layers if x not in left]
             made, report = judged(layers)
-            say(f"{len(left)} layers in float32: {report.missed or 'all bounds hold'}")
+            log(f"{len(left)} layers in float32: {report.missed or 'all bounds hold'}")
         if report.missed:
             listed = ", ".join(f"{x} {db:.1f} dB" for x, db in list(worst.items())[:3])
             raise ExportError(

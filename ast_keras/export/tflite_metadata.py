@@ -14,7 +14,7 @@ from typing import Any
 
 import flatbuffers
 
-from ast_keras.export.errors import ExportError
+from ast_keras.errors import ExportError
 
 LABELS_FILE = "labels.txt"
 _ENTRY = b"TFLITE_METADATA"

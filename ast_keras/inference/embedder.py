@@ -15,19 +15,16 @@ from ast_keras.audio import load_audio
 from ast_keras.audio.blocks import sound_blocks
 from ast_keras.audio.loading import FRAME_SECONDS
 from ast_keras.audio.mel import seconds_to_samples
+from ast_keras.errors import InferenceError
 from ast_keras.files import replacing
 from ast_keras.inference.windows import check_whole, cut_windows, window_samples
-from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 
 Array = npt.NDArray[Any]
 
 KINDS = ("pooled", "seconds", "tokens")
 _SUFFIXES = (".parquet", ".npz")
-
-
-class EmbeddingError(ValueError):
-    """Raised when it is unclear what to embed, or where to."""
 
 
 class Embedding(NamedTuple):
@@ -64,8 +61,8 @@ class Embedder:
         far as the model hears, or with `padding="masked"` the whole, up to a minute.
 
     Raises:
-      EmbeddingError: If there is no such kind for this model, or it takes spectrograms.
-      WindowError: If the model does not hear so much at once.
+      InferenceError: If there is no such kind for this model, or it takes spectrograms.
+      InferenceError: If the model does not hear so much at once.
 
     Example:
 
@@ -82,11 +79,11 @@ class Embedder:
         self, model: ASTClassifier, kind: str = "pooled", window_seconds: float | None = None
     ) -> None:
         if kind not in KINDS:
-            raise EmbeddingError(f"kind must be one of {', '.join(KINDS)}. Received: {kind!r}")
+            raise InferenceError(f"kind must be one of {', '.join(KINDS)}. Received: {kind!r}")
         if model.frontend is None:
-            raise EmbeddingError("This model takes spectrograms, not sound: it has no frontend")
+            raise InferenceError("This model takes spectrograms, not sound: it has no frontend")
         if kind != "pooled" and isinstance(model.backbone, CausalASTBackbone):
-            raise EmbeddingError(
+            raise InferenceError(
                 f"A causal model gives one vector a sound: choose kind pooled. Received: {kind!r}"
             )
         self.model, self.kind = model, kind
@@ -106,7 +103,7 @@ class Embedder:
 
         Raises:
           AudioError: If the file cannot be read.
-          WindowError: If it is too long to be heard without windows.
+          InferenceError: If it is too long to be heard without windows.
         """
         if self._window is not None:
             least = round(FRAME_SECONDS * self.sample_rate)
@@ -130,7 +127,7 @@ class Embedder:
           pieces: Its `pieces`, where they are read already.
 
         Raises:
-          AudioError, WindowError: As `pieces`.
+          AudioError, InferenceError: As `pieces`.
         """
         for start, samples in self.pieces(path) if pieces is None else pieces:
             lengths = np.array([len(samples)], np.int32)
@@ -193,7 +190,7 @@ def write_embeddings(
       about: What to say of them: the file's metadata, or an array `about`.
 
     Raises:
-      EmbeddingError: If the ending is another, or pyarrow is not installed.
+      InferenceError: If the ending is another, or pyarrow is not installed.
     """
     suffix = check_output(path)
     with replacing(path) as part:
@@ -202,17 +199,17 @@ def write_embeddings(
 
 
 def check_output(path: str | os.PathLike[str]) -> str:
-    """Returns the ending of a file that embeddings can be written to; raises EmbeddingError."""
+    """Returns the ending of a file that embeddings can be written to; raises InferenceError."""
     suffix = pathlib.Path(path).suffix
     if suffix not in _SUFFIXES:
-        raise EmbeddingError(
+        raise InferenceError(
             f"Embeddings are written to a file in {' or '.join(_SUFFIXES)}. Received: {path}"
         )
     if suffix == ".parquet":
         try:
             import pyarrow  # noqa: F401
         except ImportError:
-            raise EmbeddingError(
+            raise InferenceError(
                 "Parquet needs pyarrow: pip install pyarrow, or choose a file in .npz"
             ) from None
     return suffix

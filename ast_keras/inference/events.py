@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ast_keras.errors import InferenceError
+
 Array = npt.NDArray[Any]
-
-
-class EventError(ValueError):
-    """Raised when thresholds cannot be used."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +34,11 @@ def lower_threshold(threshold: float, threshold_off: float | None) -> float:
     """Returns what an event must not fall below: what is given, or 0.7 of the threshold.
 
     Raises:
-      EventError: If the two are no probabilities in this order.
+      InferenceError: If the two are no probabilities in this order.
     """
     low = 0.7 * threshold if threshold_off is None else threshold_off
     if not 0 <= low <= threshold <= 1:
-        raise EventError(
+        raise InferenceError(
             "Thresholds must satisfy 0 <= threshold_off <= threshold <= 1. "
             f"Received: threshold={threshold}, threshold_off={low}"
         )
@@ -70,7 +68,7 @@ def find_events(
       max_gap_seconds: Events of one class that are no further apart become one.
 
     Raises:
-      EventError: If the thresholds are no probabilities in this order.
+      InferenceError: If the thresholds are no probabilities in this order.
 
     Example:
 
@@ -105,7 +103,7 @@ def find_events(
     return sorted(events, key=lambda event: (event.onset, event.index))
 
 
-def cell_edges(starts: Array, ends: Array) -> Array:
+def window_boundaries(starts: Array, ends: Array) -> Array:
     """Returns where one window stops speaking and the next begins, in seconds, `[windows + 1]`.
 
     Windows overlap; each speaks for the time that is nearer to its middle than to others'. The
@@ -117,7 +115,7 @@ def cell_edges(starts: Array, ends: Array) -> Array:
 
     Example:
 
-    >>> cell_edges(np.array([0.0, 5.0, 10.0]), np.array([10.0, 15.0, 17.0])).tolist()
+    >>> window_boundaries(np.array([0.0, 5.0, 10.0]), np.array([10.0, 15.0, 17.0])).tolist()
     [0.0, 7.5, 11.75, 17.0]
     """
     middles = (np.asarray(starts, np.float64) + np.asarray(ends, np.float64)) / 2

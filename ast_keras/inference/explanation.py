@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ast_keras.labels import did_you_mean
-from ast_keras.models.ast_backbone import ASTBackbone, ASTClassifier
+from ast_keras.errors import InferenceError, did_you_mean
+from ast_keras.models.ast_backbone import ASTBackbone
+from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 
 Array = npt.NDArray[Any]
@@ -23,10 +24,6 @@ Array = npt.NDArray[Any]
 METHODS = ("gradient", "occlusion", "rollout", "attention")
 
 _BATCH = 8  # occluded spectrograms heard at once
-
-
-class ExplanationError(ValueError):
-    """Raised when there is nothing of the name or number that is asked for."""
 
 
 def special_attention(backbone: ASTBackbone, spectrogram: Array) -> Array:
@@ -62,16 +59,16 @@ def attention_map(
       head: Which of its heads, from 0; None for their mean.
 
     Raises:
-      ExplanationError: If there is no such block or head, or the model is causal.
+      InferenceError: If there is no such block or head, or the model is causal.
     """
     backbone = _plain_backbone(model)
-    spectrogram, frames = heard_spectrogram(model, waveform)
+    spectrogram, frames = valid_spectrogram(model, waveform)
     for name, number, count in (
         ("layer", layer, backbone.num_layers),
         ("head", head or 0, backbone.num_heads),
     ):
         if not -count <= number < count:
-            raise ExplanationError(
+            raise InferenceError(
                 f"{name} must lie between 0 and {count - 1}. Received: {name}={number}"
             )
     rows = special_attention(backbone, spectrogram)[layer]  # [heads, special, tokens]
@@ -93,7 +90,7 @@ def attention_rollout(model: ASTClassifier, waveform: Array) -> Array:
       Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020.
     """
     backbone = _plain_backbone(model)
-    spectrogram, frames = heard_spectrogram(model, waveform)
+    spectrogram, frames = valid_spectrogram(model, waveform)
     flow = None
     for weights in _attention(backbone, spectrogram):
         mixed = tf.reduce_mean(tf.cast(weights[0], tf.float32), axis=0)
@@ -123,7 +120,7 @@ def gradient_times_input(
       Activation Differences", 2016; Sundararajan et al., "Axiomatic Attribution for Deep Networks",
       ICML 2017.
     """
-    spectrogram, frames = heard_spectrogram(model, waveform)
+    spectrogram, frames = valid_spectrogram(model, waveform)
     heard = spectrogram[0, :frames]
     difference = np.zeros_like(spectrogram)
     difference[0, :frames] = heard - heard.mean(axis=0)
@@ -161,16 +158,16 @@ def occlusion(
       num_bands: Parts of the mel axis.
 
     Raises:
-      ExplanationError: If spans or bands leave gaps.
+      InferenceError: If spans or bands leave gaps.
 
     Reference:
       Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014.
     """
-    spectrogram, frames = heard_spectrogram(model, waveform)
+    spectrogram, frames = valid_spectrogram(model, waveform)
     step, mel = model.frontend.frame_step_seconds, spectrogram.shape[2]
     width, hop = max(1, round(width_seconds / step)), max(1, round(hop_seconds / step))
     if hop > width or not 1 <= num_bands <= mel:
-        raise ExplanationError(
+        raise InferenceError(
             f"The hop must be at most the width, and bands from 1 to {mel}. Received: hop_seconds="
             f"{hop_seconds}, width_seconds={width_seconds}, num_bands={num_bands}"
         )
@@ -203,7 +200,7 @@ def class_index(model: ASTClassifier, name: str) -> int:
     """Returns the number of a class by its name, its id, or its number as text.
 
     Raises:
-      ExplanationError: If there is none, with the nearest name.
+      InferenceError: If there is none, with the nearest name.
     """
     labels = model.labels
     for names in (labels.names, labels.ids) if labels else ():
@@ -214,7 +211,7 @@ def class_index(model: ASTClassifier, name: str) -> int:
     near = (
         did_you_mean(name, labels.names) if labels else f"Classes are 0 to {model.num_classes - 1}."
     )
-    raise ExplanationError(f"There is no class of this name. {near} Received: {name!r}")
+    raise InferenceError(f"There is no class of this name. {near} Received: {name!r}")
 
 
 def over_frames(backbone: ASTBackbone, grid: Array, num_frames: int) -> Array:
@@ -236,18 +233,18 @@ def over_frames(backbone: ASTBackbone, grid: Array, num_frames: int) -> Array:
     return sums / np.maximum(counts, 1)
 
 
-def heard_spectrogram(model: ASTClassifier, waveform: Array) -> tuple[Array, int]:
+def valid_spectrogram(model: ASTClassifier, waveform: Array) -> tuple[Array, int]:
     """Returns what the model sees, `[1, frames, mel]`, and how many frames are sound.
 
     Raises:
-      ExplanationError: If the model takes spectrograms, or there is less than a frame of sound.
+      InferenceError: If the model takes spectrograms, or there is less than a frame of sound.
     """
     if model.frontend is None:
-        raise ExplanationError("This model takes spectrograms, not sound: it has no frontend")
+        raise InferenceError("This model takes spectrograms, not sound: it has no frontend")
     spectrogram = model.spectrogram(np.asarray(waveform, np.float32)[None]).numpy()
     frames = min(model.frontend.count_frames(len(waveform)), spectrogram.shape[1])
     if frames < 1:
-        raise ExplanationError(
+        raise InferenceError(
             "A sound of less than a frame gives nothing to explain. "
             f"Received: {len(waveform)} samples"
         )
@@ -256,12 +253,12 @@ def heard_spectrogram(model: ASTClassifier, waveform: Array) -> tuple[Array, int
 
 def _plain_backbone(model: ASTClassifier) -> ASTBackbone:
     if isinstance(model.backbone, CausalASTBackbone):
-        raise ExplanationError(
+        raise InferenceError(
             "A causal model has special tokens in every block, and no one map of attention: take "
             "gradients or occlusion"
         )
     if model.backbone.attention_window is not None:
-        raise ExplanationError(
+        raise InferenceError(
             "With attention_window there is no one map of attention: take gradients or occlusion"
         )
     return model.backbone
@@ -276,7 +273,7 @@ def _logits(model: ASTClassifier, spectrogram: tf.Tensor) -> tf.Tensor:
 def _attention(backbone: ASTBackbone, spectrogram: Array) -> Iterator[tf.Tensor]:
     """Yields each block's attention `[1, heads, tokens, tokens]`, one in memory at a time."""
     patches = backbone.get_layer("patches")(tf.constant(spectrogram))
-    tokens, attention_mask = backbone.with_positions(patches)
+    tokens, attention_mask = backbone.embed_tokens(patches)
     for block in backbone.blocks:
         yield block.attention_weights(tokens, attention_mask)
         tokens = block(tokens, attention_mask=attention_mask)

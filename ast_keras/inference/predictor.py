@@ -14,25 +14,16 @@ import tensorflow as tf
 from ast_keras.audio import load_audio
 from ast_keras.audio.blocks import sound_blocks
 from ast_keras.audio.loading import FRAME_SECONDS
-from ast_keras.inference.events import cell_edges, find_events
-from ast_keras.inference.windows import (
-    Aggregate,
-    WindowError,
-    check_whole,
-    cut_windows,
-    window_samples,
-)
-from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.errors import InferenceError
+from ast_keras.inference.events import find_events, window_boundaries
+from ast_keras.inference.windows import ScoreAggregator, check_whole, cut_windows, window_samples
+from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 
 Array = npt.NDArray[Any]
 Row = dict[str, Any]
 
 _BATCH = 4  # windows heard at once
-
-
-class PredictError(ValueError):
-    """Raised when it is unclear what to predict, or with what."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +33,7 @@ class Windows:
     Args:
       window_seconds: Sound heard at once.
       hop_seconds: From the start of one window to the next; None for half a window.
-      aggregate: "max", "mean" or "attention", see `ast_keras.inference.windows.Aggregate`.
+      aggregate: "max", "mean" or "attention", see `ast_keras.inference.windows.ScoreAggregator`.
       events: Whether to look for events.
       threshold: What an event's score must reach.
       threshold_off: What it must not fall below; None for 0.7 of the threshold.
@@ -64,13 +55,13 @@ class Predictor:
       windows: How long files are heard; None for as far as the model hears.
 
     Raises:
-      PredictError: If the model takes spectrograms.
-      WindowError: If the model does not hear so much at once.
+      InferenceError: If the model takes spectrograms.
+      InferenceError: If the model does not hear so much at once.
     """
 
     def __init__(self, model: ASTClassifier, windows: Windows | None = None) -> None:
         if model.frontend is None:
-            raise PredictError("This model takes spectrograms, not sound: it has no frontend")
+            raise InferenceError("This model takes spectrograms, not sound: it has no frontend")
         self.model = model
         self.sample_rate: int = model.frontend.sample_rate
         self.windows = windows
@@ -81,11 +72,11 @@ class Predictor:
                 hop_seconds = windows.window_seconds / 2
             self._hop = round(hop_seconds * self.sample_rate)
             if not 0 < self._hop <= self._window:
-                raise WindowError(
+                raise InferenceError(
                     "The hop must be more than nothing and at most a window. Received: "
                     f"hop_seconds={hop_seconds}, window_seconds={windows.window_seconds}"
                 )
-            Aggregate(windows.aggregate)
+            ScoreAggregator(windows.aggregate)
             self._note_stretched("windows", self._window)
         self._logits = tf.function(
             lambda waveform, lengths: model(waveform, training=False, lengths=lengths),
@@ -153,12 +144,12 @@ class Predictor:
         frames, backbone = self.model.frontend.count_frames(num_samples), self.model.backbone
         is_causal = isinstance(backbone, CausalASTBackbone)  # whose positions repeat
         if frames > backbone.num_frames and not is_causal:
-            print(f"note: {what}, {self.model.describe_hearing(num_samples)}", file=sys.stderr)
+            print(f"note: {what}, {self.model.describe_input(num_samples)}", file=sys.stderr)
 
     def _windowed(
         self, path: str, pieces: Iterable[tuple[int, Array]], windows: Windows, top: int
     ) -> Row:
-        aggregate, found = Aggregate(windows.aggregate), []
+        aggregate, found = ScoreAggregator(windows.aggregate), []
         starts, ends = [], []
         for batch in _batches(pieces, _BATCH):
             waveform = np.zeros((len(batch), max(len(w) for _, w in batch)), np.float32)
@@ -186,7 +177,7 @@ class Predictor:
             ],
         }
         if windows.events:
-            edges = cell_edges(np.array(starts), np.array(ends))
+            edges = window_boundaries(np.array(starts), np.array(ends))
             events = find_events(scores, edges, windows.threshold, windows.threshold_off)
             row["events"] = [
                 {

@@ -11,26 +11,15 @@ import soxr
 import tensorflow as tf
 
 from ast_keras.audio.mel import seconds_to_samples
+from ast_keras.errors import InferenceError
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
-from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 
 Array = npt.NDArray[np.float32]
 
 _INTEGER_PEAK = 8.0  # as for files: 18 dB over full scale are integers kept as floats
 _PIECE_FRAMES = 1000  # of the filterbank at once, whatever is pushed
-
-
-class StreamError(ValueError):
-    """Raised when a stream cannot be heard as asked."""
-
-
-class StreamRateError(StreamError):
-    """Raised when samples come at another rate than the stream's."""
-
-
-class StreamSampleError(StreamError):
-    """Raised for samples that are no sound: NaN, infinity, integers; none of them is heard."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,7 +112,7 @@ class StreamingClassifier:
       input_rate: Of the samples that are pushed, in Hz; None for the model's. Others are resampled.
 
     Raises:
-      StreamError: If window or hop do not fit the model.
+      InferenceError: If window or hop do not fit the model.
 
     Example:
 
@@ -142,7 +131,7 @@ class StreamingClassifier:
         input_rate: int | None = None,
     ) -> None:
         if model.frontend is None:
-            raise StreamError(
+            raise InferenceError(
                 "This model takes spectrograms, not sound: load it without frontend=None"
             )
         self.model = model
@@ -184,11 +173,11 @@ class StreamingClassifier:
           sample_rate: Of these samples, in Hz, to be checked; None for the stream's.
 
         Raises:
-          StreamRateError: If they come at another rate.
-          StreamSampleError: If they are no sound. The stream stays as it was and may go on.
+          InferenceError: If they come at another rate.
+          InferenceError: If they are no sound. The stream stays as it was and may go on.
         """
         if sample_rate not in (None, self.input_rate):
-            raise StreamRateError(
+            raise InferenceError(
                 f"This stream is heard at {self.input_rate} Hz: make it with "
                 f"input_rate={sample_rate}. Received: sample_rate={sample_rate}"
             )
@@ -221,12 +210,12 @@ class StreamingClassifier:
 def _checked(samples: npt.ArrayLike) -> Array:
     array = np.asarray(samples)
     if array.ndim != 1:
-        raise StreamSampleError(
+        raise InferenceError(
             "A stream takes one channel, [samples]: average the channels first. "
             f"Received: shape={array.shape}"
         )
     if array.size and array.dtype.kind != "f":
-        raise StreamSampleError(
+        raise InferenceError(
             "Samples must be floating point in [-1, 1]: divide int16 by 32768. "
             f"Received: dtype={array.dtype}"
         )
@@ -234,12 +223,12 @@ def _checked(samples: npt.ArrayLike) -> Array:
     peak = float(np.abs(checked).max(initial=0.0))
     if not np.isfinite(peak):
         place = int(np.argmin(np.isfinite(checked)))
-        raise StreamSampleError(
+        raise InferenceError(
             "Samples must be finite: leave these out, or put zeros in their place. "
             f"Received: {checked[place]} at sample {place} of {len(checked)}"
         )
     if peak > _INTEGER_PEAK:
-        raise StreamSampleError(
+        raise InferenceError(
             "Samples must be on the scale of [-1, 1]: divide those of 16 bits by 32768. "
             f"Received: a peak of {peak:g}"
         )
@@ -264,7 +253,7 @@ class _WindowEngine:
         else:
             self.hop_samples = _multiple("hop_seconds", hop_seconds, column, rate)
         if self.hop_samples > self.window_samples:
-            raise StreamError(
+            raise InferenceError(
                 "hop_seconds must not be longer than the window: what lies between would not be "
                 f"heard. Received: {self.hop_samples / rate:g} s, {self.window_samples / rate:g} s"
             )
@@ -272,7 +261,7 @@ class _WindowEngine:
         self._strides, self._patch = backbone.strides[1], backbone.patch_size[1]
         self._heard_frames = self.model.frontend.count_frames(self.window_samples)
         if backbone.padding == "original" and self._heard_frames > backbone.num_frames:
-            raise StreamError(
+            raise InferenceError(
                 f"The model hears {self.model.frontend.num_samples / rate:.2f} s at once: choose a "
                 'shorter window, or load it with padding="masked". Received: window_seconds='
                 f"{self.window_samples / rate:g}"
@@ -369,7 +358,7 @@ class _CausalEngine:
             ("hop_seconds", hop_seconds, self.hop_samples),
         ):
             if given is not None and round(given * rate) != samples:
-                raise StreamError(
+                raise InferenceError(
                     f"A causal model has a {name} of its own, {samples / rate:g} s: leave it out. "
                     f"Received: {name}={given}"
                 )
@@ -421,7 +410,7 @@ def _multiple(name: str, seconds: float, column: int, rate: int) -> int:
     samples = round(seconds * rate) if np.isfinite(seconds) else 0
     if samples < column or samples % column:
         nearest = max(1, round(max(samples, 0) / column)) * column / rate
-        raise StreamError(
+        raise InferenceError(
             f"{name} must be a multiple of {column / rate:g} s, the time between two patches: "
             f"take {nearest:g}. Received: {name}={seconds}"
         )

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ast_keras.errors import InferenceError
+
 Array = npt.NDArray[Any]
 
 LONGEST_SECONDS = 60.0  # in one piece: attention's memory grows with the square
 AGGREGATES = ("max", "mean", "attention")
-
-
-class WindowError(ValueError):
-    """Raised when windows do not fit the model or each other."""
 
 
 def window_samples(model: Any, window_seconds: float) -> int:
@@ -26,18 +24,18 @@ def window_samples(model: Any, window_seconds: float) -> int:
       window_seconds: Length of the window.
 
     Raises:
-      WindowError: If it is less than a frame, or more than the model was made for and its padding
-        is not "masked", which stretches its positions.
+      InferenceError: If it is less than a frame, or more than the model was made for and its
+        padding is not "masked", which stretches its positions.
     """
     frontend = model.frontend
     if not window_seconds >= frontend.frame_length_seconds:
-        raise WindowError(
+        raise InferenceError(
             f"A window must be at least {1e3 * frontend.frame_length_seconds:g} ms long, and "
             f"seconds are wanted. Received: window_seconds={window_seconds}"
         )
     window: int = round(window_seconds * frontend.sample_rate)
     if model.padding == "original" and frontend.count_frames(window) > model.backbone.num_frames:
-        raise WindowError(
+        raise InferenceError(
             f"The model hears {frontend.num_samples / frontend.sample_rate:.2f} s at once: choose "
             "a shorter --window_seconds, or --padding masked, which stretches its positions. "
             f"Received: window_seconds={window_seconds}"
@@ -46,9 +44,9 @@ def window_samples(model: Any, window_seconds: float) -> int:
 
 
 def check_whole(path: str, seconds: float) -> None:
-    """Raises WindowError if a sound is too long to be heard in one piece, for want of memory."""
+    """Raises InferenceError if a sound is too long to be heard in one piece, for want of memory."""
     if seconds > LONGEST_SECONDS:
-        raise WindowError(
+        raise InferenceError(
             f"A sound of more than {LONGEST_SECONDS:.0f} s is heard in windows: add "
             f"--window_seconds 10. Received: {path}, of {seconds:.1f} s"
         )
@@ -69,7 +67,7 @@ def cut_windows(
       least: Fewer samples than this make no window of their own, but lengthen the last one.
 
     Raises:
-      WindowError: If sound would lie between two windows, or a number is not positive.
+      InferenceError: If sound would lie between two windows, or a number is not positive.
 
     Example:
 
@@ -78,7 +76,7 @@ def cut_windows(
     [(0, [0, 1, 2, 3]), (2, [2, 3, 4, 5]), (4, [4, 5, 6, 7]), (6, [6, 7, 8])]
     """
     if not 0 < hop <= window:
-        raise WindowError(
+        raise InferenceError(
             "The hop must be more than nothing and at most a window, or sound would go unheard. "
             f"Received: window={window}, hop={hop}"
         )
@@ -94,7 +92,7 @@ def cut_windows(
         yield start, kept
 
 
-class Aggregate:
+class ScoreAggregator:
     """Makes one score for each class of those of many windows, one after the other.
 
     | `kind` | a class's score is |
@@ -107,11 +105,11 @@ class Aggregate:
       kind: See above.
 
     Raises:
-      WindowError: If there is no such kind.
+      InferenceError: If there is no such kind.
 
     Example:
 
-    >>> aggregate = Aggregate("mean")
+    >>> aggregate = ScoreAggregator("mean")
     >>> aggregate.add(np.array([[0.2, 0.0], [0.4, 1.0]]), np.zeros((2, 2)))
     >>> aggregate.scores().round(6).tolist()
     [0.3, 0.5]
@@ -119,7 +117,7 @@ class Aggregate:
 
     def __init__(self, kind: str) -> None:
         if kind not in AGGREGATES:
-            raise WindowError(
+            raise InferenceError(
                 f"aggregate must be one of {', '.join(AGGREGATES)}. Received: {kind!r}"
             )
         self.kind = kind

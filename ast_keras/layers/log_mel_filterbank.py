@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from ast_keras.audio import mel
+from ast_keras.errors import ArgumentError
 
 
 @keras.saving.register_keras_serializable(package="ast_keras")
@@ -78,11 +79,11 @@ class LogMelFilterbank(keras.layers.Layer):
     ):
         super().__init__(**{**kwargs, "dtype": "float32"})
         if not std > 0 or (num_frames is not None and num_frames < 1):
-            raise ValueError(
+            raise ArgumentError(
                 f"std and num_frames must be positive. Received: std={std}, num_frames={num_frames}"
             )
         if method not in ("fft", "conv"):
-            raise ValueError(f'method must be "fft" or "conv". Received: method={method!r}')
+            raise ArgumentError(f'method must be "fft" or "conv". Received: method={method!r}')
         self.sample_rate = sample_rate
         self.num_mel_bins = num_mel_bins
         self.num_frames = num_frames
@@ -125,12 +126,12 @@ class LogMelFilterbank(keras.layers.Layer):
 
     def call(self, waveform, lengths=None, min_frames=None):
         if not waveform.dtype.is_floating:
-            raise ValueError(
+            raise ArgumentError(
                 "The waveform must be floating point in [-1, 1]: divide int16 by 32768. "
                 f"Received: dtype={waveform.dtype.name}"
             )
         if waveform.shape.rank != 2:
-            raise ValueError(
+            raise ArgumentError(
                 "The waveform must be [batch, samples]: add a batch axis with waveform[None], or "
                 f"mix the channels first. Received: shape={waveform.shape}"
             )

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from ast_keras.errors import ArgumentError
 from ast_keras.layers.initializers import lecun_normal, truncated_normal
 
 
@@ -29,7 +30,7 @@ def patch_grid(num_mel_bins, num_frames, patch_size=(16, 16), strides=(10, 10)):
     sizes = (num_mel_bins, num_frames)
     grid = tuple((n - p) // s + 1 for n, p, s in zip(sizes, patch_size, strides, strict=True))
     if min(grid) < 1:
-        raise ValueError(
+        raise ArgumentError(
             "The spectrogram must be at least one patch large: use more frames or bins, or a "
             f"smaller patch. Received: (num_mel_bins, num_frames)={sizes}, patch_size={patch_size}"
         )
@@ -197,7 +198,7 @@ class PositionEmbedding(keras.layers.Layer):
         embedding = ops.cast(self.embedding, tokens.dtype)
         if columns is None:
             if tokens.shape[1] not in (None, embedding.shape[0]):
-                raise ValueError(
+                raise ArgumentError(
                     "There is a position for each of so many tokens; patches of another number "
                     f"of columns need their count. Received: {tokens.shape[1]} tokens for "
                     f"{embedding.shape[0]} positions, columns=None"

@@ -4,6 +4,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from ast_keras.errors import ArgumentError
+
 
 @keras.saving.register_keras_serializable(package="ast_keras")
 class Patchout(keras.layers.Layer):
@@ -41,7 +43,7 @@ class Patchout(keras.layers.Layer):
         super().__init__(**kwargs)
         for name, value in (("patchout", share), ("patchout_mel", mel), ("patchout_time", time)):
             if not 0 <= value < 1:
-                raise ValueError(f"{name} must lie in [0, 1). Received: {name}={value}")
+                raise ArgumentError(f"{name} must lie in [0, 1). Received: {name}={value}")
         self.grid = tuple(grid)
         self.share, self.mel, self.time = share, mel, time
         self.num_special_tokens = num_special_tokens

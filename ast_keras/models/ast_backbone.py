@@ -1,13 +1,10 @@
 """AST: the backbone from spectrogram to tokens, and the classifier from waveform to logits."""
 
-from collections.abc import Mapping
-
 import keras
 import tensorflow as tf
 from keras import ops
 
-from ast_keras.labels import LabelSet
-from ast_keras.layers.initializers import truncated_normal
+from ast_keras.errors import ArgumentError
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank  # noqa: F401
 from ast_keras.layers.patch_embedding import (
     PatchEmbedding,
@@ -18,10 +15,10 @@ from ast_keras.layers.patch_embedding import (
 
 # Imported so that a saved model finds these parts: Keras knows a class once its module is loaded.
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment  # noqa: F401
+from ast_keras.layers.token_normalization import TokenNormalization
 from ast_keras.layers.token_reduction import Patchout
-from ast_keras.layers.transformer_block import TokenNormalization, TransformerBlock
+from ast_keras.layers.transformer_block import TransformerBlock
 
-_ACTIVATIONS = {"softmax": ops.softmax, "sigmoid": ops.sigmoid}
 _PADDINGS = ("original", "masked")
 
 
@@ -113,13 +110,13 @@ class ASTBackbone(keras.Model):
         trainable=True,
     ):  # no **kwargs: a functional model would ignore a misspelt argument
         if padding not in _PADDINGS:
-            raise ValueError(
+            raise ArgumentError(
                 f"padding must be one of {', '.join(_PADDINGS)}. Received: padding={padding!r}"
             )
         thinned = patchout > 0 or patchout_mel > 0 or patchout_time > 0
         _check_dials(merge_tokens, attention_window, thinned, attention_dropout)
         if gradient_checkpointing and (dropout or attention_dropout or drop_path):
-            raise ValueError(
+            raise ArgumentError(
                 "gradient_checkpointing computes blocks twice, and what is dropped would differ: "
                 "set dropout, attention_dropout and drop_path to 0. Received: "
                 f"dropout={dropout}, attention_dropout={attention_dropout}, drop_path={drop_path}"
@@ -200,7 +197,7 @@ class ASTBackbone(keras.Model):
 
     def call(self, spectrogram, training=None, lengths=None, num_tokens=None):
         if lengths is not None and self.padding == "original":
-            raise ValueError(
+            raise ArgumentError(
                 'Clips of other lengths need padding="masked": with "original" all frames are '
                 "attended to. Received: lengths"
             )
@@ -230,7 +227,7 @@ class ASTBackbone(keras.Model):
           training: Whether dropout and the like are active.
           num_tokens: How many tokens, from the first on, are asked for; None for all.
         """
-        tokens, attention_mask = self.with_positions(patches, columns)
+        tokens, attention_mask = self.embed_tokens(patches, columns)
         tokens = self.get_layer("position_dropout")(tokens, training=training)
         leave_out = self.get_layer("patchout")
         if attention_mask is None:
@@ -281,7 +278,7 @@ class ASTBackbone(keras.Model):
 
     def _merging(self, tokens, num_tokens, attention_mask, **options):
         if attention_mask is not None:
-            raise ValueError(
+            raise ArgumentError(
                 "Clips of different lengths in one batch would merge with their padding: set "
                 "merge_tokens to 0, or give clips of one length without lengths. Received: "
                 f"merge_tokens={self.merge_tokens} and lengths"
@@ -293,7 +290,7 @@ class ASTBackbone(keras.Model):
             tokens, sizes = block(tokens, sizes=sizes, merge=merge, **options)
         return last(tokens, sizes=sizes, num_queries=num_tokens, **options)
 
-    def with_positions(self, patches, columns=None):
+    def embed_tokens(self, patches, columns=None):
         """Returns the first block's tokens and `attention_mask`; arguments as of `encode`."""
         tokens = self.get_layer("special_tokens")(patches)
         if self.padding == "original":
@@ -326,14 +323,12 @@ class ASTBackbone(keras.Model):
           ValueError: With `attention_window`, where attention is no matrix.
         """
         if self.attention_window is not None:
-            raise ValueError(
+            raise ArgumentError(
                 "With attention_window attention is no matrix over all tokens: load the model with "
                 f"attention_window=None. Received: attention_window={self.attention_window}"
             )
         columns = None if lengths is None else self.count_columns(lengths)
-        tokens, attention_mask = self.with_positions(
-            self.get_layer("patches")(spectrogram), columns
-        )
+        tokens, attention_mask = self.embed_tokens(self.get_layer("patches")(spectrogram), columns)
         maps = []
         for block in self.blocks:
             maps.append(block.attention_weights(tokens, attention_mask))
@@ -401,236 +396,20 @@ class ASTBackbone(keras.Model):
         return cls(**config)
 
 
-@keras.saving.register_keras_serializable(package="ast_keras")
-class ASTClassifier(keras.Model):
-    """Audio Spectrogram Transformer that classifies sound: waveform to logits.
-
-    The filterbank is part of the model, so training, serving and a phone share one graph. It stays
-    float32 under every precision policy, and so do the logits. `keras.losses` take the logits with
-    `from_logits=True`; `scores` turns them into probabilities.
-
-    Args:
-      backbone: An `ASTBackbone`.
-      num_classes: Number of logits.
-      frontend: A `LogMelFilterbank` whose frames and bins match the backbone, or None for a model
-        that takes normalised spectrograms.
-      augment: A `SpectrogramAugment` applied while training, or None.
-      labels: A `LabelSet` of `num_classes` names that travels with the model, or None.
-      score_activation: "softmax" where one class is right, "sigmoid" where several may be; what
-        `scores` applies. The output itself stays logits.
-      head_layer_norm_epsilon: Of the head's LayerNorm; 1e-5 in the authors' code.
-
-    Input: waveform `[batch, samples]` in [-1, 1] at the frontend's rate (or a spectrogram, without
-      frontend). Optionally `lengths` `[batch]`, the number of samples (without frontend, frames) of
-      each clip when the batch is padded, and `seeds` `[batch, 2]` for the augmentation. All three
-      may also come as one dictionary of these names, which is what `fit` and `predict` take. A
-      backbone with `padding="masked"` hears clips of any length, each as if it were alone; with
-      "original" they are cut or padded to `num_frames`, as the authors do.
-    Output: float32 logits `[batch, num_classes]`.
-
-    Raises:
-      ValueError: If frontend, backbone, labels and number of classes do not fit together.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from ast_keras import LogMelFilterbank
-    >>> backbone = ASTBackbone(48, num_layers=2, num_heads=3, mlp_dim=192, num_frames=128)
-    >>> model = ASTClassifier(backbone, num_classes=10, frontend=LogMelFilterbank(num_frames=128))
-    >>> model(np.zeros((1, 16000), "float32")).shape
-    TensorShape([1, 10])
-    """
-
-    def __init__(
-        self,
-        backbone,
-        num_classes,
-        frontend=None,
-        augment=None,
-        labels=None,
-        score_activation="softmax",
-        head_layer_norm_epsilon=1e-5,
-        **kwargs,
-    ):
-        # Always float32 here: under a mixed policy Keras would halve the waveform on its way in.
-        super().__init__(**{**kwargs, "dtype": "float32"})
-        _check_parts(backbone, num_classes, frontend, labels)
-        if score_activation not in _ACTIVATIONS:
-            raise ValueError(
-                f"score_activation must be one of {', '.join(_ACTIVATIONS)}. "
-                f"Received: score_activation={score_activation!r}"
-            )
-        self.backbone = backbone
-        self.num_classes = num_classes
-        self.frontend = frontend
-        self.augment = augment
-        self.labels = labels
-        self.score_activation = score_activation
-        self.head_layer_norm_epsilon = head_layer_norm_epsilon
-        self.head_norm = keras.layers.LayerNormalization(
-            epsilon=head_layer_norm_epsilon, dtype="float32", name="head_norm"
-        )
-        self.head = keras.layers.Dense(
-            num_classes,
-            kernel_initializer=truncated_normal(),
-            dtype="float32",
-            name="head",
-        )
-        self.head_norm.build((None, backbone.embed_dim))
-        self.head.build((None, backbone.embed_dim))
-        self.built = True
-
-    @classmethod
-    def from_preset(cls, preset, num_classes=None, labels=None, **overrides):
-        """Makes a classifier from a name or from files: `ast_keras.from_preset`, which see."""
-        from ast_keras.presets.loading import from_preset  # late: presets build on this module
-
-        return from_preset(preset, num_classes, labels, **overrides)
-
-    def save_to_preset(self, folder):
-        """Saves the classifier to a folder: `ast_keras.save_to_preset`, which see."""
-        from ast_keras.presets.saving import save_to_preset  # late, as above
-
-        save_to_preset(self, folder)
-
-    @property
-    def padding(self):
-        """What becomes of clips of other lengths, "original" or "masked": the backbone's."""
-        return self.backbone.padding
-
-    def spectrogram(self, waveform, lengths=None):
-        """Returns the normalised log-mel spectrogram `[batch, frames, mel]` that the model sees."""
-        if self.frontend is None:
-            return waveform
-        if self.padding == "original":
-            return self.frontend(waveform, lengths=lengths)
-        return self.frontend(waveform, lengths=lengths, min_frames=self.backbone.min_frames)
-
-    def count_frames(self, lengths):
-        """Returns the frames of each clip that the backbone is to attend to; None for all.
-
-        Args:
-          lengths: As of the call, or None.
-        """
-        if lengths is None or self.padding == "original":
-            return None
-        return lengths if self.frontend is None else self.frontend.count_frames(lengths)
-
-    def describe_hearing(self, num_samples):
-        """Returns a sentence on what becomes of a sound of so many samples.
-
-        Raises:
-          ValueError: If the model takes spectrograms.
-
-        Example:
-
-        >>> from ast_keras import from_preset
-        >>> model = from_preset("ast_test", num_classes=2, num_frames=1024, padding="masked")
-        >>> model.describe_hearing(60 * 16000)
-        '60.00 s: all is heard; the positions of 101 patches along time are stretched over 599'
-        """
-        frontend, backbone = self.frontend, self.backbone
-        if frontend is None:
-            raise ValueError("A model without frontend hears no sound, but sees spectrograms")
-        seconds, rate = f"{num_samples / frontend.sample_rate:.2f} s", frontend.sample_rate
-        if self.padding == "masked":
-            columns = backbone.count_columns(frontend.count_frames(num_samples))
-            return f"{seconds}: all is heard{backbone.describe_positions(columns)}"
-        heard = frontend.num_samples / rate
-        if frontend.count_frames(num_samples) > backbone.num_frames:
-            return f'{seconds}: the first {heard:.2f} s are heard; padding="masked" hears all'
-        return f"{seconds}: padded to {heard:.2f} s, as in training"
-
-    def pool(self, tokens, lengths=None):
-        """Returns the mean of the special tokens, `[batch, embed_dim]`, that the head reads."""
-        return self.backbone.pool(tokens, lengths)
-
-    def classify(self, pooled):
-        """Returns the logits `[batch, num_classes]` for pooled tokens `[batch, embed_dim]`."""
-        return self.head(self.head_norm(pooled))
-
-    def call(self, waveform, training=None, lengths=None, seeds=None):
-        if isinstance(waveform, Mapping):
-            lengths, seeds = waveform.get("lengths", lengths), waveform.get("seeds", seeds)
-            waveform = waveform["waveform"]
-        spectrogram = self.spectrogram(waveform, lengths)
-        frames = self.count_frames(lengths)
-        if self.augment is not None:
-            spectrogram = self.augment(spectrogram, training=training, seeds=seeds, lengths=frames)
-        backbone = self.backbone
-        tokens = backbone(
-            spectrogram, training=training, lengths=frames, num_tokens=backbone.num_pooled_tokens
-        )
-        return self.classify(self.pool(tokens, frames))
-
-    def scores(self, logits):
-        """Returns the classes' probabilities, `[batch, num_classes]`, for the model's output."""
-        return _ACTIVATIONS[self.score_activation](logits)
-
-    def compute_output_shape(self, input_shape):
-        if isinstance(input_shape, Mapping):
-            input_shape = input_shape["waveform"]
-        return (input_shape[0], self.num_classes)
-
-    def get_config(self):
-        serialize = keras.saving.serialize_keras_object
-        labels = self.labels
-        return {
-            "backbone": serialize(self.backbone),
-            "num_classes": self.num_classes,
-            "frontend": serialize(self.frontend),
-            "augment": serialize(self.augment),
-            "labels": labels and {"names": list(labels.names), "ids": list(labels.ids)},
-            "score_activation": self.score_activation,
-            "head_layer_norm_epsilon": self.head_layer_norm_epsilon,
-            "name": self.name,
-            "trainable": self.trainable,
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        for part in ("backbone", "frontend", "augment"):
-            config[part] = keras.saving.deserialize_keras_object(config[part], custom_objects)
-        if config["labels"]:
-            config["labels"] = LabelSet(
-                names=tuple(config["labels"]["names"]), ids=tuple(config["labels"]["ids"])
-            )
-        return cls(**config)
-
-
 def _check_dials(merge_tokens, attention_window, patchout, attention_dropout):
     if merge_tokens < 0 or (attention_window is not None and attention_window < 1):
-        raise ValueError(
+        raise ArgumentError(
             "merge_tokens is a number of tokens, 0 for none, and attention_window one of columns, "
             f"at least 1. Received: merge_tokens={merge_tokens}, "
             f"attention_window={attention_window}"
         )
     if attention_window is not None and (merge_tokens or patchout):
-        raise ValueError(
+        raise ArgumentError(
             "attention_window needs all patches in their places: set merge_tokens and patchout, "
             f"patchout_mel and patchout_time to 0. Received: attention_window={attention_window}"
         )
     if attention_window is not None and attention_dropout:
-        raise ValueError(
+        raise ArgumentError(
             "Within a window no attention is dropped: set attention_dropout to 0. Received: "
             f"attention_window={attention_window}, attention_dropout={attention_dropout}"
-        )
-
-
-def _check_parts(backbone, num_classes, frontend, labels):
-    if labels is not None and len(labels) != num_classes:
-        raise ValueError(
-            "There must be one label for each class. "
-            f"Received: {len(labels)} labels, num_classes={num_classes}"
-        )
-    if frontend is None:
-        return
-    makes = (frontend.num_frames, frontend.num_mel_bins)
-    takes = (backbone.num_frames, backbone.num_mel_bins)
-    if makes != takes:
-        raise ValueError(
-            "The frontend must make the spectrogram that the backbone takes: give both the same "
-            f"num_frames and num_mel_bins. Received: frontend (frames, mel)={makes}, "
-            f"backbone {takes}"
         )

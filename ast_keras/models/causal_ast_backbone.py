@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from ast_keras.errors import ArgumentError
 from ast_keras.models.ast_backbone import ASTBackbone
 
 
@@ -17,7 +18,7 @@ class CausalASTBackbone(ASTBackbone):
     the past kept (`step`), the result is that of the whole sound, at a cost that does not grow.
 
     It takes weights of an `ASTBackbone` of the same sizes, but is to be trained or fine-tuned
-    before it is of use: `ast_keras.weights.build.causal_from`, or `model.block_columns` in a
+    before it is of use: `ast_keras.weights.build.to_causal`, or `model.block_columns` in a
     recipe. A sound of any length is heard as whole blocks, at least one; what is left is not.
 
     Args:
@@ -49,7 +50,7 @@ class CausalASTBackbone(ASTBackbone):
             step, patch = self.strides[1], self.patch_size[1]
             blocks = max(1, round(columns / max(1, block_columns)))
             fitting = (blocks * max(1, block_columns) - 1) * step + patch
-            raise ValueError(
+            raise ArgumentError(
                 "num_frames must hold a whole number of blocks: set it to "
                 f"{fitting}, for {blocks} blocks. Received: block_columns={block_columns}, "
                 f"num_frames={self.num_frames}, which holds {columns} patches along time"
@@ -60,7 +61,7 @@ class CausalASTBackbone(ASTBackbone):
         names = ("patchout", "patchout_mel", "patchout_time", "merge_tokens", "attention_window")
         for name in names:
             if getattr(self, name):
-                raise ValueError(
+                raise ArgumentError(
                     "A causal backbone needs all of its tokens in their places, and has blocks "
                     f"for windows: leave {name} out. Received: {name}={getattr(self, name)}"
                 )
@@ -91,13 +92,13 @@ class CausalASTBackbone(ASTBackbone):
         blocks = columns // self.block_columns
         return max(blocks, 1) if isinstance(blocks, int) else ops.maximum(blocks, 1)
 
-    def with_positions(self, patches, columns=None):
+    def embed_tokens(self, patches, columns=None):
         # Of the columns nothing is needed: no block sees a later one, `pool` leaves padding out.
         mel, size = self.grid[0], self.block_columns
         width = ops.shape(patches)[1] // mel
         blocks = width // size
         if isinstance(blocks, int) and blocks < 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"A sound must fill a block, {self.min_frames} frames: pad it. Received: "
                 f"{width} patches along time, of {size} in a block"
             )

@@ -20,21 +20,19 @@ from typing import Any
 from absl import logging
 
 from ast_keras import files
-from ast_keras.presets.released import Published
+from ast_keras.errors import WeightsError
+from ast_keras.files import cache_folder
+from ast_keras.presets.released import ReleasedWeights
 
 _ENDPOINT = "https://huggingface.co"
 _OLDER_FILENAME = "pytorch_model.bin"  # for a repository without safetensors
 _BESIDE = ("config.json", "preprocessor_config.json")
 
 
-class HubError(ValueError):
-    """Raised when published weights cannot be found or fetched, or are not the right ones."""
-
-
 def fetch(
-    preset: Published,
+    preset: ReleasedWeights,
     folder: str | os.PathLike[str] | None = None,
-    say: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> pathlib.Path:
     """Returns the file with a preset's weights, downloading it only when it is not here yet.
 
@@ -52,13 +50,13 @@ def fetch(
         `presets` in the cache folder. A preset lies there as NAME/model.safetensors,
         NAME.safetensors, NAME.pth, under its authors' file name, or in a folder called like its
         repository on the hub.
-      say: Takes the line that announces a download; left out, it is printed on stderr.
+      log: Takes the line that announces a download; left out, it is printed on stderr.
 
     Returns:
       The path of a safetensors file or of a PyTorch file.
 
     Raises:
-      HubError: If the weights are nowhere to be had (the message says which file to put where),
+      WeightsError: If the weights are nowhere to be had (the message says which file to put where),
         the folder does not exist, or the content is not the right one.
 
     Example:
@@ -75,27 +73,9 @@ def fetch(
     etag = None
     path = _find_in_folder(preset, presets) or _find_in_hub_cache(preset)
     if path is None:
-        path, etag = _download(preset, presets, say or _print)
+        path, etag = _download(preset, presets, log or _print)
     _require_right_content(preset, path, _digest_in_hub_cache(path) or etag)
     return path
-
-
-def cache_folder() -> pathlib.Path:
-    """Returns where checksums are kept and presets are looked for: AST_KERAS_CACHE decides.
-
-    Left out, it is `ast-keras` in XDG_CACHE_HOME or in `~/.cache`. It need not exist.
-
-    Example:
-
-    >>> import unittest.mock
-    >>> with unittest.mock.patch.dict(os.environ, AST_KERAS_CACHE="/scratch/ast"):
-    ...     cache_folder().name
-    'ast'
-    """
-    if chosen := os.environ.get("AST_KERAS_CACHE"):
-        return pathlib.Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return pathlib.Path(base, "ast-keras")
 
 
 def _presets_folder(folder: str | os.PathLike[str] | None) -> pathlib.Path:
@@ -105,11 +85,11 @@ def _presets_folder(folder: str | os.PathLike[str] | None) -> pathlib.Path:
     path = pathlib.Path(chosen).expanduser()
     if not path.is_dir():
         source = "folder" if folder else "AST_KERAS_PRESETS"
-        raise HubError(f"The presets folder must exist. Received: {source}={str(path)!r}")
+        raise WeightsError(f"The presets folder must exist. Received: {source}={str(path)!r}")
     return path
 
 
-def _find_in_folder(preset: Published, folder: pathlib.Path) -> pathlib.Path | None:
+def _find_in_folder(preset: ReleasedWeights, folder: pathlib.Path) -> pathlib.Path | None:
     repository = preset.hub_id.rpartition("/")[2]
     candidates = (
         f"{preset.name}/{preset.filename}",
@@ -124,7 +104,7 @@ def _find_in_folder(preset: Published, folder: pathlib.Path) -> pathlib.Path | N
     return next((path for path in paths if path.is_file()), None)
 
 
-def _find_in_hub_cache(preset: Published) -> pathlib.Path | None:
+def _find_in_hub_cache(preset: ReleasedWeights) -> pathlib.Path | None:
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
@@ -137,7 +117,7 @@ def _find_in_hub_cache(preset: Published) -> pathlib.Path | None:
 
 
 def _download(
-    preset: Published, folder: pathlib.Path, say: Callable[[str], None]
+    preset: ReleasedWeights, folder: pathlib.Path, log: Callable[[str], None]
 ) -> tuple[pathlib.Path, str | None]:
     """Returns the downloaded file and its SHA-256 according to the hub, where the hub says it."""
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or _ENDPOINT
@@ -147,14 +127,14 @@ def _download(
         from huggingface_hub.errors import EntryNotFoundError
     except ImportError as error:
         reason = f"huggingface_hub cannot be imported ({_line(error)}); pip install it"
-        raise HubError(_advice(preset, folder, endpoint, reason)) from None
+        raise WeightsError(_advice(preset, folder, endpoint, reason)) from None
     # What goes wrong has another type in every version of huggingface_hub: all are caught.
     try:
         try:
             filename, found = preset.filename, _ask(hub, preset.hub_id, preset.filename, endpoint)
         except EntryNotFoundError:
             filename, found = _OLDER_FILENAME, _ask(hub, preset.hub_id, _OLDER_FILENAME, endpoint)
-        say(
+        log(
             f"Fetching {preset.name}: {filename} of {endpoint}/{preset.hub_id} "
             f"({_megabytes(found.size) or preset.megabytes} MB) to {constants.HF_HUB_CACHE}"
         )
@@ -167,7 +147,7 @@ def _download(
         path = hub.hf_hub_download(preset.hub_id, filename, endpoint=endpoint)
     except Exception as error:
         reason = f"they cannot be fetched from {endpoint} ({type(error).__name__}: {_line(error)})"
-        raise HubError(_advice(preset, folder, endpoint, reason)) from error
+        raise WeightsError(_advice(preset, folder, endpoint, reason)) from error
     etag = found.etag or ""
     return pathlib.Path(path), etag if _is_digest(etag) else None
 
@@ -180,7 +160,7 @@ def _ask(hub: Any, hub_id: str, filename: str, endpoint: str) -> Any:
     return hub.get_hf_file_metadata(url, timeout=HF_HUB_ETAG_TIMEOUT)
 
 
-def _advice(preset: Published, folder: pathlib.Path, endpoint: str, reason: str) -> str:
+def _advice(preset: ReleasedWeights, folder: pathlib.Path, endpoint: str, reason: str) -> str:
     return (
         f"The weights of {preset.name} are not on this machine, and {reason}. "
         f"Put {preset.filename} of {endpoint}/{preset.hub_id} ({preset.megabytes} MB) "
@@ -213,7 +193,7 @@ def _digest_in_hub_cache(path: pathlib.Path) -> str | None:
     return blob.name if blob.parent.name == "blobs" and _is_digest(blob.name) else None
 
 
-def remember(preset: Published, path: pathlib.Path) -> None:
+def remember(preset: ReleasedWeights, path: pathlib.Path) -> None:
     """Records the content of a preset's file as that of the first use, once it has proved usable.
 
     A file that is cut short or another model's must not stand in the way of the right one.
@@ -228,7 +208,7 @@ def remember(preset: Published, path: pathlib.Path) -> None:
         _write_record(record_path, _digest(path), {os.path.abspath(path): _state(path)})
 
 
-def _record_path(preset: Published, path: pathlib.Path) -> pathlib.Path:
+def _record_path(preset: ReleasedWeights, path: pathlib.Path) -> pathlib.Path:
     return cache_folder() / "checksums" / f"{preset.name}{path.suffix}.json"
 
 
@@ -242,7 +222,9 @@ def _state(path: pathlib.Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _require_right_content(preset: Published, path: pathlib.Path, hub_digest: str | None) -> None:
+def _require_right_content(
+    preset: ReleasedWeights, path: pathlib.Path, hub_digest: str | None
+) -> None:
     """Compares the content with the hub's and with that of the first use, where there are any."""
     record_path = _record_path(preset, path)
     recorded, seen = _read_record(record_path)
@@ -252,12 +234,12 @@ def _require_right_content(preset: Published, path: pathlib.Path, hub_digest: st
         return
     digest = _digest(path)
     if hub_digest not in (None, digest):
-        raise HubError(
+        raise WeightsError(
             f"The file of {preset.name} is damaged: its SHA-256 is {digest}, the hub's "
             f"{hub_digest}. Delete {path.resolve()} and fetch again"
         )
     if recorded not in (None, digest):
-        raise HubError(
+        raise WeightsError(
             f"The file of {preset.name} is not the one used before under this name: its SHA-256 "
             f"is {digest}, recorded was {recorded}. Received: {key}. "
             f"If the change is meant, delete {record_path}"

@@ -7,16 +7,18 @@ import os
 import pathlib
 from typing import Any
 
-from ast_keras.labels import LabelSet, did_you_mean
+from ast_keras.errors import WeightsError, did_you_mean
+from ast_keras.labels import LabelSet
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
-from ast_keras.models.ast_backbone import ASTBackbone, ASTClassifier
+from ast_keras.models.ast_backbone import ASTBackbone
+from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.presets import hub
-from ast_keras.presets.released import PUBLISHED, Published
-from ast_keras.presets.saving import PresetError, is_saved_model, load_saved_model, save_to_preset
-from ast_keras.weights.build import classifier_from, source_of
-from ast_keras.weights.pretrained import Source, read_source
+from ast_keras.presets.released import PUBLISHED, ReleasedWeights
+from ast_keras.presets.saving import is_saved_model, load_saved_model, save_to_preset
+from ast_keras.weights.build import as_pretrained, build_classifier
+from ast_keras.weights.pretrained import PretrainedNetwork, read_pretrained
 
-__all__ = ["SIZES", "PresetError", "from_preset", "read_preset", "save_to_preset"]
+__all__ = ["SIZES", "WeightsError", "from_preset", "read_preset", "save_to_preset"]
 
 # The sizes of DeiT, and two small ones: for tests, and for training on a laptop.
 SIZES: dict[str, dict[str, int]] = {
@@ -36,7 +38,7 @@ _DIALS = (
 )
 _FITTING_ARGUMENTS = frozenset(
     name
-    for name, parameter in inspect.signature(classifier_from).parameters.items()
+    for name, parameter in inspect.signature(build_classifier).parameters.items()
     if parameter.kind is parameter.KEYWORD_ONLY and name != "name"
 ) | {"dtype", *_DIALS}
 
@@ -65,16 +67,16 @@ def from_preset(
       labels: The classes; implies `num_classes`. The head is kept, its outputs in the order of the
         labels, if they are the classes it has; else it is fresh.
       **overrides: For a size, arguments of `ASTBackbone`. For weights, `num_frames`, `strides`,
-        `num_mel_bins`, `patch_size`, `rgb`, `position` (see `classifier_from`), and what changes
-        no weight: `dropout`, `attention_dropout`, `drop_path`, `padding`, `patchout`,
-        `patchout_mel`, `patchout_time`, `merge_tokens`, `attention_window`,
+        `num_mel_bins`, `patch_size`, `rgb_reduction`, `position_resize` (see `build_classifier`),
+        and what changes no weight: `dropout`, `attention_dropout`, `drop_path`, `padding`,
+        `patchout`, `patchout_mel`, `patchout_time`, `merge_tokens`, `attention_window`,
         `gradient_checkpointing` and `dtype`; for files, `format` and `num_heads` too.
         For all, `frontend` (a `LogMelFilterbank`, or None for spectrogram input), `augment` and
         `score_activation`.
 
     Raises:
-      PresetError: If there is no such preset, or an argument does not apply.
-      HubError: If published weights are not here and cannot be fetched.
+      WeightsError: If there is no such preset, or an argument does not apply.
+      WeightsError: If published weights are not here and cannot be fetched.
       WeightsError: If a file does not hold the weights of such a network.
 
     Example:
@@ -92,7 +94,7 @@ def from_preset(
     reading = {key: overrides.pop(key) for key in _READING_ARGUMENTS if key in overrides}
     _require_fitting(overrides)
     source, parts = read_preset(name, reading, overrides)
-    return classifier_from(
+    return build_classifier(
         source, None if labels else num_classes, labels, **{**parts, **overrides}
     )
 
@@ -101,7 +103,7 @@ def _count_classes(num_classes: int | None, labels: LabelSet | None) -> int | No
     if labels is None:
         return num_classes
     if num_classes not in (None, len(labels)):
-        raise PresetError(
+        raise WeightsError(
             "There must be one label for each class: leave num_classes out. "
             f"Received: {len(labels)} labels, num_classes={num_classes}"
         )
@@ -112,12 +114,12 @@ def _from_size(
     name: str, num_classes: int | None, labels: LabelSet | None, overrides: dict[str, Any]
 ) -> ASTClassifier:
     if num_classes is None:
-        raise PresetError(f"A new model needs num_classes or labels. Received: preset={name!r}")
+        raise WeightsError(f"A new model needs num_classes or labels. Received: preset={name!r}")
     parts = {key: overrides.pop(key) for key in _CLASSIFIER_ARGUMENTS if key in overrides}
     try:
         backbone = ASTBackbone(**{**SIZES[name], **overrides}, name="backbone")
     except TypeError as error:
-        raise PresetError(f"This is no argument of the model: {error}") from None
+        raise WeightsError(f"This is no argument of the model: {error}") from None
     if "frontend" not in parts:
         parts["frontend"] = LogMelFilterbank(
             num_frames=backbone.num_frames, num_mel_bins=backbone.num_mel_bins, name="fbank"
@@ -127,51 +129,51 @@ def _from_size(
 
 def read_preset(
     name: str, reading: dict[str, Any], wanted: dict[str, Any]
-) -> tuple[Source, dict[str, Any]]:
+) -> tuple[PretrainedNetwork, dict[str, Any]]:
     """Reads weights without making a model of them; sizes have none to read.
 
     Args:
       name: A published name, a saved model's folder, or a file or folder of foreign weights.
       reading: `format` and `num_heads` of foreign weights, where they do not show it.
-      wanted: Arguments of `classifier_from` to come, of which the spectrogram's size is tried as
+      wanted: Arguments of `build_classifier` to come, of which the spectrogram's size is tried as
         that of the weights, where nothing else says it.
 
     Returns:
-      The weights, and arguments of `classifier_from` for what comes along with them.
+      The weights, and arguments of `build_classifier` for what comes along with them.
 
     Raises:
-      PresetError, HubError, WeightsError: As `from_preset`.
+      WeightsError, WeightsError, WeightsError: As `from_preset`.
     """
     path = pathlib.Path(name)
     if is_saved_model(path):
         saved = load_saved_model(path)
         for key, own in (("format", None), ("num_heads", saved.backbone.num_heads)):
             if reading.get(key) not in (None, own):
-                raise PresetError(
+                raise WeightsError(
                     f"A saved model says this itself. Received: {key}={reading[key]!r}"
                 )
-        return source_of(saved), _saved_parts(saved, wanted)
+        return as_pretrained(saved), _saved_parts(saved, wanted)
     published = next((p for p in PUBLISHED.values() if name in (p.name, p.hub_id)), None)
     if published is not None and not path.exists():
         return _read_published(published, reading), {"name": published.size}
     if not path.exists() and not path.with_name(f"{path.name}.index").is_file():
         if path.suffix or path.name != name:
-            raise PresetError(f"There is no such file or folder. Received: {name}")
-        raise PresetError(
+            raise WeightsError(f"There is no such file or folder. Received: {name}")
+        raise WeightsError(
             "A preset is a name, the folder of a saved model, or a file of weights. "
             f"{did_you_mean(name, [*SIZES, *PUBLISHED])} Received: preset={name!r}"
         )
-    return read_source(path, **reading, likely=wanted), {}
+    return read_pretrained(path, **reading, likely=wanted), {}
 
 
-def _read_published(published: Published, reading: dict[str, Any]) -> Source:
+def _read_published(published: ReleasedWeights, reading: dict[str, Any]) -> PretrainedNetwork:
     size = SIZES[published.size]
     file = hub.fetch(published)
     reading = {**reading, "num_heads": reading.get("num_heads") or size["num_heads"]}
-    source = read_source(file, **reading, known=_known(published))
+    source = read_pretrained(file, **reading, known=_known(published))
     found = {name: getattr(source, name) for name in size}
     if found != size:
-        raise PresetError(
+        raise WeightsError(
             f"The weights of {published.name} must be those of {published.size}, {_listed(size)}. "
             f"Received: {_listed(found)} in {file}"
         )
@@ -183,7 +185,7 @@ def _listed(size: dict[str, int]) -> str:
     return ", ".join(f"{name}={value}" for name, value in size.items())
 
 
-def _known(published: Published) -> dict[str, Any]:
+def _known(published: ReleasedWeights) -> dict[str, Any]:
     """What the table says of a released AST."""
     if published.kind != "ast":
         return {}
@@ -214,7 +216,7 @@ def _saved_parts(saved: ASTClassifier, wanted: dict[str, Any]) -> dict[str, Any]
 def _require_fitting(overrides: dict[str, Any]) -> None:
     for name in overrides:
         if name not in _FITTING_ARGUMENTS:
-            raise PresetError(
+            raise WeightsError(
                 "This is no argument for a model with weights, which keep their architecture. "
                 f"{did_you_mean(name, sorted(_FITTING_ARGUMENTS))} Received: {name}"
             )

@@ -12,7 +12,7 @@ _AUTHORS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class ReleasedWeights:
     """Describes one released set of weights: where it is, what it is for, how good it is.
 
     Args:
@@ -90,10 +90,10 @@ class Ensemble:
 def _audioset(
     name: str, summary: str, hub: str, file: str, stride: int, results: tuple[float, float, float],
     logits: tuple[float, float, float],
-) -> Published:  # fmt: skip
+) -> ReleasedWeights:  # fmt: skip
     """Makes a row for AudioSet; only patches and position embedding depend on the stride."""
     num_patches = ((128 - 16) // stride + 1) * ((1024 - 16) // stride + 1)
-    return Published(
+    return ReleasedWeights(
         name=name,
         kind="ast",
         size="ast_base",
@@ -118,9 +118,11 @@ def _audioset(
     )
 
 
-def _image(size: str, pixels: int, num_parameters: int, top_1: float, digest: str) -> Published:
+def _image(
+    size: str, pixels: int, num_parameters: int, top_1: float, digest: str
+) -> ReleasedWeights:
     """Makes a row for a distilled DeiT, patch 16 without overlap, on ImageNet-1k."""
-    return Published(
+    return ReleasedWeights(
         name=f"deit_{size}" if pixels == 224 else f"deit_{size}_{pixels}",
         kind="image",
         size=f"ast_{size}",
@@ -166,7 +168,7 @@ _ROWS = (
         "ast_base_audioset_fastest", "AudioSet, no overlap", "16-16-0.442",
         "16_16_0.4422", 16, (0.442223, 0.973247, 2.730574), (-1.2113, -6.9101, -8.3470),
     ),
-    Published(
+    ReleasedWeights(
         name="ast_base_speech_commands",
         kind="ast",
         size="ast_base",
@@ -193,7 +195,7 @@ _ROWS = (
     _image("base", 384, 87_630_032, 0.852, "d0272ac0"),
 )  # fmt: skip
 
-PUBLISHED: dict[str, Published] = {row.name: row for row in _ROWS}
+PUBLISHED: dict[str, ReleasedWeights] = {row.name: row for row in _ROWS}
 
 _RUNS = ("ast_base_audioset_run1", "ast_base_audioset_run2", "ast_base_audioset_run3")
 ENSEMBLES: dict[str, Ensemble] = {
@@ -231,7 +233,7 @@ def preset_table() -> str:
     return "\n".join(lines)
 
 
-def _result(row: Published) -> str:
+def _result(row: ReleasedWeights) -> str:
     if row.metric == "mAP":
         return f"mAP {row.value:.4f}"
     return f"{row.metric} {100 * row.value:.4g} %"

@@ -26,14 +26,11 @@ from typing import Any
 import h5py
 import keras
 
+from ast_keras.errors import WeightsError
 from ast_keras.files import replacing_folder
 from ast_keras.layers.initializers import without_random_start
 from ast_keras.models import causal_ast_backbone  # noqa: F401  (a saved model may be of its kind)
-from ast_keras.models.ast_backbone import ASTClassifier
-
-
-class PresetError(ValueError):
-    """Raised when a preset or a saved model cannot be found, read or used as asked."""
+from ast_keras.models.ast_classifier import ASTClassifier
 
 
 def is_saved_model(folder: pathlib.Path) -> bool:
@@ -45,18 +42,18 @@ def load_saved_model(folder: pathlib.Path) -> ASTClassifier:
     """Loads the classifier that `save_to_preset` wrote, equal to the bit.
 
     Raises:
-      PresetError: If a file is missing or damaged, or the weights are another model's.
+      WeightsError: If a file is missing or damaged, or the weights are another model's.
     """
     with without_random_start():
         saved = _read_model(folder / "task.json")
     weights = folder / "task.weights.h5"
     if not weights.is_file():
-        raise PresetError(f"A saved model needs its weights. Missing: {weights}")
+        raise WeightsError(f"A saved model needs its weights. Missing: {weights}")
     try:
         saved.load_weights(weights)
     except (OSError, ValueError) as error:
         line = str(error).splitlines()[0]
-        raise PresetError(f"These weights cannot be read: {line} Received: {weights}") from None
+        raise WeightsError(f"These weights cannot be read: {line} Received: {weights}") from None
     _require_all_used(weights, saved)
     return saved
 
@@ -69,7 +66,7 @@ def save_to_preset(model: ASTClassifier, folder: str | os.PathLike[str]) -> None
       folder: Where to; an older saved model there is replaced, anything else refused.
 
     Raises:
-      PresetError: If the folder holds something else than a saved model.
+      WeightsError: If the folder holds something else than a saved model.
 
     Example:
 
@@ -82,7 +79,7 @@ def save_to_preset(model: ASTClassifier, folder: str | os.PathLike[str]) -> None
     """
     target = pathlib.Path(folder)
     if target.exists() and not _may_replace(target):
-        raise PresetError(
+        raise WeightsError(
             "A model is saved to a new folder or over an older saved model. "
             f"Received: {target}, which holds something else"
         )
@@ -142,19 +139,19 @@ def _read_model(path: pathlib.Path) -> ASTClassifier:
         model = keras.saving.deserialize_keras_object(config)
     except Exception as error:  # a damaged configuration fails anywhere inside Keras
         line = " ".join(str(error).split())[:200]
-        raise PresetError(f"This is no model's configuration: {line} Received: {path}") from None
+        raise WeightsError(f"This is no model's configuration: {line} Received: {path}") from None
     if not isinstance(model, ASTClassifier):
-        raise PresetError(f"This is not an ASTClassifier's configuration. Received: {path}")
+        raise WeightsError(f"This is not an ASTClassifier's configuration. Received: {path}")
     return model
 
 
 def _read_json(path: pathlib.Path) -> Any:
     if not path.is_file():
-        raise PresetError(f"This folder is not a saved model. Missing: {path}")
+        raise WeightsError(f"This folder is not a saved model. Missing: {path}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise PresetError(f"This file is damaged: {error}. Received: {path}") from None
+        raise WeightsError(f"This file is damaged: {error}. Received: {path}") from None
 
 
 def _require_all_used(weights: pathlib.Path, model: ASTClassifier) -> None:
@@ -164,7 +161,7 @@ def _require_all_used(weights: pathlib.Path, model: ASTClassifier) -> None:
         file.visititems(lambda _, item: sizes.append(getattr(item, "size", 0)))
     used = sum(math.prod(weight.shape) for weight in model.weights)
     if sum(sizes) != used:
-        raise PresetError(
+        raise WeightsError(
             f"These weights are not those of the model beside them: they hold {sum(sizes)} "
             f"numbers, the model {used}. Received: {weights}"
         )

@@ -7,7 +7,7 @@
 | `checks` | rules between fields |
 """
 
-from ast_keras.recipe.parsing import RecipeError
+from ast_keras.errors import RecipeError
 from ast_keras.recipe.schema import (
     Augment,
     Data,

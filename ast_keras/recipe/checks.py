@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from ast_keras.recipe.parsing import RecipeError
+from ast_keras.errors import RecipeError
 
 _CHOICES = {
-    ("model", "rgb"): ("sum", "mean"),
-    ("model", "position"): ("bilinear", "nearest", "reinit"),
+    ("model", "rgb_reduction"): ("sum", "mean"),
+    ("model", "position_resize"): ("bilinear", "nearest", "reinit"),
     ("model", "padding"): ("original", "masked"),
     ("frontend", "window"): ("hann", "hamming"),
     ("data", "sampling"): ("shuffled", "weighted"),
     ("optimizer", "schedule"): ("epoch_decay", "warmup_cosine"),
     ("train", "loss"): ("categorical", "binary", "auto"),
     ("train", "metric"): ("accuracy", "mean_average_precision", "auto"),
-    ("train", "choose"): ("best", "last", "average"),
+    ("train", "final_model"): ("best", "last", "average"),
     ("train", "precision"): ("float32", "mixed_float16", "mixed_bfloat16", "auto"),
 }
 _POSITIVE = (
@@ -127,9 +127,9 @@ def check_recipe(recipe: Any) -> None:
             "train.keep_epochs must be the first and the last epoch to keep, from 1 to "
             f"train.num_epochs={epochs}. Received: train.keep_epochs={kept[0]},{kept[1]}"
         )
-    if recipe.train.choose == "average" and kept is None:
+    if recipe.train.final_model == "average" and kept is None:
         raise RecipeError(
-            "train.choose=average needs the first and the last epoch to average: "
+            "train.final_model=average needs the first and the last epoch to average: "
             "--set train.keep_epochs=6,25. Received: train.keep_epochs=None"
         )
     if not 0 <= recipe.seed < 2**31:

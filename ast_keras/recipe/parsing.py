@@ -7,9 +7,7 @@ import types
 import typing
 from typing import Any
 
-
-class RecipeError(ValueError):
-    """Raised when a recipe cannot be found, read or changed as asked."""
+from ast_keras.errors import RecipeError
 
 
 def parse_value(text: str, hint: Any, name: str) -> Any:

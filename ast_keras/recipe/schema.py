@@ -16,11 +16,17 @@ import runpy
 import typing
 from typing import Any
 
-from ast_keras.labels import did_you_mean
+from ast_keras.errors import RecipeError, did_you_mean
 from ast_keras.recipe.checks import check_recipe
-from ast_keras.recipe.parsing import RecipeError, convert_value, parse_value
+from ast_keras.recipe.parsing import convert_value, parse_value
 
 PACKAGE_DIR = pathlib.Path(__file__).resolve().parents[1]
+# Names that a recipe.json of an earlier run, or a script, may still use.
+_EARLIER_NAMES = {
+    ("model", "rgb"): "rgb_reduction",
+    ("model", "position"): "position_resize",
+    ("train", "choose"): "final_model",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +54,8 @@ class Model:
     patch_size: tuple[int, int] | None = (16, 16)  # (mel, time); None: as the start
     strides: tuple[int, int] | None = (10, 10)  # (mel, time); None: as the start, 10,10 of an image
     use_distillation_token: bool = True
-    rgb: str = "sum"  # or "mean": how an image start's colour kernels become one
-    position: str = (
+    rgb_reduction: str = "sum"  # or "mean": how an image start's colour kernels become one
+    position_resize: str = (
         "bilinear"  # or "nearest", "reinit": how a start's positions get to more patches
     )
     # "original": every clip is cut or padded to frontend.num_frames, as the authors do; "masked":
@@ -147,7 +153,7 @@ class Train:
     metric: str = "accuracy"
     # Which model is the run's result: of the epoch with the best metric, of the last epoch, or the
     # mean of the weights of `keep_epochs`.
-    choose: str = "best"  # or "last", "average"
+    final_model: str = "best"  # or "last", "average"
     # Or "mixed_float16", "mixed_bfloat16"; "auto" is the latter where all devices compute with it.
     precision: str = "float32"
     steps_per_loop: int = 20  # steps between two looks at the loss, the clock and signals
@@ -262,6 +268,7 @@ def _from_json(path: pathlib.Path) -> Recipe:
         if not isinstance(value, dict):
             raise RecipeError(f"{key} must be an object. Received: {key}={value!r} in {path}")
         hints = _hints(group)
+        value = {_EARLIER_NAMES.get((key, field), field): value[field] for field in value}
         for field in value:
             _require(field, hints, f"{key} has no field of this name")
         fields = {f: convert_value(v, hints[f], f"{key}.{f}") for f, v in value.items()}
@@ -302,6 +309,7 @@ def override(recipe: Recipe, assignments: typing.Sequence[str]) -> Recipe:
             if not dot:
                 raise RecipeError(f"{head} is a group: set {head}.FIELD. Received: --set {name}")
             hints = _hints(group)
+            field = _EARLIER_NAMES.get((head, field), field)
             _require(field, hints, f"{head} has no field of this name")
             groups.setdefault(head, {})[field] = parse_value(text, hints[field], name)
         elif dot:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ast_keras.audio.mel import hertz_to_mel
+from ast_keras.errors import ArgumentError
 from ast_keras.files import write_text
 from ast_keras.reports import html
 from ast_keras.reports.worst_mistakes import encode_flac
@@ -88,7 +89,7 @@ def evidence_picture(sound: Sound, evidence: Array, title: str) -> bytes:
       ImportError: If matplotlib is not installed.
     """
     if evidence.shape != sound.log_mel.shape:
-        raise ValueError(
+        raise ArgumentError(
             "Evidence and spectrogram must be of one shape. "
             f"Received: {evidence.shape}, {sound.log_mel.shape}"
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ast_keras.errors import ArgumentError
 from ast_keras.files import replacing
 
 if TYPE_CHECKING:
@@ -143,13 +144,15 @@ def draw_spectrogram(
 
 def _learning_curves(rows: Sequence[Row], title: str) -> "Figure":
     if not rows or any(row.get("epoch") is None for row in rows):
-        raise ValueError(f"rows must hold one mapping with `epoch` per epoch. Received: {rows!r}")
+        raise ArgumentError(
+            f"rows must hold one mapping with `epoch` per epoch. Received: {rows!r}"
+        )
     panels: dict[str, dict[str, FloatArray]] = {}
     for key in dict.fromkeys(key for row in rows for key in row if key != "epoch"):
         values = _series(rows, key)
         panels.setdefault(_panel(key, values), {})[key] = values
     if not panels:
-        raise ValueError(f"rows must hold something beside `epoch` to draw. Received: {rows!r}")
+        raise ArgumentError(f"rows must hold something beside `epoch` to draw. Received: {rows!r}")
     figure = _new_figure(4.6 * len(panels), 3.8)
     figure.suptitle(title, fontweight="bold")
     names = [name for name in _PANELS if name in panels]
@@ -169,7 +172,7 @@ def _fold_curves(
 ) -> "Figure":
     epochs = [_series(rows, "epoch").tolist() for rows in folds.values()]
     if not epochs or not epochs[0] or any(other != epochs[0] for other in epochs):
-        raise ValueError(f"folds must have the same epochs. Received: epochs={epochs}")
+        raise ArgumentError(f"folds must have the same epochs. Received: epochs={epochs}")
     lines = {f"fold {name}": _series(rows, metric) for name, rows in folds.items()}
     lines["mean"] = np.mean(list(lines.values()), axis=0)
     figure = _new_figure(8.0, 4.2)
@@ -241,12 +244,12 @@ def _scale_learning_rate(axes: "Axes", values: FloatArray) -> None:
 def _confusion_matrix(matrix: npt.ArrayLike, names: Sequence[str], title: str) -> "Figure":
     counts = np.asarray(matrix)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.shape[0] != len(names):
-        raise ValueError(
+        raise ArgumentError(
             "matrix must be square with one row per name. "
             f"Received: matrix.shape={counts.shape}, len(names)={len(names)}"
         )
     if not len(names) or (counts < 0).any():
-        raise ValueError(f"matrix must hold counts of at least one class. Received: {matrix!r}")
+        raise ArgumentError(f"matrix must hold counts of at least one class. Received: {matrix!r}")
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.where(totals > 0, counts / np.maximum(totals, 1), math.nan)
     side = min(3.5 + 0.2 * len(names), 15.0) if len(names) > 20 else 3.5 + 0.3 * len(names)
@@ -292,7 +295,7 @@ def _print_counts(axes: "Axes", counts: npt.NDArray[Any], shares: FloatArray) ->
 def _spectrogram(log_mel: npt.ArrayLike, frame_shift_seconds: float, title: str) -> "Figure":
     values = np.asarray(log_mel, np.float64)
     if values.ndim != 2 or not np.isfinite(values).any():
-        raise ValueError(
+        raise ArgumentError(
             f"log_mel must be [frames, mel] with finite values. Received: shape={values.shape}"
         )
     figure = _new_figure(9.0, 3.4)

@@ -14,6 +14,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ast_keras.errors import ArgumentError
 from ast_keras.files import write_json, write_text
 from ast_keras.recipe import Recipe, load_recipe
 from ast_keras.reports import figures, html
@@ -102,7 +103,7 @@ def read_fold_scores(workdir: str | os.PathLike[str]) -> FoldScores:
         if report.get("average"):
             averages[number] = _numbers(report["average"])
     if recipe is None:
-        raise ValueError(f"No fold has been trained to the end. Received: {workdir}")
+        raise ArgumentError(f"No fold has been trained to the end. Received: {workdir}")
     rules = _rules(histories, recipe.train.metric)
     if averages.keys() == histories.keys():
         rules.append(Rule("averaged", next(iter(averages.values()))["epoch"], averages))

@@ -183,7 +183,7 @@ def _data(kind: str, content: bytes) -> str:
 
 def spectrogram(
     log_mel: npt.NDArray[Any],
-    num_heard: int,
+    num_valid_frames: int,
     *,
     name: str,
     frame_step_seconds: float,
@@ -202,7 +202,7 @@ def spectrogram(
     """
     frames, bins = log_mel.shape
     left, top, width, height = 64, 6, 800, 180
-    png, low, high = _coloured(log_mel, num_heard)
+    png, low, high = _coloured(log_mel, num_valid_frames)
     lines = []
     for seconds in _ticks(frames * frame_step_seconds):
         x = left + width * seconds / (frames * frame_step_seconds)
@@ -215,13 +215,13 @@ def spectrogram(
         if 0 <= place <= 1 + 0.51 / bins:  # the filterbank's end lies half a pixel outside
             y = top + height * (1 - min(place, 1.0))
             lines.append(_tick(left - 6, y + 4, f"{hertz}", "end", (2, -4)))
-    if num_heard < frames:
-        x = left + width * num_heard / frames
+    if num_valid_frames < frames:
+        x = left + width * num_valid_frames / frames
         lines.append(
             f'<path d="M{x:.1f} {top}v{height}" stroke="#fff" stroke-dasharray="4"></path>'
         )
     text = (
-        f"{name}: log-mel spectrogram, {num_heard * frame_step_seconds:.2f} s of sound in "
+        f"{name}: log-mel spectrogram, {num_valid_frames * frame_step_seconds:.2f} s of sound in "
         f"{frames * frame_step_seconds:.2f} s; colours from {low:.1f} to {high:.1f} (log power)"
     )
     return (
@@ -248,13 +248,13 @@ def _ticks(seconds: float) -> list[float]:
     return [round(step * i, 1) for i in range(int(seconds / step + 1e-6) + 1)]
 
 
-def _coloured(log_mel: npt.NDArray[Any], num_heard: int) -> tuple[bytes, float, float]:
+def _coloured(log_mel: npt.NDArray[Any], num_valid_frames: int) -> tuple[bytes, float, float]:
     """Returns a PNG of a pixel for each value, time to the right, and the range of its colours."""
     from matplotlib import colormaps  # the pages need no figures otherwise
     from PIL import Image
 
     frames, bins = log_mel.shape
-    heard = log_mel[:num_heard] if num_heard else log_mel
+    heard = log_mel[:num_valid_frames] if num_valid_frames else log_mel
     low, high = np.percentile(heard, (1.0, 99.9))
     levels = np.clip((log_mel.T[::-1] - low) / max(high - low, 1e-6), 0.0, 1.0)
     pixels = np.round(255 * levels).astype(np.uint8)

@@ -158,7 +158,7 @@ def _mistake(mistake: Mistake, report: RunReport, several: bool) -> str:
         html.paragraph(f"True: {_scored(mistake.labels)}. Heard: {_scored(mistake.guesses)}."),
         html.spectrogram(
             mistake.log_mel,
-            mistake.num_heard,
+            mistake.num_valid_frames,
             name=name,
             frame_step_seconds=report.frame_step_seconds,
             f_min_hz=low,

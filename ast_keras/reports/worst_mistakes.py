@@ -37,7 +37,7 @@ class Mistake:
     badness: float
     flac: bytes = dataclasses.field(repr=False)
     log_mel: Array = dataclasses.field(repr=False)
-    num_heard: int
+    num_valid_frames: int
 
 
 def worst_mistakes(
@@ -81,7 +81,7 @@ def describe_mistake(
     waveform: Array,
     sample_rate: int,
     log_mel: Array,
-    num_heard: int,
+    num_valid_frames: int,
 ) -> Mistake:
     """Returns a `Mistake` of one example's scores and target, both `[classes]`."""
     order = np.argsort(-scores, kind="stable")
@@ -93,7 +93,7 @@ def describe_mistake(
         badness=badness,
         flac=encode_flac(waveform[: round(_SECONDS * sample_rate)], sample_rate),
         log_mel=log_mel,
-        num_heard=num_heard,
+        num_valid_frames=num_valid_frames,
     )
 
 

@@ -10,16 +10,17 @@ import keras
 from ast_keras.data.downloads.public_data import find_data
 from ast_keras.data.pipeline import Pipeline
 from ast_keras.data.readers import SoundDataset, load_dataset
+from ast_keras.errors import RecipeError
 from ast_keras.labels import LabelSet
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment
-from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.presets.loading import SIZES, from_preset, read_preset
-from ast_keras.recipe import Model, Recipe, RecipeError
+from ast_keras.recipe import Model, Recipe
 from ast_keras.training.optimizers import AdamL2
 from ast_keras.training.schedules import EpochDecaySchedule, WarmupCosineSchedule
-from ast_keras.weights.build import causal_from, classifier_from
-from ast_keras.weights.pretrained import Source
+from ast_keras.weights.build import build_classifier, to_causal
+from ast_keras.weights.pretrained import PretrainedNetwork
 
 # Settings of `recipe.Data` that a reader may take; None leaves the reader's default.
 _READER_SETTINGS = (
@@ -100,7 +101,7 @@ def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
     """Makes the classifier with the recipe's start weights.
 
     Raises:
-      PresetError: If the start weights cannot be had.
+      WeightsError: If the start weights cannot be had.
     """
     frontend = LogMelFilterbank(
         sample_rate=recipe.frontend.sample_rate,
@@ -124,7 +125,7 @@ def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
     model = _make_classifier(recipe, labels, frontend, augment)
     if recipe.model.block_columns is None:
         return model
-    return causal_from(model, recipe.model.block_columns, recipe.model.past_blocks)
+    return to_causal(model, recipe.model.block_columns, recipe.model.past_blocks)
 
 
 def _make_classifier(
@@ -165,8 +166,8 @@ def _make_classifier(
     source, _ = read_preset(settings.start, {}, likely_spectrogram(recipe))
     _require_same_network(settings, source)
     # The start's head comes along where it is for the same labels.
-    fitting = {"rgb": settings.rgb, "position": settings.position}
-    return classifier_from(source, **network, **fitting, **parts)
+    fitting = {"rgb_reduction": settings.rgb_reduction, "position_resize": settings.position_resize}
+    return build_classifier(source, **network, **fitting, **parts)
 
 
 def likely_spectrogram(recipe: Recipe) -> dict[str, Any]:
@@ -179,7 +180,7 @@ def likely_spectrogram(recipe: Recipe) -> dict[str, Any]:
     return {name: value for name, value in size.items() if value is not None}
 
 
-def _require_same_network(settings: Model, source: Source) -> None:
+def _require_same_network(settings: Model, source: PretrainedNetwork) -> None:
     """Refuses settings that the start's weights would silently overrule."""
     wanted: dict[str, Any] = {}
     if settings.size != "auto":

@@ -22,6 +22,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from ast_keras.errors import ArgumentError, WorkerError
+
 _MEETING_SECONDS = 600.0  # for all workers to come
 # What TensorFlow makes of a worker that is gone, depending on who is doing what at that moment.
 _GONE = (
@@ -31,10 +33,6 @@ _GONE = (
     tf.errors.InternalError,
     tf.errors.UnavailableError,
 )
-
-
-class WorkerError(RuntimeError):
-    """Raised when the workers cannot find, or have lost, each other."""
 
 
 def make_strategy() -> tf.distribute.Strategy:
@@ -47,6 +45,11 @@ def make_strategy() -> tf.distribute.Strategy:
     Raises:
       ValueError: If `TF_CONFIG` is malformed, or TensorFlow was used before.
       WorkerError: If the other workers do not come.
+
+    Example:
+
+    >>> make_strategy().num_replicas_in_sync  # one processor, or one GPU
+    1
     """
     return _strategy(os.environ.get("TF_CONFIG", ""))
 
@@ -68,7 +71,7 @@ def _multi_worker_strategy(addresses, index):
     except RuntimeError as error:
         if "program startup" not in str(error):
             raise
-        raise ValueError(
+        raise ArgumentError(
             "With several workers in TF_CONFIG the strategy must be made before TensorFlow is used "
             "for anything else. Received: make_strategy() called too late"
         ) from None
@@ -90,7 +93,7 @@ def _read_tf_config(text):
     except (AttributeError, KeyError, TypeError, ValueError):
         ports = None
     if ports is None or not all(ports):
-        raise ValueError(
+        raise ArgumentError(
             'TF_CONFIG must read {"cluster": {"worker": ["host:port", ...]}, "task": {"type": '
             f'"worker", "index": N}}}}. Received: TF_CONFIG={text!r}'
         ) from None
@@ -210,29 +213,29 @@ class Workers:
 
     def __init__(self, strategy):
         self._strategy = strategy
-        self.index, self.count = 0, 1
+        self.index, self.num_workers = 0, 1
         resolver = strategy.cluster_resolver
         jobs = resolver.cluster_spec().as_dict() if resolver is not None else {}
         if jobs:
             tasks = [(job, i) for job in ("chief", "worker") for i in range(len(jobs.get(job, [])))]
             self.index = tasks.index((resolver.task_type, resolver.task_id))
-            self.count = len(tasks)
+            self.num_workers = len(tasks)
 
     @property
-    def leads(self):
+    def is_chief(self):
         """Whether this process writes the files and the lines to watch."""
         return self.index == 0
 
     def gather(self, *numbers):
         """Returns the numbers of all workers, float64 `[workers, numbers]`."""
-        if self.count == 1:
+        if self.num_workers == 1:
             return np.array([numbers], np.float64)
         values = self._strategy.experimental_distribute_values_from_function(
             lambda _: tf.constant([numbers], tf.float64)
         )
-        with self.clear_errors():
+        with self.translate_errors():
             rows = self._gathered(values).numpy()
-        return rows[:: len(rows) // self.count]  # every device of a worker says the same
+        return rows[:: len(rows) // self.num_workers]  # every device of a worker says the same
 
     @functools.cached_property
     def _gathered(self):
@@ -242,21 +245,21 @@ class Workers:
         """Waits until all workers have come to this place."""
         self.gather(0.0)
 
-    def same(self, text):
+    def all_equal(self, text):
         """Returns whether all workers have the same text."""
         digest = hashlib.sha256(text.encode()).digest()
         numbers = self.gather(*(int.from_bytes(digest[i : i + 6], "big") for i in (0, 6)))
         return bool((numbers == numbers[0]).all())
 
     @contextlib.contextmanager
-    def clear_errors(self):
+    def translate_errors(self):
         """Raises `WorkerError` instead of what TensorFlow makes of a worker that is gone."""
         try:
             yield
         except _GONE as error:
-            if self.count == 1:
+            if self.num_workers == 1:
                 raise
-            raise WorkerError(_lost(self.index, self.count)) from error
+            raise WorkerError(_lost(self.index, self.num_workers)) from error
 
 
 def _lost(index, count):

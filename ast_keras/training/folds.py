@@ -26,7 +26,8 @@ import tensorflow as tf
 from ast_keras.audio import load_audio
 from ast_keras.data.readers import READERS, SoundDataset, Split
 from ast_keras.data.readers.manifest import manifest_folds
-from ast_keras.recipe import Recipe, RecipeError
+from ast_keras.errors import RecipeError
+from ast_keras.recipe import Recipe
 from ast_keras.reports.fold_report import (
     FoldScores,
     fold_folders,
@@ -72,19 +73,19 @@ def run_folds(
     workdir, progress = pathlib.Path(workdir), progress or Progress()
     wanted = _wanted_folds(recipe, folds)
     strategy = make_strategy()  # before TensorFlow is used
-    leads = Workers(strategy).leads
+    is_chief = Workers(strategy).is_chief
     datasets = _read_folds(recipe, wanted)  # all of them: a mistake stops before any training
-    if leads:
+    if is_chief:
         _check_folder(workdir, resolve(recipe, datasets[wanted[0]]))
     with _without_retracing_notes():
         for number in wanted:
-            if leads:
+            if is_chief:
                 progress.say(f"fold {number} of {', '.join(map(str, wanted))}, in {workdir}")
             keras.utils.clear_session()
             folder, dataset = workdir / f"fold_{number}", datasets[number]
-            Run(of_fold(recipe, number), folder, strategy, progress, dataset).train()
+            Run(with_fold(recipe, number), folder, strategy, progress, dataset).train()
     scores = read_fold_scores(workdir)
-    if leads:
+    if is_chief:
         _write(scores, progress)
     return scores
 
@@ -115,7 +116,7 @@ def _without_retracing_notes() -> Iterator[None]:
         logger.removeFilter(keep)
 
 
-def of_fold(recipe: Recipe, number: int) -> Recipe:
+def with_fold(recipe: Recipe, number: int) -> Recipe:
     """Returns the recipe with a fold of its data as the one to test on."""
     return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, fold=number))
 
@@ -155,7 +156,7 @@ def _check_folder(workdir: pathlib.Path, recipe: Recipe) -> None:
             f"Received: {workdir}, which holds {foreign[0]}"
         )
     for number, folder in fold_folders(workdir).items():
-        check_workdir(of_fold(recipe, number), folder)
+        check_workdir(with_fold(recipe, number), folder)
 
 
 def _read_folds(recipe: Recipe, wanted: Sequence[int]) -> dict[int, SoundDataset]:
@@ -163,7 +164,7 @@ def _read_folds(recipe: Recipe, wanted: Sequence[int]) -> dict[int, SoundDataset
     decoded = _Decoded(recipe)
     datasets = {}
     for number in wanted:
-        dataset = build.make_dataset(of_fold(recipe, number))
+        dataset = build.make_dataset(with_fold(recipe, number))
         splits = {name: decoded.split(split) for name, split in dataset.splits.items()}
         datasets[number] = dataclasses.replace(dataset, splits=splits)
     return datasets

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import shutil
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ast_keras.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from ast_keras.models.ast_backbone import ASTClassifier
+    from ast_keras.models.ast_classifier import ASTClassifier
 
 _FOLDER = "epochs"
 
@@ -52,3 +56,39 @@ def forget_unfinished(workdir: str | os.PathLike[str], last_epoch: int) -> None:
     for epoch, folder in kept_epochs(workdir).items():
         if epoch > last_epoch:
             shutil.rmtree(folder)
+
+
+def epoch_models(workdir: str, epochs: str) -> list[str]:
+    """Returns the folders of the models that a run has kept of the epochs "FIRST-LAST".
+
+    Raises:
+      EvaluationError: If an epoch is not there, with those that are.
+    """
+    from ast_keras.training.kept import kept_epochs
+
+    match = re.fullmatch(r"(\d+)-(\d+)", epochs)
+    if not match or not 1 <= int(match[1]) < int(match[2]):
+        raise EvaluationError(
+            f"Epochs are written FIRST-LAST, as 6-25. Received: --epochs={epochs}"
+        )
+    first, last = int(match[1]), int(match[2])
+    kept = kept_epochs(workdir)
+    missing = [epoch for epoch in range(first, last + 1) if epoch not in kept]
+    if missing:
+        raise EvaluationError(
+            f"The run has not kept these epochs: {_ranges(missing)}; it has {_ranges(kept)}. Train "
+            f"with --set train.keep_epochs={first},{last} to keep them. "
+            f"Received: --workdir={workdir} --epochs={epochs}"
+        )
+    return [str(kept[epoch]) for epoch in range(first, last + 1)]
+
+
+def _ranges(epochs: Sequence[int] | Mapping[int, Any]) -> str:
+    """Writes sorted numbers as "1-3, 5"."""
+    parts: list[list[int]] = []
+    for epoch in epochs:
+        if parts and parts[-1][-1] == epoch - 1:
+            parts[-1] = [parts[-1][0], epoch]
+        else:
+            parts.append([epoch])
+    return ", ".join("-".join(map(str, part)) for part in parts) or "none"

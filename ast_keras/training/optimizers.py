@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from ast_keras.errors import ArgumentError
+
 
 @keras.saving.register_keras_serializable(package="ast_keras")
 class AdamL2(keras.optimizers.Optimizer):
@@ -56,12 +58,12 @@ class AdamL2(keras.optimizers.Optimizer):
     ):
         for key, value in {"beta_1": beta_1, "beta_2": beta_2}.items():
             if not 0.0 <= value < 1.0:
-                raise ValueError(f"{key} must lie in [0, 1). Received: {key}={value}")
+                raise ArgumentError(f"{key} must lie in [0, 1). Received: {key}={value}")
         for key, value in {"epsilon": epsilon, "l2": l2}.items():
             if not value >= 0.0:
-                raise ValueError(f"{key} must not be negative. Received: {key}={value}")
+                raise ArgumentError(f"{key} must not be negative. Received: {key}={value}")
         if l2 and kwargs.get("weight_decay"):
-            raise ValueError(
+            raise ArgumentError(
                 "l2 (in the gradient) and weight_decay (decoupled) exclude each other: set one to "
                 f"0. Received: l2={l2}, weight_decay={kwargs['weight_decay']}"
             )

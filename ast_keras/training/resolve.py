@@ -7,12 +7,13 @@ import os
 from typing import Any
 
 from ast_keras.data.readers import SoundDataset
+from ast_keras.errors import RecipeError
 from ast_keras.presets.loading import SIZES, read_preset
 from ast_keras.presets.released import AUDIOSET_MEAN, AUDIOSET_STD
-from ast_keras.recipe import Frontend, Model, Recipe, RecipeError
+from ast_keras.recipe import Frontend, Model, Recipe
 from ast_keras.training import precision
 from ast_keras.training.build import likely_spectrogram
-from ast_keras.weights.pretrained import Source
+from ast_keras.weights.pretrained import PretrainedNetwork
 
 _PATHS = ("path", "labels_path", "clips_path", "test_path", "enhanced_labels")
 
@@ -48,7 +49,7 @@ def resolve(recipe: Recipe, dataset: SoundDataset) -> Recipe:
 
     Raises:
       RecipeError: If a size is wanted of random weights.
-      PresetError: If the start weights cannot be had.
+      WeightsError: If the start weights cannot be had.
     """
     loss, metric = recipe.train.loss, recipe.train.metric
     if loss == "auto":
@@ -78,7 +79,7 @@ def resolve(recipe: Recipe, dataset: SoundDataset) -> Recipe:
     )
 
 
-def _model_of(settings: Model, source: Source | None) -> Model:
+def _model_of(settings: Model, source: PretrainedNetwork | None) -> Model:
     """Fills in what the start's network says; a size that has no name stays "auto"."""
     changes: dict[str, Any] = {
         "patch_size": settings.patch_size or (source.patch_size if source else (16, 16)),
@@ -94,7 +95,7 @@ def _model_of(settings: Model, source: Source | None) -> Model:
     return dataclasses.replace(settings, **changes)
 
 
-def _frontend_of(settings: Frontend, source: Source | None) -> Frontend:
+def _frontend_of(settings: Frontend, source: PretrainedNetwork | None) -> Frontend:
     known = source is not None and source.mean is not None
     mean, std = (source.mean, source.std) if known else (AUDIOSET_MEAN, AUDIOSET_STD)
     return dataclasses.replace(

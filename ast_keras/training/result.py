@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ast_keras.audio.mel import num_frames, seconds_to_samples
-from ast_keras.average import average_models, epoch_models
+from ast_keras.evaluation.averaging import average_models
 from ast_keras.files import write_json
 from ast_keras.presets.loading import from_preset, save_to_preset
 from ast_keras.reports import figures
@@ -20,6 +20,7 @@ from ast_keras.reports.run_report import NUM_MISTAKES, RunReport, write_run_repo
 from ast_keras.reports.tables import per_class, score_table
 from ast_keras.reports.worst_mistakes import describe_mistake, worst_mistakes
 from ast_keras.training.build import make_pipeline
+from ast_keras.training.kept import epoch_models
 
 # Written in this order: a run with the first is finished, one that lacks the second writes it.
 EVALUATION, REPORT = "evaluation.json", "report.html"
@@ -34,7 +35,7 @@ class Result:
     Args:
       workdir: The folder of the run; `model/` in it is the chosen model.
       metric: What chooses the best epoch.
-      choose: Which model is chosen: "best", "last" or "average", as in the recipe.
+      final_model: Which model is chosen: "best", "last" or "average", as in the recipe.
       best: The row of the best epoch.
       last: The row of the last epoch.
       average: The scores of the averaged model on the validation split; None without one.
@@ -43,7 +44,7 @@ class Result:
 
     workdir: pathlib.Path
     metric: str
-    choose: str
+    final_model: str
     best: Row
     last: Row
     average: Row | None
@@ -53,7 +54,7 @@ class Result:
     def chosen(self) -> Row:
         """The row of the chosen model."""
         rows = {"best": self.best, "last": self.last, "average": self.average}
-        return rows[self.choose] or {}
+        return rows[self.final_model] or {}
 
     def rows(self) -> list[tuple[str, Row]]:
         """Returns the scores by name, of all models that were scored."""
@@ -63,7 +64,7 @@ class Result:
             rows.append((names["average"], self.average))
         if self.test is not None:
             epoch = {"epoch": self.chosen["epoch"]}
-            rows.append((f"test, {names[self.choose]}", {**self.test, **epoch}))
+            rows.append((f"test, {names[self.final_model]}", {**self.test, **epoch}))
         return rows
 
     def table(self) -> str:
@@ -98,10 +99,10 @@ def finish(run) -> Result:
     warning: the result stands without it.
 
     Raises:
-      AverageError: If epochs to average are not there.
+      EvaluationError: If epochs to average are not there.
       Interrupted: After SIGTERM or SIGINT.
     """
-    if run.workers.leads:
+    if run.workers.is_chief:
         save_to_preset(run.model, run.workdir / "last")
         _save_chosen(run)
     run.workers.wait()
@@ -109,14 +110,14 @@ def finish(run) -> Result:
         run.model.set_weights(from_preset(run.workdir / "model").get_weights())
     split = "test" if "test" in run.dataset.splits else run.validation
     average = None
-    if run.recipe.train.choose == "average" and split != run.validation:
+    if run.recipe.train.final_model == "average" and split != run.validation:
         average = _averaged(run, run.evaluate(run.validation).evaluation.summary())
     evaluator = run.evaluate(split)
     scores = evaluator.evaluation.summary()
-    if run.recipe.train.choose == "average" and split == run.validation:
+    if run.recipe.train.final_model == "average" and split == run.validation:
         average = _averaged(run, scores)
     result = _result(run, average, scores if split != run.validation else None)
-    if run.workers.leads:
+    if run.workers.is_chief:
         _write(run, result, evaluator, split)
     return result
 
@@ -135,10 +136,10 @@ def _write(run, result: Result, evaluator, split: str) -> None:
 
 def _save_chosen(run) -> None:
     """Makes WORKDIR/model the chosen one; until here it is that of the best epoch."""
-    choose = run.recipe.train.choose
-    if choose == "last":
+    final_model = run.recipe.train.final_model
+    if final_model == "last":
         save_to_preset(run.model, run.workdir / "model")
-    elif choose == "average":
+    elif final_model == "average":
         first, last = run.recipe.train.keep_epochs
         if first == last:
             model = from_preset(run.workdir / "epochs" / f"{first:02d}")
@@ -154,20 +155,24 @@ def _averaged(run, scores: Row) -> Row:
 def _result(run, average: Row | None, test: Row | None) -> Result:
     train = run.recipe.train
     best = best_epoch(run.history, train.metric)
-    return Result(run.workdir, train.metric, train.choose, best, run.history[-1], average, test)
+    return Result(
+        run.workdir, train.metric, train.final_model, best, run.history[-1], average, test
+    )
 
 
 def _chosen_by(run) -> str:
     train = run.recipe.train
-    if train.choose == "average":
+    if train.final_model == "average":
         return "the mean of the weights of epochs {}-{}".format(*train.keep_epochs)
-    return f"{train.metric} on {run.validation}" if train.choose == "best" else "the last epoch"
+    return (
+        f"{train.metric} on {run.validation}" if train.final_model == "best" else "the last epoch"
+    )
 
 
 def _chosen_in_words(run, result: Result) -> str:
-    if result.choose == "average":
+    if result.final_model == "average":
         return _chosen_by(run)
-    how = "the last one" if result.choose == "last" else f"the best {_chosen_by(run)}"
+    how = "the last one" if result.final_model == "last" else f"the best {_chosen_by(run)}"
     return f"epoch {result.chosen['epoch']} ({how.replace('_', ' ')})"
 
 
@@ -180,7 +185,7 @@ def _write_evaluation(run, result: Result, evaluation, split: str) -> None:
             title=f"{run.recipe.name}, {split}",
         )
     report = {
-        "chosen": result.choose,
+        "chosen": result.final_model,
         "chosen_by": _chosen_by(run),
         "chosen_epoch": result.chosen,
         "best_epoch": result.best,

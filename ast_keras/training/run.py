@@ -27,28 +27,24 @@ import keras
 import orbit
 import tensorflow as tf
 
-from ast_keras.audio import AudioError
-from ast_keras.commands.runner import Interrupted, Signals
 from ast_keras.data.readers import fingerprint
+from ast_keras.errors import AudioError, RecipeError, TrainingError
+from ast_keras.evaluation.evaluator import ASTEvaluator
 from ast_keras.files import write_text
 from ast_keras.presets.loading import save_to_preset
-from ast_keras.recipe import RecipeError
 from ast_keras.reports import figures
 from ast_keras.reports.tables import SCORES
 from ast_keras.training import build
 from ast_keras.training.distribution import Workers, distribute, make_strategy
+from ast_keras.training.interruption import Interrupted, SignalGuard
 from ast_keras.training.kept import forget_unfinished, keep_epoch
 from ast_keras.training.progress import Progress
 from ast_keras.training.resolve import resolve, with_absolute_paths
 from ast_keras.training.result import Result, best_epoch, finish, finished_result
 from ast_keras.training.run_folder import check_workdir, claim_workdir, locked, require_same_work
-from ast_keras.training.trainer import ASTEvaluator, ASTTrainer
+from ast_keras.training.trainer import ASTTrainer
 
 _LOOP_SECONDS = 5.0  # between two looks at the loss, the clock and signals
-
-
-class TrainingError(RuntimeError):
-    """Raised when training cannot go on; the last checkpoint stays usable."""
 
 
 class Run:
@@ -67,7 +63,18 @@ class Run:
     Raises:
       RecipeError: If the folder holds a run of another recipe, or the workers do not agree.
       WorkerError: If another worker does not come, or is lost.
-      DatasetError, PresetError: If data or start weights cannot be had.
+      DatasetError, WeightsError: If data or start weights cannot be had.
+
+    Example:
+
+    >>> import tempfile
+    >>> from ast_keras import load_recipe
+    >>> from ast_keras.recipe import override
+    >>> settings = ["model.size=ast_test", "frontend.num_frames=48", "data.clip_seconds=0.5"]
+    >>> settings += ["train.num_epochs=1", "data.num_train=10", "data.num_test=10"]
+    >>> recipe = override(load_recipe("quickstart"), settings)
+    >>> Run(recipe, tempfile.mkdtemp(), progress=Progress(quiet=True)).workdir.is_dir()
+    True
     """
 
     def __init__(self, recipe, workdir, strategy=None, progress=None, dataset=None):
@@ -78,23 +85,23 @@ class Run:
             tf.config.experimental.enable_op_determinism()
         self.strategy = strategy or make_strategy()  # before TensorFlow is used
         self.workers = Workers(self.strategy)
-        self.progress = (progress or Progress()) if self.workers.leads else Progress(quiet=True)
+        self.progress = (progress or Progress()) if self.workers.is_chief else Progress(quiet=True)
         self.dataset = dataset or build.make_dataset(recipe)
         self.recipe = recipe = resolve(recipe, self.dataset)
         self._check_devices()
         require_same_work(recipe, fingerprint(self.dataset), self.workers)
-        if self.workers.leads:
+        if self.workers.is_chief:
             check_workdir(recipe, self.workdir)
         self.pipeline = build.make_pipeline(recipe, self.dataset, "train", training=True)
         self.validation = build.validation_split(recipe, self.dataset)
         self.validation_pipeline = build.make_pipeline(recipe, self.dataset, self.validation)
         self.last_step = recipe.train.num_epochs * self.pipeline.steps_per_epoch
-        with self.workers.clear_errors():
+        with self.workers.translate_errors():
             self._make_trainer()
         self.history: list[dict[str, float]] = []
         self._state = _JSONState(self)
         self._saved_at = time.monotonic()
-        self._signals = Signals()
+        self._signals = SignalGuard()
         claim_workdir(recipe, self.workdir, self.workers)  # a mistake above leaves no trace
         self._make_checkpoints()
 
@@ -153,8 +160,8 @@ class Run:
           AudioError: If a sound cannot be read, with its name.
           WorkerError: If another worker is lost.
         """
-        alone = locked(self.workdir) if self.workers.leads else contextlib.nullcontext()
-        with alone, self.workers.clear_errors():
+        alone = locked(self.workdir) if self.workers.is_chief else contextlib.nullcontext()
+        with alone, self.workers.translate_errors():
             return self._train()
 
     def _train(self):
@@ -162,7 +169,7 @@ class Run:
         result = finished_result(self)
         if self.workers.gather(result is not None).all():
             return result
-        with self._signals.remembered(), self._clear_errors(), self.workers.clear_errors():
+        with self._signals.deferred(), self._clear_errors(), self.workers.translate_errors():
             try:
                 self._train_epochs()
             except Interrupted:
@@ -184,8 +191,8 @@ class Run:
         self.progress.start(
             name=self.recipe.name,
             sizes=f"{self.dataset}; {self.model.count_params():,} parameters; "
-            f"{self.strategy.num_replicas_in_sync} device(s), {self.workers.count} worker(s), "
-            f"{self.recipe.train.precision}",
+            f"{self.strategy.num_replicas_in_sync} device(s), "
+            f"{self.workers.num_workers} worker(s), {self.recipe.train.precision}",
             first_step=int(self.global_step.numpy()),
             last_step=self.last_step,
             steps_per_epoch=steps,
@@ -199,7 +206,7 @@ class Run:
             self._end_epoch(scores)
 
     def _controller(self):
-        events = self.workdir / "tensorboard" if self.workers.leads else None
+        events = self.workdir / "tensorboard" if self.workers.is_chief else None
         return orbit.Controller(
             trainer=self.trainer,
             evaluator=self._evaluator(self.validation_pipeline, self._stop_if_asked),
@@ -249,9 +256,9 @@ class Run:
         self.trainer.reset_epoch()
         best = best_epoch(self.history, self.recipe.train.metric)
         first, last = self.recipe.train.keep_epochs or (0, 0)
-        if best is row and self.workers.leads:
+        if best is row and self.workers.is_chief:
             save_to_preset(self.model, self.workdir / "model")
-        if first <= row["epoch"] <= last and self.workers.leads:
+        if first <= row["epoch"] <= last and self.workers.is_chief:
             keep_epoch(self.model, self.workdir, row["epoch"])
         # Everything that the checkpoint's history speaks of is written before the checkpoint.
         self._save()
@@ -262,7 +269,7 @@ class Run:
 
     def _restore(self):
         self._restore_checkpoint()
-        if self.workers.leads:
+        if self.workers.is_chief:
             forget_unfinished(self.workdir, last_epoch=len(self.history))
 
     def _restore_checkpoint(self):
@@ -284,7 +291,7 @@ class Run:
 
     def _restored(self, path):
         try:
-            with self.strategy.scope(), self.workers.clear_errors():
+            with self.strategy.scope(), self.workers.translate_errors():
                 self.checkpoints.checkpoint.restore(path).assert_existing_objects_matched()
         except (tf.errors.OpError, IndexError, ValueError) as error:
             line = str(error).splitlines()[0]
@@ -298,7 +305,7 @@ class Run:
             raise TrainingError(f"The weights are no longer finite. {self._advice()}")
         # A step may be saved before and after it is scored: the epochs make the number unique.
         number = int(self.global_step.numpy()) + len(self.history)
-        if self.workers.leads:  # all have the same
+        if self.workers.is_chief:  # all have the same
             self.checkpoints.save(checkpoint_number=number)
         self._saved_at = time.monotonic()
 
@@ -312,7 +319,7 @@ class Run:
         return self.checkpoints.latest_checkpoint or "none, no checkpoint was written yet"
 
     def _write_history(self):
-        if not self.history or not self.workers.leads:
+        if not self.history or not self.workers.is_chief:
             return
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(self.history[0]), lineterminator="\n")
@@ -329,7 +336,7 @@ class Run:
         if split != self.validation:
             pipeline = build.make_pipeline(self.recipe, self.dataset, split)
         evaluator = self._evaluator(pipeline, self._stop_if_asked)
-        with pipeline.clear_errors():
+        with pipeline.translate_errors():
             evaluator.evaluate(tf.constant(-1))
         return evaluator
 
@@ -347,7 +354,7 @@ class Run:
     def _clear_errors(self):
         """Turns TensorFlow's view of a failure into the cause."""
         try:
-            with self.pipeline.clear_errors(), self.validation_pipeline.clear_errors():
+            with self.pipeline.translate_errors(), self.validation_pipeline.translate_errors():
                 yield
         except AudioError:
             raise

@@ -16,8 +16,9 @@ import keras
 import tensorflow as tf
 
 from ast_keras import __version__
+from ast_keras.errors import RecipeError
 from ast_keras.files import write_json, write_text
-from ast_keras.recipe import Recipe, RecipeError, load_recipe
+from ast_keras.recipe import Recipe, load_recipe
 from ast_keras.training.distribution import Workers
 
 try:
@@ -74,10 +75,10 @@ def require_same_work(recipe: Recipe, data: str, workers: Workers) -> None:
     """
     settings = {f"{group}.{field}": value for group, field, value in _settings(recipe)}
     for what, text in (("recipe", json.dumps(settings)), ("data", data)):
-        if not workers.same(text):
+        if not workers.all_equal(text):
             raise RecipeError(
                 "All workers must train the same recipe on the same data. Received: another "
-                f"{what} on one of {workers.count} workers"
+                f"{what} on one of {workers.num_workers} workers"
             )
 
 
@@ -89,13 +90,13 @@ def claim_workdir(recipe: Recipe, workdir: pathlib.Path, workers: Workers) -> No
     Raises:
       RecipeError: If another process trains in the folder, or the workers do not see the same.
     """
-    if workers.leads:
+    if workers.is_chief:
         _write_claim(recipe, workdir)
-    if workers.count == 1:
+    if workers.num_workers == 1:
         return
     workers.wait()
     began = time.monotonic()
-    while not workers.same(_seen(workdir)):
+    while not workers.all_equal(_seen(workdir)):
         # All workers look at the clock of one: they must agree on when to give up.
         if workers.gather(time.monotonic() - began)[0] > _SHARED_SECONDS:
             raise RecipeError(

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from ast_keras.errors import ArgumentError
+
 
 @keras.saving.register_keras_serializable(package="ast_keras")
 class EpochDecaySchedule(keras.optimizers.schedules.LearningRateSchedule):
@@ -142,12 +144,12 @@ class WarmupCosineSchedule(keras.optimizers.schedules.LearningRateSchedule):
         _require_positive(base_learning_rate=base_learning_rate)
         _require_not_negative(warmup_steps=warmup_steps)
         if not total_steps > warmup_steps:
-            raise ValueError(
+            raise ArgumentError(
                 "total_steps counts the warm-up too and must exceed warmup_steps. "
                 f"Received: total_steps={total_steps}, warmup_steps={warmup_steps}"
             )
         if not 0.0 <= final_fraction <= 1.0:
-            raise ValueError(
+            raise ArgumentError(
                 f"final_fraction must lie in [0, 1]. Received: final_fraction={final_fraction}"
             )
         super().__init__()
@@ -176,10 +178,10 @@ class WarmupCosineSchedule(keras.optimizers.schedules.LearningRateSchedule):
 def _require_positive(**values):
     for name, value in values.items():
         if not value > 0:
-            raise ValueError(f"{name} must be positive. Received: {name}={value}")
+            raise ArgumentError(f"{name} must be positive. Received: {name}={value}")
 
 
 def _require_not_negative(**values):
     for name, value in values.items():
         if not value >= 0:
-            raise ValueError(f"{name} must not be negative. Received: {name}={value}")
+            raise ArgumentError(f"{name} must not be negative. Received: {name}={value}")

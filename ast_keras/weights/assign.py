@@ -9,8 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from ast_keras.models.ast_backbone import ASTBackbone, ASTClassifier
-from ast_keras.weights.errors import WeightsError
+from ast_keras.errors import WeightsError
+from ast_keras.models.ast_backbone import ASTBackbone
+from ast_keras.models.ast_classifier import ASTClassifier
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -11,22 +11,23 @@ from typing import Any
 import keras
 import numpy as np
 
-from ast_keras.labels import LabelError, LabelSet
+from ast_keras.errors import ArgumentError, LabelError, WeightsError
+from ast_keras.labels import LabelSet
 from ast_keras.layers.initializers import without_random_start
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
-from ast_keras.models.ast_backbone import ASTBackbone, ASTClassifier
+from ast_keras.models.ast_backbone import ASTBackbone
+from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 from ast_keras.weights import resize
 from ast_keras.weights.assign import assign_canonical, canonical_tensors
-from ast_keras.weights.errors import WeightsError
-from ast_keras.weights.naming import Canonical
-from ast_keras.weights.pretrained import Source
+from ast_keras.weights.naming import CanonicalWeights
+from ast_keras.weights.pretrained import PretrainedNetwork
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Adapted:
+class ResizedWeights:
     """A source's tensors for one spectrogram size, and what was changed, by canonical name."""
 
     tensors: dict[str, Array]
@@ -34,35 +35,35 @@ class Adapted:
 
 
 def adapt(
-    source: Source,
+    source: PretrainedNetwork,
     grid: resize.Grid,
     patch_size: resize.Grid,
-    rgb: str = "sum",
-    position: str = "bilinear",
-) -> Adapted:
+    rgb_reduction: str = "sum",
+    position_resize: str = "bilinear",
+) -> ResizedWeights:
     """Fits a source's patch kernel and positions to a spectrogram's grid `(mel, time)`."""
     tensors, changes = dict(source.tensors), {}
     kernel = tensors["patch_embed.proj.weight"]
-    adapted = resize.to_one_channel(kernel, rgb)
-    steps = [] if adapted is kernel else [f"{kernel.shape[1]} channels to their {rgb}"]
+    adapted = resize.to_one_channel(kernel, rgb_reduction)
+    steps = [] if adapted is kernel else [f"{kernel.shape[1]} channels to their {rgb_reduction}"]
     resized = resize.resize_kernel(adapted, patch_size)
     if resized is not adapted:
         steps.append(f"{_by(source.patch_size)} resized to {_by(patch_size)}")
     if steps:
         changes["patch_embed.proj.weight"] = ", ".join(steps)
     tensors["patch_embed.proj.weight"] = resized
-    if grid != source.grid or position not in ("bilinear", "nearest"):
+    if grid != source.grid or position_resize not in ("bilinear", "nearest"):
         special = source.num_special_tokens
         tensors["pos_embed"] = resize.resize_positions(
-            tensors["pos_embed"], special, source.grid, grid, position
+            tensors["pos_embed"], special, source.grid, grid, position_resize
         )
         how = [
-            f"{axis} {old} {'cut' if new < old else position} to {new}"
+            f"{axis} {old} {'cut' if new < old else position_resize} to {new}"
             for axis, old, new in zip(("mel", "time"), source.grid, grid, strict=True)
             if old != new
         ]
-        changes["pos_embed"] = "new, random" if position == "reinit" else ", ".join(how)
-    return Adapted(tensors, changes)
+        changes["pos_embed"] = "new, random" if position_resize == "reinit" else ", ".join(how)
+    return ResizedWeights(tensors, changes)
 
 
 def _by(size: Sequence[int]) -> str:
@@ -88,8 +89,8 @@ def _garbage_left() -> Iterator[None]:
 
 
 @_garbage_left()
-def classifier_from(
-    source: Source,
+def build_classifier(
+    source: PretrainedNetwork,
     num_classes: int | None = None,
     labels: LabelSet | None = None,
     *,
@@ -97,8 +98,8 @@ def classifier_from(
     num_frames: int | None = None,
     num_mel_bins: int | None = None,
     patch_size: resize.Grid | None = None,
-    rgb: str = "sum",
-    position: str = "bilinear",
+    rgb_reduction: str = "sum",
+    position_resize: str = "bilinear",
     frontend: Any = _ABSENT,
     augment: Any = None,
     score_activation: str | None = None,
@@ -108,7 +109,7 @@ def classifier_from(
     """Makes a classifier with a source's weights, fitted to the spectrogram that is asked for.
 
     Args:
-      source: From `read_source`.
+      source: From `read_pretrained`.
       num_classes: Number of classes of a fresh head; None keeps the source's.
       labels: The classes. If they are the source's own, in any order, or name as many that had no
         names, its head is kept.
@@ -116,8 +117,8 @@ def classifier_from(
       num_frames: Frames; None for the source's, 1024 of an image's.
       num_mel_bins: Bins; None for the source's, 128 of an image's.
       patch_size: Patch extent `(mel, time)`; None for the source's.
-      rgb: "sum" or "mean" of an image network's colour kernels.
-      position: "bilinear", "nearest" or "reinit"; how positions get to a larger grid.
+      rgb_reduction: "sum" or "mean" of an image network's colour kernels.
+      position_resize: "bilinear", "nearest" or "reinit"; how positions get to a larger grid.
       frontend: A `LogMelFilterbank`, or None for spectrogram input; left out, the source's.
       augment: As of `ASTClassifier`.
       score_activation: As of `ASTClassifier`; None for that of a kept head, else "softmax".
@@ -155,13 +156,13 @@ def classifier_from(
         head_layer_norm_epsilon=source.head_layer_norm_epsilon,
         name=name,
     )
-    adapted = adapt(source, backbone.grid, backbone.patch_size, rgb, position)
+    adapted = adapt(source, backbone.grid, backbone.patch_size, rgb_reduction, position_resize)
     tensors = {n: t for n, t in adapted.tensors.items() if not n.startswith("mlp_head.")}
     assign_canonical(model, tensors | head.tensors)
     return model
 
 
-def causal_from(model: ASTClassifier, block_columns: int, past_blocks: int) -> ASTClassifier:
+def to_causal(model: ASTClassifier, block_columns: int, past_blocks: int) -> ASTClassifier:
     """Makes a classifier for streams with a model's weights, to be fine-tuned.
 
     Its filterbank leaves the mean over the clip in, which a stream does not have.
@@ -178,17 +179,17 @@ def causal_from(model: ASTClassifier, block_columns: int, past_blocks: int) -> A
 
     >>> from ast_keras import from_preset
     >>> model = from_preset("ast_test", num_classes=2, num_frames=1024)
-    >>> causal_from(model, block_columns=10, past_blocks=4).backbone.num_frames
+    >>> to_causal(model, block_columns=10, past_blocks=4).backbone.num_frames
     506
     """
     if block_columns < 1 or past_blocks < 0:
-        raise ValueError(
+        raise ArgumentError(
             "A block has at least one column, and there is no negative number of past blocks. "
             f"Received: block_columns={block_columns}, past_blocks={past_blocks}"
         )
     stride, patch = model.backbone.strides[1], model.backbone.patch_size[1]
     num_frames = ((past_blocks + 1) * block_columns - 1) * stride + patch
-    source = source_of(model)
+    source = as_pretrained(model)
     config = {**model.backbone.get_config(), "num_frames": num_frames, "padding": "masked"}
     with without_random_start():
         policy = keras.saving.deserialize_keras_object(config["dtype"])
@@ -227,7 +228,9 @@ class Head:
     score_activation: str = "softmax"
 
 
-def choose_head(source: Source, num_classes: int | None, labels: LabelSet | None) -> Head:
+def choose_head(
+    source: PretrainedNetwork, num_classes: int | None, labels: LabelSet | None
+) -> Head:
     """Decides between the source's head, perhaps in another order, and a fresh one."""
     own = {name: t for name, t in source.tensors.items() if name.startswith("mlp_head.")}
     activation = source.score_activation or "softmax"
@@ -259,7 +262,7 @@ def choose_head(source: Source, num_classes: int | None, labels: LabelSet | None
     return Head(len(labels), labels, own, moved, activation)
 
 
-def _frontend(source: Source, backbone: ASTBackbone) -> LogMelFilterbank:
+def _frontend(source: PretrainedNetwork, backbone: ASTBackbone) -> LogMelFilterbank:
     normalisation = {} if source.mean is None else {"mean": source.mean, "std": source.std}
     return LogMelFilterbank(
         sample_rate=source.sample_rate,
@@ -270,15 +273,17 @@ def _frontend(source: Source, backbone: ASTBackbone) -> LogMelFilterbank:
     )
 
 
-def source_of(model: ASTClassifier) -> Source:
+def as_pretrained(model: ASTClassifier) -> PretrainedNetwork:
     """Returns one of our own models as a source, to fit it to another spectrogram size."""
     backbone, frontend = model.backbone, model.frontend
     tensors = canonical_tensors(model)
     sound = {} if frontend is None else {
         "mean": frontend.mean, "std": frontend.std, "sample_rate": frontend.sample_rate
     }  # fmt: skip
-    return Source(
-        weights=Canonical("ours", "an ast-keras model", tensors, {n: (n,) for n in tensors}, {}),
+    return PretrainedNetwork(
+        weights=CanonicalWeights(
+            "ours", "an ast-keras model", tensors, {n: (n,) for n in tensors}, {}
+        ),
         num_heads=backbone.num_heads,
         grid=backbone.grid,
         num_mel_bins=backbone.num_mel_bins,

@@ -6,8 +6,8 @@ import json
 import pathlib
 from typing import Any
 
+from ast_keras.errors import WeightsError
 from ast_keras.labels import LabelSet
-from ast_keras.weights.errors import WeightsError
 
 _MODEL_TYPES = ("audio-spectrogram-transformer", "deit", "vit")
 _GELU = ("gelu", "gelu_python")

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ast_keras.errors import WeightsError
 from ast_keras.files import replacing_folder, write_json
-from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.weights.assign import canonical_tensors
-from ast_keras.weights.errors import WeightsError
 from ast_keras.weights.naming import AUTHORS, TRANSFORMERS, Naming, from_canonical
 from ast_keras.weights.readers.safetensors import write_safetensors
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ast_keras.weights.errors import WeightsError
+from ast_keras.errors import WeightsError
 
 _QUERY = "_attention_layer/_query_dense/kernel"
 _BLOCK = re.compile(r"((?:.*/)?[^/]+)/_encoder_layers/(\d+)/(.*)")
@@ -67,7 +67,7 @@ def to_timm(tensors: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[s
     Example:
         >>> to_timm({})
         Traceback (most recent call last):
-        ast_keras.weights.errors.WeightsError: ...
+        ast_keras.errors.WeightsError: ...
     """
     source = _Source(tensors)
     encoder = _encoder(tensors)

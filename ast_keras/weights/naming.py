@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ast_keras.weights.errors import WeightsError
+from ast_keras.errors import WeightsError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -178,7 +178,7 @@ NAMINGS = (
 
 
 @dataclass(frozen=True)
-class Canonical:
+class CanonicalWeights:
     """A source's tensors under canonical names, and what became of each of its own.
 
     Args:
@@ -208,7 +208,7 @@ def recognise(names: Iterable[str]) -> Naming | None:
     return next((naming for naming in NAMINGS if naming.recognises(names)), None)
 
 
-def to_canonical(tensors: Mapping[str, Array], format: str | None = None) -> Canonical:
+def to_canonical(tensors: Mapping[str, Array], format: str | None = None) -> CanonicalWeights:
     """Translates a source's tensors to canonical names; nothing is dropped silently.
 
     Args:
@@ -240,7 +240,7 @@ def to_canonical(tensors: Mapping[str, Array], format: str | None = None) -> Can
     return _translate(tensors, naming)
 
 
-def _translate(tensors: Mapping[str, Array], naming: Naming) -> Canonical:
+def _translate(tensors: Mapping[str, Array], naming: Naming) -> CanonicalWeights:
     num_layers = _count_layers(tensors, naming)
     found: dict[str, Array] = {}
     origins: dict[str, tuple[str, ...]] = {}
@@ -265,7 +265,7 @@ def _translate(tensors: Mapping[str, Array], naming: Naming) -> Canonical:
                 f"computes something else. Received: {name} {tuple(np.shape(tensors[name]))}"
             )
         unused[name] = reason
-    return Canonical(naming.format, naming.variant, found, origins, unused)
+    return CanonicalWeights(naming.format, naming.variant, found, origins, unused)
 
 
 def _count_layers(tensors: Mapping[str, Array], naming: Naming) -> int:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from ast_keras.errors import WeightsError
 from ast_keras.labels import LabelSet
 from ast_keras.weights import model_garden
 from ast_keras.weights.config_files import read_configuration
-from ast_keras.weights.errors import WeightsError
-from ast_keras.weights.naming import FORMATS, Canonical, to_canonical
+from ast_keras.weights.naming import FORMATS, CanonicalWeights, to_canonical
 from ast_keras.weights.readers import read_tensors
 from ast_keras.weights.resize import Grid
 
@@ -27,7 +27,7 @@ _GEOMETRY = ("strides", "num_frames", "num_mel_bins")
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class PretrainedNetwork:
     """A network read from published files.
 
     Args:
@@ -46,7 +46,7 @@ class Source:
       score_activation: "sigmoid", "softmax", or None where it is not known.
     """
 
-    weights: Canonical
+    weights: CanonicalWeights
     num_heads: int
     grid: Grid
     num_mel_bins: int | None = None
@@ -118,13 +118,13 @@ class Source:
         )
 
 
-def read_source(
+def read_pretrained(
     path: str | os.PathLike[str],
     format: str | None = None,
     num_heads: int | None = None,
     known: Mapping[str, Any] | None = None,
     likely: Mapping[str, Any] | None = None,
-) -> Source:
+) -> PretrainedNetwork:
     """Reads a published network from a file or folder.
 
     A `config.json` and `preprocessor_config.json` of transformers beside the weights, and a
@@ -137,7 +137,7 @@ def read_source(
       path: safetensors, a PyTorch file, or a TensorFlow checkpoint; or the folder around one.
       format: "authors", "timm", "transformers" or "model_garden"; None to recognise it.
       num_heads: Attention heads, where neither the files nor the rule above say.
-      known: Fields of `Source` that the caller knows; they overrule the files.
+      known: Fields of `PretrainedNetwork` that the caller knows; they overrule the files.
       likely: `strides`, `num_frames` and `num_mel_bins` to try where nothing else says them.
 
     Raises:
@@ -162,10 +162,12 @@ def read_source(
         settings.setdefault("layer_norm_epsilon", 1e-12)
         settings.setdefault("head_layer_norm_epsilon", settings["layer_norm_epsilon"])
     settings |= _geometry(weights, settings, likely or {})
-    return _with_labels(Source(weights=weights, **settings))
+    return _with_labels(PretrainedNetwork(weights=weights, **settings))
 
 
-def _translate(tensors: Mapping[str, Array], format: str | None) -> tuple[Canonical, int | None]:
+def _translate(
+    tensors: Mapping[str, Array], format: str | None
+) -> tuple[CanonicalWeights, int | None]:
     """Returns the canonical tensors and, where they show it, the number of heads."""
     garden = model_garden.is_model_garden(tensors)
     if garden and format in (None, "model_garden"):
@@ -177,18 +179,18 @@ def _translate(tensors: Mapping[str, Array], format: str | None) -> tuple[Canoni
             )
         origins = {name: ("the checkpoint",) for name in found}
         variant = "Model Garden ViT"
-        canonical = Canonical("model_garden", variant, found, origins, unused)
+        canonical = CanonicalWeights("model_garden", variant, found, origins, unused)
         return canonical, model_garden.num_heads(tensors)
     if not garden and format == "model_garden":
         raise WeightsError("These are not the variables of the Model Garden's ViT")
     return to_canonical(tensors, format), None
 
 
-def _embed_dim(weights: Canonical) -> int:
+def _embed_dim(weights: CanonicalWeights) -> int:
     return weights.tensors["patch_embed.proj.weight"].shape[0]
 
 
-def _usual_heads(weights: Canonical) -> int:
+def _usual_heads(weights: CanonicalWeights) -> int:
     embed = _embed_dim(weights)
     if embed % 64:
         raise WeightsError(
@@ -245,7 +247,7 @@ def _check_shapes(tensors: Mapping[str, Array]) -> None:
 
 
 def _geometry(
-    weights: Canonical, settings: dict[str, Any], likely: Mapping[str, Any]
+    weights: CanonicalWeights, settings: dict[str, Any], likely: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Returns the grid of the positions, and for a spectrogram the size and strides behind it."""
     kernel = weights.tensors["patch_embed.proj.weight"]
@@ -294,7 +296,7 @@ def _candidates(settings: dict[str, Any], likely: Mapping[str, Any]) -> list[dic
     return [{**candidate, **said} for candidate in (*released, asked)]
 
 
-def _with_labels(source: Source) -> Source:
+def _with_labels(source: PretrainedNetwork) -> PretrainedNetwork:
     """Adds the published labels where the number of classes, or their names, show them."""
     for name, classes, patches in (("audioset", 527, None), ("speech_commands", 35, 144)):
         if source.num_classes != classes or patches not in (None, math.prod(source.grid)):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ast_keras.weights.errors import WeightsError
+from ast_keras.errors import WeightsError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Grid = tuple[int, int]
@@ -19,25 +19,28 @@ RGB = ("sum", "mean")
 POSITION = ("bilinear", "nearest", "reinit")
 
 
-def to_one_channel(kernel: Array, rgb: str = "sum") -> Array:
+def to_one_channel(kernel: Array, rgb_reduction: str = "sum") -> Array:
     """Returns a patch kernel `[embed, 1, mel, time]` for one of `[embed, channels, rows, columns]`.
 
     Args:
       kernel: The kernel; one of a single channel is returned as it is.
-      rgb: "sum" shows the spectrogram to every channel, as the authors' code and all released
-        weights; "mean" is what the paper says, a third of that.
+      rgb_reduction: "sum" shows the spectrogram to every channel, as the authors' code and
+        all released weights; "mean" is what the paper says, a third of that.
 
     Example:
 
     >>> float(to_one_channel(np.ones((1, 3, 1, 1), "float32"))[0, 0, 0, 0])
     3.0
     """
-    if rgb not in RGB:
-        raise WeightsError(f"rgb must be one of {', '.join(RGB)}. Received: rgb={rgb!r}")
+    if rgb_reduction not in RGB:
+        raise WeightsError(
+            f"rgb_reduction must be one of {', '.join(RGB)}. "
+            f"Received: rgb_reduction={rgb_reduction!r}"
+        )
     if kernel.shape[1] == 1:
         return kernel
     reduced: Array = np.sum(kernel, axis=1, keepdims=True, dtype=kernel.dtype)
-    if rgb == "mean":
+    if rgb_reduction == "mean":
         reduced /= kernel.shape[1]
     return reduced
 
@@ -97,7 +100,8 @@ def resize_positions(
     """
     if method not in POSITION:
         raise WeightsError(
-            f"position must be one of {', '.join(POSITION)}. Received: position={method!r}"
+            f"position_resize must be one of {', '.join(POSITION)}. "
+            f"Received: position_resize={method!r}"
         )
     expected = num_special + source[0] * source[1]
     if positions.ndim != 3 or positions.shape[:2] != (1, expected):

@@ -16,7 +16,7 @@ from absl import app, flags
 
 from ast_keras.audio import load_audio
 from ast_keras.commands.runner import run_command
-from ast_keras.export.errors import ExportError
+from ast_keras.errors import ExportError
 
 Answer = list[tuple[str, float]]
 

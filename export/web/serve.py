@@ -15,7 +15,7 @@ from typing import ClassVar
 from absl import app, flags
 
 from ast_keras.commands.runner import run_command
-from ast_keras.export.errors import ExportError
+from ast_keras.errors import ExportError
 
 _PAGE = pathlib.Path(__file__).resolve().parent
 

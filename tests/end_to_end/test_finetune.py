@@ -9,9 +9,10 @@ import pytest
 import soundfile
 
 from ast_keras.audit import audit
+from ast_keras.errors import RecipeError
 from ast_keras.labels import LabelSet
 from ast_keras.presets.loading import from_preset, save_to_preset
-from ast_keras.recipe import RecipeError, load_recipe, override
+from ast_keras.recipe import load_recipe, override
 from ast_keras.training.progress import Progress
 from ast_keras.training.run import Run
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from ast_keras.audio import AudioWarning, audio_info, load_audio
-from ast_keras.audio.loading import AudioDecodeError, AudioEmptyError
+from ast_keras.audio import audio_info, load_audio
+from ast_keras.errors import AudioDecodeError, AudioEmptyError, AudioWarning
 
 FOLDER = pathlib.Path(os.environ.get("AST_KERAS_DATA", "")) / "decoder_samples"
 MANIFEST = FOLDER / "manifest.csv"

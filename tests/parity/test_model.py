@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ast_keras.layers.patch_embedding import PatchEmbedding, patch_grid
-from ast_keras.models.ast_backbone import ASTBackbone, ASTClassifier
+from ast_keras.models.ast_backbone import ASTBackbone
+from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.presets.loading import SIZES, from_preset
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"

@@ -100,7 +100,7 @@ def test_settings_are_the_authors(name):
     assert (frontend.sample_rate, frontend.num_mel_bins, frontend.window) == (16000, 128, "hann")
     assert (model.size, model.start) == ("ast_base", authors.start)
     assert (model.patch_size, model.strides) == (authors.patch, authors.stride)
-    assert (model.rgb, model.position) == ("sum", authors.position)
+    assert (model.rgb_reduction, model.position_resize) == ("sum", authors.position)
     assert model.use_distillation_token
     assert (model.dropout, model.attention_dropout, model.drop_path) == (0, 0, 0)
     assert augment.shift_seconds == augment.gain_db == 0
@@ -438,10 +438,10 @@ def test_chosen_model_is_the_authors(name):
     train, authors = recipe_of(name).train, RECIPES[name]
     if authors.averaged_epochs:
         first, last = train.keep_epochs
-        assert train.choose == "average"
+        assert train.final_model == "average"
         assert tuple(range(first, last + 1)) == authors.averaged_epochs
     else:
-        assert (train.choose, train.keep_epochs) == ("best", None)
+        assert (train.final_model, train.keep_epochs) == ("best", None)
 
 
 CURVES = {

@@ -57,9 +57,9 @@ def test_trainer_repeats_the_authors_losses(golden):
         {
             "waveform": values["x"],
             "target": values["y"],
-            "length": np.zeros((6, batch_size), np.int32),
+            "lengths": np.zeros((6, batch_size), np.int32),
             "weight": np.full((6, batch_size), 1 / batch_size, np.float32),
-            "seed": np.zeros((6, batch_size, 2), np.int32),
+            "seeds": np.zeros((6, batch_size, 2), np.int32),
         }
     )
     optimizer = recording_optimizer()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ast_keras.weights.assign import canonical_tensors
-from ast_keras.weights.build import classifier_from
-from ast_keras.weights.pretrained import read_source
+from ast_keras.weights.build import build_classifier
+from ast_keras.weights.pretrained import read_pretrained
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
 META = json.loads((GOLDENS / "transfer.json").read_text())
@@ -23,11 +23,11 @@ def golden():
 @pytest.fixture(scope="module")
 def sources():
     names = {case["deit"] for case in META["cases"]}
-    return {name: read_source(GOLDENS / name, num_heads=3) for name in names}
+    return {name: read_pretrained(GOLDENS / name, num_heads=3) for name in names}
 
 
 def transferred(case, sources):
-    return classifier_from(
+    return build_classifier(
         sources[case["deit"]],
         META["label_dim"],
         strides=(case["fstride"], case["tstride"]),

@@ -10,12 +10,15 @@ import tensorflow as tf
 
 import ast_keras
 from ast_keras.labels import LabelSet
+from ast_keras.layers.attention import SelfAttention
+from ast_keras.layers.drop_path import DropPath
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.layers.patch_embedding import PatchEmbedding, PositionEmbedding, SpecialTokens
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment
 from ast_keras.layers.token_reduction import Patchout
-from ast_keras.layers.transformer_block import DropPath, SelfAttention, TransformerBlock
-from ast_keras.models.ast_backbone import ASTBackbone, ASTClassifier
+from ast_keras.layers.transformer_block import TransformerBlock
+from ast_keras.models.ast_backbone import ASTBackbone
+from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 from tests import contract
 from tests.contract import POLICIES, Descriptor

@@ -6,7 +6,8 @@ import stat
 
 import pytest
 
-from ast_keras.labels import PUBLISHED, LabelError, LabelSet, did_you_mean
+from ast_keras.errors import LabelError, did_you_mean
+from ast_keras.labels import PUBLISHED, LabelSet
 
 
 @pytest.mark.parametrize(

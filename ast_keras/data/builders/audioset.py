@@ -17,13 +17,13 @@ from absl import logging
 
 from ast_keras.data.builders import audioset_beam
 from ast_keras.data.builders.sound_builder import Plan, SoundBuilder
-from ast_keras.data.dataset import DatasetError
 from ast_keras.data.downloads.http import download
 from ast_keras.data.downloads.public_data import data_folder
 from ast_keras.data.packed import PackedPaths
 from ast_keras.data.readers.array_record_index import Index, index_path
 from ast_keras.data.readers.audioset_clips import NAMES, FoundClips, find_clips
 from ast_keras.data.readers.audioset_lists import ClipList, read_clip_list
+from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
 
 URL = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ast_keras.data.builders.sound_builder import read_clip
-from ast_keras.data.dataset import DatasetError
 from ast_keras.data.readers.array_record_index import Index
+from ast_keras.errors import DatasetError
 
 _ROWS_AT_ONCE = 1_000
 

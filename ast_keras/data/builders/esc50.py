@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ast_keras.data.builders.sound_builder import Plan, SoundBuilder, read_clip
-from ast_keras.data.dataset import DatasetError
 from ast_keras.data.packed import PackedPaths, PackedTargets
 from ast_keras.data.readers.array_record_index import Index
 from ast_keras.data.readers.audio_folder import AudioFolder
 from ast_keras.data.readers.esc50 import read_rows
+from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
 
 _TABLE = os.path.join("meta", "esc50.csv")

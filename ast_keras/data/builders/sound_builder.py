@@ -15,9 +15,9 @@ from absl import logging
 from array_record.python import array_record_module
 from tensorflow_datasets.core import writer as tfds_writer
 
-from ast_keras.data.dataset import DatasetError
 from ast_keras.data.downloads.public_data import find_data
 from ast_keras.data.readers.array_record_index import Index, index_path
+from ast_keras.errors import DatasetError
 
 _NUM_KEYS = 2**128  # that tfds spreads over its buckets
 

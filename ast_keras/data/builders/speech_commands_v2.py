@@ -13,11 +13,12 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from ast_keras.data.builders.sound_builder import Plan, SoundBuilder, read_clip
-from ast_keras.data.dataset import DatasetError, Split
+from ast_keras.data.dataset import Split
 from ast_keras.data.packed import PackedPaths, PackedTargets
 from ast_keras.data.readers.array_record_index import Index
 from ast_keras.data.readers.speech_commands import read_speech_commands
-from ast_keras.labels import LabelSet, did_you_mean
+from ast_keras.errors import DatasetError, did_you_mean
+from ast_keras.labels import LabelSet
 
 OFFICIAL_SIZES = {"train": 84_843, "validation": 9_981, "test": 11_005}
 

@@ -31,7 +31,7 @@ def download(
     url: str,
     target: str | os.PathLike[str],
     max_bytes: int,
-    say: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
     pause_seconds: float = 1.0,
 ) -> pathlib.Path:
     """Fetches a file over HTTP; it appears under its name only when it is whole.
@@ -44,7 +44,7 @@ def download(
       url: Starts with http:// or https://; redirections are followed.
       target: Where the file is to be; its folder exists.
       max_bytes: Larger files are refused.
-      say: Takes lines on how far it is, every ten seconds.
+      log: Takes lines on how far it is, every ten seconds.
       pause_seconds: Before a broken connection is taken up again.
 
     Raises:
@@ -56,7 +56,7 @@ def download(
     while True:
         before = _size(part)
         try:
-            _receive(url, part, max_bytes, say or (lambda line: None))
+            _receive(url, part, max_bytes, log or (lambda line: None))
             break
         except _Interruption as interruption:
             tries = 1 if _size(part) > before else tries + 1
@@ -68,7 +68,7 @@ def download(
     return path
 
 
-def _receive(url: str, part: pathlib.Path, max_bytes: int, say: Callable[[str], None]) -> None:
+def _receive(url: str, part: pathlib.Path, max_bytes: int, log: Callable[[str], None]) -> None:
     """Appends what is missing; returns when the file is whole."""
     with contextlib.closing(_open(url, part)) as response:
         start = _start(response, part)
@@ -80,7 +80,7 @@ def _receive(url: str, part: pathlib.Path, max_bytes: int, say: Callable[[str], 
             # Only now: until here an older version's bytes may be in the file.
             _tag_of(part).write_text("" if tag.startswith("W/") else tag, encoding="utf-8")
             file.seek(start)
-            _copy(response, file, total, max_bytes, say)
+            _copy(response, file, total, max_bytes, log)
     if total is not None and _size(part) != total:
         raise _Interruption(f"{_size(part)} of {total} bytes arrived")
 
@@ -123,7 +123,7 @@ def _total(response: Any, start: int) -> int | None:
 
 
 def _copy(
-    response: Any, file: BinaryIO, total: int | None, max_bytes: int, say: Callable[[str], None]
+    response: Any, file: BinaryIO, total: int | None, max_bytes: int, log: Callable[[str], None]
 ) -> None:
     of = f" of {total / 1e6:.0f}" if total is not None else ""
     spoke = time.monotonic()
@@ -138,7 +138,7 @@ def _copy(
         if file.tell() > max_bytes:
             raise DownloadError(f"More than {max_bytes} bytes arrived, which is not what it is")
         if time.monotonic() - spoke > _SECONDS_BETWEEN_LINES:
-            say(f"{file.tell() / 1e6:.0f}{of} MB")
+            log(f"{file.tell() / 1e6:.0f}{of} MB")
             spoke = time.monotonic()
 
 

@@ -1,6 +1,6 @@
 """Public data on this machine: in the data folder, or downloaded into it once.
 
-The folder is AST_KERAS_DATA_DIR, else `data` in `hub.cache_folder()`. ESC-50 and Speech Commands
+The folder is AST_KERAS_DATA_DIR, else `data` in `files.cache_folder()`. ESC-50 and Speech Commands
 can be fetched; the clips of AudioSet cannot. Standard library only.
 """
 
@@ -15,11 +15,11 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 
+from ast_keras import files
 from ast_keras.data.downloads.archives import ArchiveError, unpack
 from ast_keras.data.downloads.http import DownloadError, download
-from ast_keras.data.readers import DatasetError
+from ast_keras.errors import DatasetError
 from ast_keras.files import replacing_folder
-from ast_keras.presets import hub
 
 try:
     import fcntl
@@ -104,10 +104,10 @@ def data_folder() -> pathlib.Path:
     """
     if chosen := os.environ.get("AST_KERAS_DATA_DIR"):
         return pathlib.Path(chosen).expanduser()
-    return hub.cache_folder() / "data"
+    return files.cache_folder() / "data"
 
 
-def find_data(kind: str, say: Say | None = None) -> pathlib.Path | None:
+def find_data(kind: str, log: Say | None = None) -> pathlib.Path | None:
     """Returns the folder of public data, fetched if it is not here yet; None for other kinds.
 
     In the data folder (`data_folder`) it may lie under its kind, as its archive unpacks
@@ -118,7 +118,7 @@ def find_data(kind: str, say: Say | None = None) -> pathlib.Path | None:
 
     Args:
       kind: A kind of `load_dataset`.
-      say: Takes the lines that announce what is fetched; left out, they are printed on stderr.
+      log: Takes the lines that announce what is fetched; left out, they are printed on stderr.
 
     Raises:
       DatasetError: If it is nowhere to be had (the message says which file to put where), or what
@@ -142,12 +142,12 @@ def find_data(kind: str, say: Say | None = None) -> pathlib.Path | None:
     archive, root = ARCHIVES[kind], data_folder()
     if found := _unpacked(archive, kind, root):
         return found
-    say = say or _print
+    log = log or _print
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _alone(root / f".{kind}.lock", say):
+        with _alone(root / f".{kind}.lock", log):
             # Another process may have fetched it in the meantime.
-            return _unpacked(archive, kind, root) or _fetch(archive, kind, root, say)
+            return _unpacked(archive, kind, root) or _fetch(archive, kind, root, log)
     except (DownloadError, ArchiveError, OSError) as error:
         raise DatasetError(_advice(archive, kind, root, error)) from error
 
@@ -159,7 +159,7 @@ def _unpacked(archive: Archive, kind: str, root: pathlib.Path) -> pathlib.Path |
     return None
 
 
-def _fetch(archive: Archive, kind: str, root: pathlib.Path, say: Say) -> pathlib.Path:
+def _fetch(archive: Archive, kind: str, root: pathlib.Path, log: Say) -> pathlib.Path:
     target = root / kind
     if target.exists():
         raise ArchiveError(f"{target} holds something else: move it away")
@@ -169,14 +169,14 @@ def _fetch(archive: Archive, kind: str, root: pathlib.Path, say: Say) -> pathlib
     given = packed.is_file()
     if not given:
         _require_room(root, archive.num_bytes + archive.unpacked_bytes)
-        say(
+        log(
             f"Fetching {archive.title}: {_megabytes(archive.num_bytes)} MB of {_url(archive)}, "
             f"{_megabytes(archive.unpacked_bytes)} MB unpacked, to {target}"
         )
-        download(_url(archive), packed, 2 * archive.num_bytes, say)
+        download(_url(archive), packed, 2 * archive.num_bytes, log)
     try:
         _require_digest(archive, packed)
-        say(f"Unpacking {packed}")
+        log(f"Unpacking {packed}")
         _require_room(root, archive.unpacked_bytes)
         with replacing_folder(target) as part:
             unpack(packed, part, 2 * archive.unpacked_bytes)
@@ -226,7 +226,7 @@ def _require_complete(archive: Archive, folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(path: pathlib.Path, say: Say) -> Iterator[None]:
+def _alone(path: pathlib.Path, log: Say) -> Iterator[None]:
     """Waits until no other process fetches the same."""
     if fcntl is None:
         yield
@@ -235,7 +235,7 @@ def _alone(path: pathlib.Path, say: Say) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"Another process is fetching to {path.parent}: waiting for it")
+            log(f"Another process is fetching to {path.parent}: waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ast_keras.data.dataset import DatasetError, SoundDataset, Source, Split, fingerprint
+from ast_keras.data.dataset import SoundDataset, Source, Split, fingerprint
 from ast_keras.data.readers.array_record import read_built
 from ast_keras.data.readers.audioset import read_audioset
 from ast_keras.data.readers.class_folders import read_class_folders
@@ -18,7 +18,7 @@ from ast_keras.data.readers.esc50 import read_esc50
 from ast_keras.data.readers.manifest import read_manifest
 from ast_keras.data.readers.speech_commands import read_speech_commands
 from ast_keras.data.readers.synthetic import synthetic_sounds, write_examples
-from ast_keras.labels import did_you_mean
+from ast_keras.errors import DatasetError, did_you_mean
 
 __all__ = [
     "READERS",

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.data.dataset import DatasetError, SoundDataset, Split, silent_label_notes
+from ast_keras.data.dataset import SoundDataset, Split, silent_label_notes
 from ast_keras.data.packed import PackedPaths, PackedTargets
 from ast_keras.data.readers.array_record_index import Index, index_path
 from ast_keras.data.readers.audioset import relabelled
-from ast_keras.labels import LabelSet, did_you_mean
+from ast_keras.errors import DatasetError, did_you_mean
+from ast_keras.labels import LabelSet
 
 Array = npt.NDArray[Any]
 
@@ -58,7 +59,7 @@ def read_built(
     >>> read_built("no/such/folder")
     Traceback (most recent call last):
     ...
-    ast_keras.data.dataset.DatasetError: There is no built set here. A built set is a folder \
+    ast_keras.errors.DatasetError: There is no built set here. A built set is a folder \
 NAME/VERSION with dataset_info.json, as `tfds build ast_keras/data/builders/NAME --data_dir \
 FOLDER` makes it. Received: path='no/such/folder'
     """

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.data.dataset import DatasetError
 from ast_keras.data.packed import PackedPaths, PackedTargets, Rows
+from ast_keras.errors import DatasetError
 
 Array = npt.NDArray[Any]
 

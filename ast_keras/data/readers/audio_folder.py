@@ -8,7 +8,7 @@ import os
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ast_keras.data.dataset import DatasetError
+from ast_keras.errors import DatasetError
 
 # In the order in which files of the same stem are preferred: lossless before lossy.
 # fmt: off

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.data.dataset import DatasetError, SoundDataset, Split, silent_label_notes
+from ast_keras.data.dataset import SoundDataset, Split, silent_label_notes
 from ast_keras.data.packed import PackedTargets, Rows
 from ast_keras.data.readers.audioset_clips import NAMES, FoundClips, existing_clips, find_clips
 from ast_keras.data.readers.audioset_lists import ClipList, read_clip_list
+from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
 
 _BALANCED, _UNBALANCED = "balanced_train_segments.csv", "unbalanced_train_segments.csv"

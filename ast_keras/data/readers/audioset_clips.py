@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.data.dataset import DatasetError
 from ast_keras.data.packed import PackedPaths, PathBuilder
 from ast_keras.data.readers.audio_folder import AUDIO_SUFFIXES
 from ast_keras.data.readers.audioset_lists import ID_LENGTH, UNKNOWN_START, ClipList, parse_stem
+from ast_keras.errors import DatasetError
 
 NAMES = (
     "YTID.wav, YYTID.wav, YTID_start.wav or YTID_start_end.wav (seconds or milliseconds; any audio "

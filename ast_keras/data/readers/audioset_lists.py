@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.data.dataset import DatasetError
 from ast_keras.data.packed import PackedPaths, PackedTargets, PathBuilder, Rows
-from ast_keras.labels import LabelError, LabelSet
+from ast_keras.errors import DatasetError, LabelError
+from ast_keras.labels import LabelSet
 
 ID_LENGTH = 11  # of a video's name, YTID
 UNKNOWN_START = -1

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from ast_keras.data.dataset import SPLIT_NAMES, DatasetError, SoundDataset, from_examples
+from ast_keras.data.dataset import SPLIT_NAMES, SoundDataset, from_examples
 from ast_keras.data.readers.audio_folder import AudioFolder, hold_out, subfolders
+from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
 
 _LAYOUT = "The layout is class/any.wav, or train/class/any.wav and test/class/any.wav."

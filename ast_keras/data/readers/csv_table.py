@@ -7,8 +7,7 @@ import io
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from ast_keras.data.dataset import DatasetError
-from ast_keras.labels import did_you_mean
+from ast_keras.errors import DatasetError, did_you_mean
 
 
 def read_table(

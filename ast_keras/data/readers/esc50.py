@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ast_keras.data.dataset import DatasetError, SoundDataset, from_examples
+from ast_keras.data.dataset import SoundDataset, from_examples
 from ast_keras.data.readers.audio_folder import AudioFolder
 from ast_keras.data.readers.csv_table import integer, read_table
+from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
 
 _LAYOUT = (
@@ -47,7 +48,7 @@ def read_esc50(path: str, *, fold: int = 1, subset: str = "esc50") -> SoundDatas
     >>> read_esc50("no/such/folder")
     Traceback (most recent call last):
     ...
-    ast_keras.data.dataset.DatasetError: Cannot read the table: No such file or directory. \
+    ast_keras.errors.DatasetError: Cannot read the table: No such file or directory. \
 ESC-50 is a folder with audio/ and meta/esc50.csv, as https://github.com/karolpiczak/ESC-50 \
 unpacks. Received: no/such/folder/meta/esc50.csv
     """

@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ast_keras.data.dataset import SPLIT_NAMES, DatasetError, SoundDataset, from_examples
+from ast_keras.data.dataset import SPLIT_NAMES, SoundDataset, from_examples
 from ast_keras.data.readers.audio_folder import hold_out, missing_files
 from ast_keras.data.readers.class_folders import held_out_notes
 from ast_keras.data.readers.csv_table import integer, read_table
-from ast_keras.labels import PUBLISHED, LabelError, LabelSet, did_you_mean
+from ast_keras.errors import DatasetError, LabelError, did_you_mean
+from ast_keras.labels import PUBLISHED, LabelSet
 
 _FORMAT = (
     "A manifest is a CSV with the columns path,labels and, if wanted, split (train, validation, "

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from ast_keras.data.dataset import DatasetError, SoundDataset, from_examples
+from ast_keras.data.dataset import SoundDataset, from_examples
 from ast_keras.data.readers.audio_folder import AudioFolder, subfolders
-from ast_keras.labels import LabelSet, did_you_mean
+from ast_keras.errors import DatasetError, did_you_mean
+from ast_keras.labels import LabelSet
 
 _LAYOUT = (
     "Speech Commands is a folder of word/speaker_nohash_n.wav with validation_list.txt and "

@@ -9,8 +9,9 @@ from typing import overload
 
 import numpy as np
 
-from ast_keras.data.dataset import DatasetError, SoundDataset, Split
+from ast_keras.data.dataset import SoundDataset, Split
 from ast_keras.data.readers.synthetic_sounds import RENDERERS, Waveform, render
+from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
 
 _SPLIT_KEYS = {"train": 0, "validation": 1, "test": 2}

@@ -8,7 +8,7 @@ import pathlib
 import re
 from typing import Any
 
-from ast_keras.weights.errors import WeightsError
+from ast_keras.errors import WeightsError
 from ast_keras.weights.readers.safetensors import Array, mapped, read_safetensors
 from ast_keras.weights.readers.torch import LEGACY_MAGIC, read_torch_file
 from ast_keras.weights.readers.torch_zip import ZIP_MAGIC

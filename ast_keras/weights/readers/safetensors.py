@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ast_keras.errors import WeightsError
 from ast_keras.files import replacing
-from ast_keras.weights.errors import WeightsError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -17,7 +17,7 @@ import numpy as np
 from absl import logging
 from numpy.typing import NDArray
 
-from ast_keras.weights.errors import WeightsError
+from ast_keras.errors import WeightsError
 
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _BOOKKEEPING = {"optimizer", ".OPTIMIZER_SLOT", "save_counter", "global_step"}

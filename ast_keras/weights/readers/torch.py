@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ast_keras.weights.errors import WeightsError
+from ast_keras.errors import WeightsError
 from ast_keras.weights.readers.safetensors import Array, checked_name, mapped, to_array
 from ast_keras.weights.readers.torch_pickle import MAX_PICKLE_BYTES, Interpreter, Storage, Tensor
 from ast_keras.weights.readers.torch_zip import ZIP_MAGIC, zip_members, zip_read
@@ -58,7 +58,7 @@ def read_torch_file(path: str | os.PathLike[str]) -> dict[str, Array]:
     >>> read_torch_file(path)
     Traceback (most recent call last):
     ...
-    ast_keras.weights.errors.WeightsError: Not a sound file of torch.save: this reader builds
+    ast_keras.errors.WeightsError: Not a sound file of torch.save: this reader builds
     tensors and dictionaries only, and refuses builtins.print; in PyTorch, save ...
     """
     data = mapped(path)

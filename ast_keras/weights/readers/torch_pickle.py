@@ -7,7 +7,7 @@ import io
 import pickletools
 from typing import Any
 
-from ast_keras.weights.errors import WeightsError
+from ast_keras.errors import WeightsError
 from ast_keras.weights.readers.safetensors import STORED, checked_shape
 
 # A state dictionary of a thousand tensors takes 0.2 MB and 35,000 steps.

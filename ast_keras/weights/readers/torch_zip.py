@@ -7,7 +7,7 @@ import mmap
 import struct
 import zlib
 
-from ast_keras.weights.errors import WeightsError
+from ast_keras.errors import WeightsError
 
 ZIP_MAGIC = b"PK\x03\x04"
 MAX_MEMBERS = 50_000

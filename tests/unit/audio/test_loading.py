@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from ast_keras.audio import AudioError, AudioWarning, audio_from_array, audio_info, load_audio
-from ast_keras.audio.loading import (
+from ast_keras.audio import audio_from_array, audio_info, load_audio
+from ast_keras.audio.loading import AudioInfo
+from ast_keras.errors import (
     AudioChannelError,
     AudioDecodeError,
     AudioEmptyError,
-    AudioInfo,
+    AudioError,
     AudioNotFoundError,
     AudioSampleError,
+    AudioWarning,
 )
 
 RATE = 16_000

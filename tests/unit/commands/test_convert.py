@@ -14,7 +14,7 @@ from ast_keras.labels import LabelSet
 from ast_keras.presets.loading import from_preset, save_to_preset
 from ast_keras.weights.assign import canonical_tensors
 from ast_keras.weights.naming import to_canonical
-from ast_keras.weights.pretrained import read_source
+from ast_keras.weights.pretrained import read_pretrained
 from ast_keras.weights.readers.safetensors import read_safetensors
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -24,7 +24,9 @@ NAMES = "abcdefghijk"
 DEFAULTS = {
     "to": "keras",
     **dict.fromkeys(("source", "output", "format", "num_heads", "num_classes", "labels")),
-    **dict.fromkeys(("strides", "num_frames", "num_mel_bins", "patch_size", "rgb", "position")),
+    **dict.fromkeys(
+        ("strides", "num_frames", "num_mel_bins", "patch_size", "rgb_reduction", "position_resize")
+    ),
 }
 
 
@@ -63,11 +65,11 @@ def test_weights_arrive_to_the_bit(source, to, converted, tmp_path):
     assert (status, error) == (0, "")
     assert "written and read again, equal to the bit" in table
     likely = {"num_frames": 256}
-    expected = read_source(GOLDENS / source, num_heads=3, likely=likely).tensors
+    expected = read_pretrained(GOLDENS / source, num_heads=3, likely=likely).tensors
     if to == "keras":
         found = canonical_tensors(from_preset(tmp_path / "output"))
     else:
-        found = read_source(tmp_path / "output", num_heads=3, likely=likely).tensors
+        found = read_pretrained(tmp_path / "output", num_heads=3, likely=likely).tensors
     assert set(found) == set(expected)
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, strict=True)
@@ -84,7 +86,9 @@ def test_table_lists_every_tensor_once(source, converted):
 
 
 def test_table_says_what_became_of_each_tensor(converted):
-    _, table, _ = converted(GOLDENS / DEIT, num_heads=3, num_frames=64, num_classes=5, rgb="mean")
+    _, table, _ = converted(
+        GOLDENS / DEIT, num_heads=3, num_frames=64, num_classes=5, rgb_reduction="mean"
+    )
     assert "timm ViT or DeiT, 3 blocks of 48, 3 heads, 14 x 14 patches of 16 x 16, no hea" in table
     assert row(table, "patches/projection/kernel") == "3 channels to their mean"
     assert row(table, "positions/embedding") == "mel 14 cut to 12, time 14 cut to 5"

@@ -5,7 +5,7 @@ import pytest
 
 from ast_keras.audio import mel
 from ast_keras.commands.runner import run_command
-from ast_keras.recipe import RecipeError
+from ast_keras.errors import RecipeError
 
 
 def raising(error):

@@ -12,7 +12,6 @@ import soundfile
 from ast_keras.data.packed import PackedPaths, PackedTargets
 from ast_keras.data.pipeline import Pipeline
 from ast_keras.data.readers import (
-    DatasetError,
     fingerprint,
     load_dataset,
     read_audioset,
@@ -22,6 +21,7 @@ from ast_keras.data.readers import (
 )
 from ast_keras.data.readers.array_record import BuiltSet
 from ast_keras.data.readers.array_record_index import Index, index_path
+from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
 
 pytest.importorskip("importlib_resources", reason="tensorflow-datasets needs it to build a set")

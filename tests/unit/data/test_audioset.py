@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from ast_keras.data.readers import DatasetError, audioset_lists, load_dataset, read_audioset
+from ast_keras.data.readers import audioset_lists, load_dataset, read_audioset
 from ast_keras.data.readers.audioset_lists import parse_stem, read_clip_list
+from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
 from ast_keras.recipe import Recipe, override
 from ast_keras.training import build

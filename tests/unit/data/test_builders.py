@@ -14,7 +14,8 @@ import threading
 import pytest
 
 from ast_keras.data.downloads import public_data
-from ast_keras.data.readers import DatasetError, fingerprint, read_audioset, read_built, read_esc50
+from ast_keras.data.readers import fingerprint, read_audioset, read_built, read_esc50
+from ast_keras.errors import DatasetError
 from tests.unit.data.test_array_record import (
     NUM_CLIPS,
     build,

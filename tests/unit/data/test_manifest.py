@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from ast_keras.data.readers import DatasetError, load_dataset
+from ast_keras.data.readers import load_dataset
+from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
 
 

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from ast_keras.audio import AudioError
-from ast_keras.audio.loading import AudioNotFoundError
 from ast_keras.data.clips import Clips
 from ast_keras.data.pipeline import Pipeline, mixup
 from ast_keras.data.readers import Split
+from ast_keras.errors import AudioError, AudioNotFoundError
 
 RATE = 16000
 
@@ -76,15 +75,15 @@ def test_a_partial_batch_is_filled_with_weight_zero():
     np.testing.assert_allclose(last["weight"], [0.5, 0.5, 0, 0])
     assert last["waveform"].shape == (4, 800)
     assert not last["waveform"][2:].any()
-    seen = [i for step in range(3) for i in pipeline.batch(step)["length"] if i]
+    seen = [i for step in range(3) for i in pipeline.batch(step)["lengths"] if i]
     assert seen == [800 - 10 * i for i in range(10)]
 
 
 def test_clips_are_cut_and_padded_to_the_clip_length():
     batch = make(clip_samples=750).batch(0)
-    assert batch["length"].tolist() == [750, 750, 750, 750]
+    assert batch["lengths"].tolist() == [750, 750, 750, 750]
     batch = make(make_split(1), batch_size=1, clip_samples=1000).batch(0)
-    assert batch["length"].tolist() == [800]
+    assert batch["lengths"].tolist() == [800]
     assert not batch["waveform"][0, 800:].any()
 
 
@@ -172,7 +171,7 @@ def test_an_unreadable_file_is_reported_by_name_through_the_dataset(tmp_path):
     path = tmp_path / "broken.wav"
     path.write_bytes(b"RIFF nothing")
     pipeline = make(Split(sources=[str(path)], targets=[(0,)]), batch_size=1)
-    with pytest.raises(AudioError, match=r"broken\.wav"), pipeline.clear_errors():
+    with pytest.raises(AudioError, match=r"broken\.wav"), pipeline.translate_errors():
         list(pipeline.dataset(0, 1))
 
 

@@ -23,7 +23,7 @@ from ast_keras.data.downloads import http as download_module
 from ast_keras.data.downloads import public_data
 from ast_keras.data.downloads.http import DownloadError, download
 from ast_keras.data.downloads.public_data import ARCHIVES, data_folder, find_data
-from ast_keras.data.readers import DatasetError
+from ast_keras.errors import DatasetError
 
 NOISE = os.urandom(3_000_000)
 

@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from ast_keras.data.readers import READERS, DatasetError, SoundDataset, Split, load_dataset
+from ast_keras.data.readers import READERS, SoundDataset, Split, load_dataset
 from ast_keras.data.readers.audio_folder import AudioFolder, hold_out
+from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
 
 ESC50 = LabelSet.load("esc50").names

@@ -11,8 +11,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from ast_keras.data.readers import DatasetError, load_dataset, synthetic_sounds, write_examples
+from ast_keras.data.readers import load_dataset, synthetic_sounds, write_examples
 from ast_keras.data.readers.synthetic_sounds import BACKGROUNDS, LEVEL_DBFS, RENDERERS, render
+from ast_keras.errors import DatasetError
 
 
 @pytest.fixture(scope="module")

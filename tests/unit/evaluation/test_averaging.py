@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from ast_keras import average
-from ast_keras.average import AverageError, average_models, epoch_models
+from ast_keras.errors import EvaluationError
+from ast_keras.evaluation.averaging import average_models
 from ast_keras.labels import LabelSet
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment
 from ast_keras.presets import loading
 from ast_keras.presets.loading import from_preset, save_to_preset
+from ast_keras.training.kept import epoch_models
 
 LABELS = LabelSet(("dog", "cow", "hen"))
 ROOT = pathlib.Path(__file__).parents[3]
@@ -97,7 +99,7 @@ def test_what_acts_only_while_training_may_differ(models, tmp_path):
 )
 def test_models_that_differ_are_refused_with_the_difference(settings, difference, models, tmp_path):
     other = save(tmp_path / "other", **settings)
-    with pytest.raises(AverageError, match=difference) as caught:
+    with pytest.raises(EvaluationError, match=difference) as caught:
         average_models([models[0], other])
     assert "\n" not in str(caught.value)
     assert f"Received: {models[0]} and {other}" in str(caught.value)
@@ -119,7 +121,7 @@ def test_one_model_at_a_time_is_in_memory(models, monkeypatch):
 
 
 def test_an_average_needs_two_models(models):
-    with pytest.raises(AverageError, match="two models or more"):
+    with pytest.raises(EvaluationError, match="two models or more"):
         average_models(models[:1])
 
 
@@ -146,15 +148,15 @@ def test_a_runs_epochs_are_averaged_into_the_run(run_folder, models, monkeypatch
 
 def test_an_epoch_that_is_not_there_is_named_with_the_setting(run_folder, tmp_path):
     message = r"not kept these epochs: 4, 6-7; it has 2-3, 5\. .*train\.keep_epochs=2,7 to keep"
-    with pytest.raises(AverageError, match=message):
+    with pytest.raises(EvaluationError, match=message):
         epoch_models(str(run_folder), "2-7")
-    with pytest.raises(AverageError, match="it has none"):
+    with pytest.raises(EvaluationError, match="it has none"):
         epoch_models(str(tmp_path), "1-2")
 
 
 @pytest.mark.parametrize("text", ["6", "6,25", "25-6", "0-3", "3-3", "-3", "a-b", "1-2-3"])
 def test_epochs_that_are_no_range_are_refused(text, run_folder):
-    with pytest.raises(AverageError, match=f"FIRST-LAST, as 6-25. Received: --epochs={text}"):
+    with pytest.raises(EvaluationError, match=f"FIRST-LAST, as 6-25. Received: --epochs={text}"):
         epoch_models(str(run_folder), text)
 
 
@@ -171,7 +173,9 @@ def test_epochs_that_are_no_range_are_refused(text, run_folder):
 )
 def test_an_unclear_command_says_both_forms(given, monkeypatch):
     flagged(monkeypatch, **given)
-    with pytest.raises(AverageError, match=r"--output DIR, or --workdir RUN --epochs FIRST-LAST"):
+    with pytest.raises(
+        EvaluationError, match=r"--output DIR, or --workdir RUN --epochs FIRST-LAST"
+    ):
         average.main(["average"])
 
 
@@ -180,7 +184,7 @@ def test_nothing_is_overwritten(models, tmp_path, monkeypatch):
     (tmp_path / "thesis" / "thesis.txt").write_text("years of work")
     for output in (models[0], tmp_path / "thesis", tmp_path / "thesis" / "thesis.txt"):
         flagged(monkeypatch, model=models[:2], output=str(output))
-        with pytest.raises(AverageError, match="written to a new folder"):
+        with pytest.raises(EvaluationError, match="written to a new folder"):
             average.main(["average"])
     assert [p.name for p in (tmp_path / "thesis").iterdir()] == ["thesis.txt"]
 
@@ -188,7 +192,7 @@ def test_nothing_is_overwritten(models, tmp_path, monkeypatch):
 def test_models_that_differ_leave_no_folder(models, tmp_path, monkeypatch):
     other = save(tmp_path / "other", strides=(12, 12))
     flagged(monkeypatch, model=[models[0], other], output=str(tmp_path / "mean"))
-    with pytest.raises(AverageError, match="strides"):
+    with pytest.raises(EvaluationError, match="strides"):
         average.main(["average"])
     assert [p.name for p in tmp_path.iterdir()] == ["other"]
 

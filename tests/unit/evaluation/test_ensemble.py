@@ -11,14 +11,16 @@ import keras
 import numpy as np
 import pytest
 
+from ast_keras.errors import EvaluationError, LabelError, WeightsError
 from ast_keras.evaluation import ensemble
-from ast_keras.evaluation.ensemble import EnsembleError, evaluate_models, member_names
-from ast_keras.labels import LabelError, LabelSet
+from ast_keras.evaluation import ensemble as ensemble_module
+from ast_keras.evaluation.ensemble import evaluate_models, member_names
+from ast_keras.labels import LabelSet
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
-from ast_keras.presets.loading import PresetError, from_preset, save_to_preset
+from ast_keras.presets.loading import from_preset, save_to_preset
 from ast_keras.presets.released import ENSEMBLES
 from ast_keras.recipe import load_recipe, override
-from ast_keras.training import build, trainer
+from ast_keras.training import build
 
 ROOT = pathlib.Path(__file__).parents[3]
 SETTINGS = ["data.num_test=50", "data.clip_seconds=0.5", "train.batch_size=8"]
@@ -144,17 +146,17 @@ def test_models_that_do_not_fit_are_refused_before_anything_is_scored(
     def fail(*_):
         raise AssertionError("scored before all models were looked at")
 
-    monkeypatch.setattr(trainer, "evaluate", fail)
+    monkeypatch.setattr(ensemble_module, "evaluate", fail)
     foreign = LabelSet((*NAMES[:9], "howl"))
     slow = LogMelFilterbank(num_frames=48, sample_rate=8000, f_max_hz=4000)
     for number, (settings, error, message) in enumerate(
         [
             (
                 {"frontend": slow},
-                EnsembleError,
+                EvaluationError,
                 r"hears 8000 Hz, .* 16000 Hz: set frontend\.sample",
             ),
-            ({"frontend": None}, EnsembleError, "takes spectrograms"),
+            ({"frontend": None}, EvaluationError, "takes spectrograms"),
         ]
     ):
         bad = save(tmp_path / str(number), **settings)
@@ -166,9 +168,9 @@ def test_models_that_do_not_fit_are_refused_before_anything_is_scored(
     with pytest.raises(LabelError, match=message):
         evaluate_models([models[0], str(tmp_path / "foreign")], pipeline(), DATASET)
     save_to_preset(from_preset("ast_test", num_classes=9, num_frames=48), tmp_path / "nine")
-    with pytest.raises(EnsembleError, match="no labels and 9 classes, the data 10"):
+    with pytest.raises(EvaluationError, match="no labels and 9 classes, the data 10"):
         evaluate_models([str(tmp_path / "nine")], pipeline(), DATASET)
-    with pytest.raises(PresetError):
+    with pytest.raises(WeightsError):
         evaluate_models([models[0], "nowhere/model"], pipeline(), DATASET)
 
 
@@ -200,10 +202,10 @@ def test_ensembles_stand_for_their_members_and_no_model_counts_twice(tmp_path):
     members = list(ENSEMBLES["ensemble_m"].presets)
     assert len(members) == 6
     assert member_names(["mine", "ensemble_m"]) == ["mine", *members]
-    with pytest.raises(EnsembleError, match="ast_base_audioset_run2 twice"):
+    with pytest.raises(EvaluationError, match="ast_base_audioset_run2 twice"):
         member_names(["ensemble_s", "ast_base_audioset_run2"])
     (tmp_path / "link").symlink_to(tmp_path)
-    with pytest.raises(EnsembleError, match="once"):
+    with pytest.raises(EvaluationError, match="once"):
         member_names([str(tmp_path), str(tmp_path / "link")])
 
 

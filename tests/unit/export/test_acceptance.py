@@ -11,7 +11,7 @@ import soundfile
 from ast_keras import from_preset
 from ast_keras.audio import load_audio
 from ast_keras.export import ExportError
-from ast_keras.export.acceptance import DEFAULT_BOUNDS, Bounds, compare
+from ast_keras.export.acceptance import DEFAULT_TOLERANCE, Tolerance, compare
 from ast_keras.export.isolated_run import Measurement, measure
 from ast_keras.export.reference_clips import comparison_clips, keras_scores
 from ast_keras.files import write_json
@@ -34,7 +34,7 @@ SCORES = [[0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.1, 0.1, 0.8], [0.6, 0.3, 0.1]]
 
 
 def test_report_is_the_arithmetic():
-    found = report(SCORES, Bounds(agreement=0.75, max_error=0.11, mean_error=0.02))
+    found = report(SCORES, Tolerance(agreement=0.75, max_error=0.11, mean_error=0.02))
     assert found.agreement == 0.75
     # float32 scores against float64 ones.
     assert found.max_error == pytest.approx(0.1, abs=1e-7)
@@ -45,22 +45,22 @@ def test_report_is_the_arithmetic():
 @pytest.mark.parametrize(
     ("bounds", "missed"),
     [
-        (Bounds(agreement=0.76), "agreement 0.7500 < 0.76"),
-        (Bounds(agreement=0, max_error=0.09), "largest error 1.00e-01 > 9.00e-02"),
-        (Bounds(agreement=0, mean_error=0.01), "mean error 1.67e-02 > 1.00e-02"),
+        (Tolerance(agreement=0.76), "agreement 0.7500 < 0.76"),
+        (Tolerance(agreement=0, max_error=0.09), "largest error 1.00e-01 > 9.00e-02"),
+        (Tolerance(agreement=0, mean_error=0.01), "mean error 1.67e-02 > 1.00e-02"),
     ],
 )
 def test_each_bound_can_be_missed(bounds, missed):
     assert report(SCORES, bounds).missed == missed
 
 
-@pytest.mark.parametrize("bounds", DEFAULT_BOUNDS.values())
+@pytest.mark.parametrize("bounds", DEFAULT_TOLERANCE.values())
 def test_nan_misses_every_bound(bounds):
     assert report(np.full((4, 3), math.nan), bounds).missed
 
 
 def test_report_is_valid_json(tmp_path):
-    write_json(tmp_path / "report.json", report(SCORES, Bounds()).to_dict())
+    write_json(tmp_path / "report.json", report(SCORES, Tolerance()).to_dict())
     stored = json.loads((tmp_path / "report.json").read_text())
     assert stored["bounds"] == {"agreement": 1.0, "max_error": None, "mean_error": None}
     assert stored["operators"] == {"ADD": 1}

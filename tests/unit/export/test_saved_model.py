@@ -28,7 +28,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from ast_keras import from_preset, save_to_preset
 from ast_keras.export import ExportError, export_saved_model, saved_model
-from ast_keras.export.acceptance import Bounds
+from ast_keras.export.acceptance import Tolerance
 from ast_keras.export.isolated_run import Measurement
 from ast_keras.export.reference_clips import comparison_clips
 from ast_keras.export.serving_warmup import WARMUP_FILE, wav_bytes
@@ -306,7 +306,7 @@ def test_versions_go_up_and_are_kept(model, tmp_path, monkeypatch):
 
 def test_failed_export_leaves_nothing(model, tmp_path, monkeypatch):
     with pytest.raises(ExportError, match="Nothing was written"):
-        export_saved_model(model, tmp_path / "m", num_clips=1, bounds=Bounds(max_error=0.0))
+        export_saved_model(model, tmp_path / "m", num_clips=1, bounds=Tolerance(max_error=0.0))
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "tensorflow_serving.apis", None)
         with pytest.raises(ExportError, match=r"pip install 'ast-keras\[export\]'"):

@@ -16,7 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 from ast_keras import from_preset, save_to_preset
 from ast_keras.export import ExportError, export_tflite
 from ast_keras.export import tflite as module
-from ast_keras.export.acceptance import Bounds
+from ast_keras.export.acceptance import Tolerance
 from ast_keras.export.isolated_run import operators
 from ast_keras.export.quantization import quantisable_layers, signal_to_noise
 from ast_keras.export.reference_clips import comparison_clips, keras_scores
@@ -136,11 +136,11 @@ def test_report_lies_beside_the_file(files):
 
 
 def test_missed_bound_writes_nothing_and_names_layers(model, tmp_path):
-    strict = Bounds(mean_error=1e-9)
+    strict = Tolerance(mean_error=1e-9)
     with pytest.raises(ExportError, match=r"mean error .* > 1.00e-09.*--fallback.*[\d.]+ dB"):
         export_tflite(model, tmp_path / "x.tflite", quantize="int8", num_clips=4, bounds=strict)
     with pytest.raises(ExportError, match="Nothing was written"):
-        export_tflite(model, tmp_path / "x.tflite", num_clips=4, bounds=Bounds(max_error=0.0))
+        export_tflite(model, tmp_path / "x.tflite", num_clips=4, bounds=Tolerance(max_error=0.0))
     assert not leftovers(tmp_path)
 
 
@@ -161,7 +161,7 @@ def spoiled():
 
 
 def test_fallback_leaves_the_spoiled_layer_in_float(spoiled, tmp_path):
-    bounds = Bounds(agreement=0.99, mean_error=0.005)
+    bounds = Tolerance(agreement=0.99, mean_error=0.005)
     with pytest.raises(ExportError, match="Worst signal to noise: block_0/mlp_output"):
         export_tflite(spoiled, tmp_path / "x.tflite", quantize="int8", num_clips=20, bounds=bounds)
     said = []

@@ -15,8 +15,8 @@ import tensorflow as tf
 import ast_keras
 from ast_keras import embed
 from ast_keras.audio import load_audio
-from ast_keras.inference.embedder import Embedder, EmbeddingError, check_output, write_embeddings
-from ast_keras.inference.windows import WindowError
+from ast_keras.errors import InferenceError
+from ast_keras.inference.embedder import Embedder, check_output, write_embeddings
 
 ROOT = pathlib.Path(embed.__file__).parents[1]
 RATE = 16000
@@ -109,15 +109,15 @@ def test_file_holds_what_was_embedded(model, recording, tmp_path, suffix):
 
 
 def test_what_cannot_be_embedded_is_an_error(model, tmp_path, monkeypatch):
-    with pytest.raises(EmbeddingError, match="one of pooled, seconds, tokens"):
+    with pytest.raises(InferenceError, match="one of pooled, seconds, tokens"):
         Embedder(model, "cls")
-    with pytest.raises(EmbeddingError, match=r"\.parquet or \.npz"):
+    with pytest.raises(InferenceError, match=r"\.parquet or \.npz"):
         check_output(tmp_path / "a.csv")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(EmbeddingError, match="pip install pyarrow"):
+    with pytest.raises(InferenceError, match="pip install pyarrow"):
         check_output(tmp_path / "a.parquet")
     if model.padding == "original":
-        with pytest.raises(WindowError, match="--padding masked"):
+        with pytest.raises(InferenceError, match="--padding masked"):
             Embedder(model, window_seconds=5.0)
 
 

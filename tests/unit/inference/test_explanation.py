@@ -13,8 +13,8 @@ import soundfile
 
 import ast_keras
 from ast_keras import explain
+from ast_keras.errors import InferenceError
 from ast_keras.inference.explanation import (
-    ExplanationError,
     attention_map,
     attention_rollout,
     class_index,
@@ -237,7 +237,7 @@ def test_patches_are_spread_over_what_they_cover(model):
     ],
 )
 def test_what_does_not_exist_is_an_error(model, waveform, call, words):
-    with pytest.raises(ExplanationError, match=re.escape(words)):
+    with pytest.raises(InferenceError, match=re.escape(words)):
         call(model, waveform)
 
 

@@ -17,20 +17,23 @@ import soundfile
 
 import ast_keras
 from ast_keras import predict
-from ast_keras.audio import AudioWarning, load_audio
+from ast_keras.audio import load_audio
 from ast_keras.audio.blocks import sound_blocks
-from ast_keras.audio.loading import (
+from ast_keras.commands.resume import ResumeLog
+from ast_keras.data.prefetch import prefetch
+from ast_keras.errors import (
     AudioDecodeError,
     AudioEmptyError,
     AudioNotFoundError,
     AudioSampleError,
+    AudioWarning,
+    CommandError,
+    InferenceError,
 )
-from ast_keras.commands.resume import Journal, JournalError
-from ast_keras.data.prefetch import read_ahead
-from ast_keras.inference.events import EventError, cell_edges, find_events
+from ast_keras.inference.events import find_events, window_boundaries
 from ast_keras.inference.formats import as_csv
 from ast_keras.inference.predictor import Predictor, Windows
-from ast_keras.inference.windows import Aggregate, WindowError, cut_windows
+from ast_keras.inference.windows import ScoreAggregator, cut_windows
 from ast_keras.labels import LabelSet
 
 ROOT = pathlib.Path(predict.__file__).parents[1]
@@ -132,7 +135,7 @@ def test_a_rest_of_less_than_a_frame_lengthens_the_last_window():
 
 
 def test_gap_between_windows_is_an_error():
-    with pytest.raises(WindowError, match="sound would go unheard"):
+    with pytest.raises(InferenceError, match="sound would go unheard"):
         list(cut_windows([np.zeros(9)], window=4, hop=5))
 
 
@@ -147,12 +150,12 @@ def test_aggregates_equal_their_definitions():
         "attention": (weights * scores).sum(axis=0) / weights.sum(axis=0),
     }
     for kind, value in expected.items():
-        aggregate = Aggregate(kind)
+        aggregate = ScoreAggregator(kind)
         for part in (slice(0, 3), slice(3, 4), slice(4, 11)):
             aggregate.add(scores[part], logits[part])
         np.testing.assert_allclose(aggregate.scores(), value, rtol=1e-12)
-    with pytest.raises(WindowError, match="one of max, mean, attention"):
-        Aggregate("median")
+    with pytest.raises(InferenceError, match="one of max, mean, attention"):
+        ScoreAggregator("median")
 
 
 # --- Events ---
@@ -204,14 +207,14 @@ def test_short_events_and_gaps():
 
 @pytest.mark.parametrize(("high", "low"), [(0.5, 0.6), (1.5, 0.5), (0.5, -0.1), (np.nan, 0.1)])
 def test_thresholds_out_of_order_are_an_error(high, low):
-    with pytest.raises(EventError, match="0 <= threshold_off <= threshold <= 1"):
+    with pytest.raises(InferenceError, match="0 <= threshold_off <= threshold <= 1"):
         find_events(np.zeros((3, 1)), np.arange(4.0), high, low)
 
 
 def test_cells_share_the_time():
-    edges = cell_edges(np.array([0.0, 5.0, 10.0]), np.array([10.0, 15.0, 20.0]))
+    edges = window_boundaries(np.array([0.0, 5.0, 10.0]), np.array([10.0, 15.0, 20.0]))
     assert edges.tolist() == [0.0, 7.5, 12.5, 20.0]
-    assert cell_edges(np.array([0.0]), np.array([3.0])).tolist() == [0.0, 3.0]
+    assert window_boundaries(np.array([0.0]), np.array([3.0])).tolist() == [0.0, 3.0]
 
 
 # --- Reading ahead and the journal ---
@@ -224,7 +227,7 @@ def test_read_ahead_keeps_order_and_lets_errors_through():
             raise OSError("broken")
 
     found = []
-    for item, pieces in read_ahead([2, 3, 0, 5], read, jobs=2, depth=1):
+    for item, pieces in prefetch([2, 3, 0, 5], read, jobs=2, depth=1):
         try:
             found.append((item, list(pieces)))
         except OSError as error:
@@ -241,7 +244,7 @@ def test_read_ahead_is_bounded_and_leaves_no_thread_behind():
             yield piece
 
     before = threading.active_count()
-    for _, pieces in read_ahead(range(5), read, jobs=2, depth=3):
+    for _, pieces in prefetch(range(5), read, jobs=2, depth=3):
         next(pieces)
         break
     deadline = time.monotonic() + 5
@@ -252,16 +255,16 @@ def test_read_ahead_is_bounded_and_leaves_no_thread_behind():
 
 
 def test_journal_survives_a_torn_line_and_refuses_other_settings(tmp_path):
-    journal = Journal(tmp_path / "out.json", {"top": 1})
+    journal = ResumeLog(tmp_path / "out.json", {"top": 1})
     journal.add("a", {"x": 1})
     with open(journal.path, "a") as file:
         file.write('{"item": "b", "resu')
-    again = Journal(tmp_path / "out.json", {"top": 1})
+    again = ResumeLog(tmp_path / "out.json", {"top": 1})
     assert again.done == {"a": {"x": 1}}
     again.add("c", {"x": 2})
-    assert Journal(tmp_path / "out.json", {"top": 1}).done == {"a": {"x": 1}, "c": {"x": 2}}
-    with pytest.raises(JournalError, match="another command"):
-        Journal(tmp_path / "out.json", {"top": 2})
+    assert ResumeLog(tmp_path / "out.json", {"top": 1}).done == {"a": {"x": 1}, "c": {"x": 2}}
+    with pytest.raises(CommandError, match="another command"):
+        ResumeLog(tmp_path / "out.json", {"top": 2})
     again.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -341,7 +344,7 @@ def test_events_lie_where_the_scores_are(model, recording):
     ],
 )
 def test_windows_that_do_not_fit_are_an_error(model, windows, words):
-    with pytest.raises(WindowError, match=words):
+    with pytest.raises(InferenceError, match=words):
         Predictor(model, windows)
 
 
@@ -353,7 +356,7 @@ def test_masked_model_takes_longer_windows_but_not_an_hour_at_once(model, record
     expected = masked.scores(masked(load_audio(recording)[None]))[0].numpy().max()
     assert whole["predictions"][0]["score"] == pytest.approx(expected, abs=1e-5)
     soundfile.write(tmp_path / "long.flac", np.zeros(61 * 8000), 8000)
-    with pytest.raises(WindowError, match=r"more than 60 s.*--window_seconds"):
+    with pytest.raises(InferenceError, match=r"more than 60 s.*--window_seconds"):
         Predictor(masked).predict(str(tmp_path / "long.flac"))
 
 

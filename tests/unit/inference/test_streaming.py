@@ -16,15 +16,10 @@ import tensorflow as tf
 
 import ast_keras
 from ast_keras import listen
-from ast_keras.inference.streaming import (
-    StreamError,
-    StreamingClassifier,
-    StreamingFilterbank,
-    StreamRateError,
-    StreamSampleError,
-)
+from ast_keras.errors import InferenceError
+from ast_keras.inference.streaming import StreamingClassifier, StreamingFilterbank
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
-from ast_keras.weights.build import causal_from
+from ast_keras.weights.build import to_causal
 
 RATE = 16000
 # float32 sums in another order, on scores: seen 5e-7.
@@ -147,7 +142,7 @@ def test_nothing_is_embedded_twice(sound):
 
 
 def test_causal_stream_equals_the_whole_sound(sound):
-    model = causal_from(make_model(), block_columns=5, past_blocks=3)
+    model = to_causal(make_model(), block_columns=5, past_blocks=3)
     stream = StreamingClassifier(model)
     assert (stream.hop_seconds, stream.window_seconds) == (0.5, 2.0)
     results = all_results(stream, pieces_of(sound, 20_000))
@@ -199,7 +194,7 @@ def test_memory_does_not_grow(sound):
 
 def test_another_rate_is_an_error():
     stream = StreamingClassifier(make_model())
-    with pytest.raises(StreamRateError, match="input_rate=44100"):
+    with pytest.raises(InferenceError, match="input_rate=44100"):
         stream.push(np.zeros(10), sample_rate=44_100)
 
 
@@ -217,7 +212,7 @@ def test_what_is_no_sound_is_refused_and_the_stream_goes_on(sound, samples, word
     model = make_model(padding="masked")
     stream, untroubled = (StreamingClassifier(model, 1.0, 0.5) for _ in range(2))
     stream.push(sound[:7000])
-    with pytest.raises(StreamSampleError, match=words):
+    with pytest.raises(InferenceError, match=words):
         stream.push(samples)
     expected = untroubled.push(sound[:20_000])
     for one, other in zip(stream.push(sound[7000:20_000]), expected, strict=True):
@@ -235,7 +230,7 @@ def test_what_is_no_sound_is_refused_and_the_stream_goes_on(sound, samples, word
     ],
 )
 def test_window_or_hop_that_does_not_fit_is_an_error(arguments, words):
-    with pytest.raises(StreamError, match=words):
+    with pytest.raises(InferenceError, match=words):
         StreamingClassifier(make_model(), **arguments)
 
 
@@ -245,13 +240,13 @@ def test_longer_window_is_heard_by_a_masked_model(sound):
 
 
 def test_causal_model_has_its_own_hop():
-    model = causal_from(make_model(), block_columns=5, past_blocks=3)
-    with pytest.raises(StreamError, match=r"hop_seconds of its own, 0.5 s"):
+    model = to_causal(make_model(), block_columns=5, past_blocks=3)
+    with pytest.raises(InferenceError, match=r"hop_seconds of its own, 0.5 s"):
         StreamingClassifier(model, hop_seconds=1.0)
 
 
 def test_model_of_spectrograms_is_refused():
-    with pytest.raises(StreamError, match="takes spectrograms"):
+    with pytest.raises(InferenceError, match="takes spectrograms"):
         StreamingClassifier(
             ast_keras.from_preset("ast_test", num_classes=2, num_frames=98, frontend=None)
         )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ast_keras.layers import attention_ops
+from ast_keras.layers import attention_ops, fused_ops
 
 RNG = np.random.default_rng(11)
 BATCH, HEADS, KEYS, SIZE = 2, 3, 37, 8
@@ -137,7 +137,7 @@ def test_gelu_dense_and_its_gradients(compiled):
         return tuple(
             with_gradients(form, *tensors, upstream=upstream)
             for form in (
-                attention_ops.gelu_dense,
+                fused_ops.gelu_dense,
                 lambda x, k, b: tf.nn.gelu(x, approximate=False) @ k + b,
             )
         )
@@ -157,7 +157,7 @@ def test_normalise_and_its_gradients(compiled):
     def both(*tensors):
         return tuple(
             with_gradients(
-                lambda *t, lean=training: attention_ops.normalise(*t, 1e-6, lean),
+                lambda *t, lean=training: fused_ops.normalise(*t, 1e-6, lean),
                 *tensors,
                 upstream=upstream,
             )
@@ -177,12 +177,12 @@ def test_norm_dense_is_a_norm_and_a_dense_layer():
     kernel, bias, upstream = random(5, 4), random(4), random(7, 4)
     tensors = (x, gamma, beta, kernel, bias)
     lean = with_gradients(
-        lambda x, g, b, *dense: attention_ops.norm_dense(x, g, b, 1e-6, *dense),
+        lambda x, g, b, *dense: fused_ops.norm_dense(x, g, b, 1e-6, *dense),
         *tensors,
         upstream=upstream,
     )
     plain = with_gradients(
-        lambda x, g, b, k, c: attention_ops.normalise(x, g, b, 1e-6) @ k + c,
+        lambda x, g, b, k, c: fused_ops.normalise(x, g, b, 1e-6) @ k + c,
         *tensors,
         upstream=upstream,
     )

@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 from ast_keras import ASTBackbone, from_preset
+from ast_keras.errors import WeightsError
 from ast_keras.layers import token_reduction
 from ast_keras.models.causal_ast_backbone import CausalASTBackbone
-from ast_keras.presets.loading import PresetError
 
 RNG = np.random.default_rng(3)
 FRAMES = 246  # 24 columns of 12 patches
@@ -251,7 +251,7 @@ def test_causal_models_refuse_what_moves_tokens():
 
 
 def test_a_misspelt_dial_is_named(turned):
-    with pytest.raises(PresetError, match="merge_tokens"):
+    with pytest.raises(WeightsError, match="merge_tokens"):
         turned(merge_token=3)
 
 

@@ -6,7 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from ast_keras.layers.transformer_block import DropPath, SelfAttention, TransformerBlock
+from ast_keras.layers.attention import SelfAttention
+from ast_keras.layers.drop_path import DropPath
+from ast_keras.layers.transformer_block import TransformerBlock
 
 RNG = np.random.default_rng(7)
 HEADS, WIDTH, HIDDEN = 3, 12, 20

@@ -8,7 +8,8 @@ import tensorflow as tf
 from ast_keras.labels import LabelSet
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment
-from ast_keras.models.ast_backbone import ASTBackbone, ASTClassifier
+from ast_keras.models.ast_backbone import ASTBackbone
+from ast_keras.models.ast_classifier import ASTClassifier
 
 RNG = np.random.default_rng(10)
 FRAMES, MEL = 24, 16

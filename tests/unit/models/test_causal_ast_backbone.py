@@ -8,19 +8,15 @@ import pytest
 import tensorflow as tf
 
 import ast_keras
-from ast_keras.export.errors import ExportError
+from ast_keras.errors import ExportError, InferenceError, RecipeError
 from ast_keras.export.streaming_tflite import export_streaming_tflite
-from ast_keras.inference.embedder import Embedder, EmbeddingError
-from ast_keras.inference.explanation import (
-    ExplanationError,
-    attention_rollout,
-    gradient_times_input,
-)
+from ast_keras.inference.embedder import Embedder
+from ast_keras.inference.explanation import attention_rollout, gradient_times_input
 from ast_keras.labels import LabelSet
 from ast_keras.models.causal_ast_backbone import CausalASTBackbone
-from ast_keras.recipe import RecipeError, load_recipe, override
+from ast_keras.recipe import load_recipe, override
 from ast_keras.training.build import make_model
-from ast_keras.weights.build import causal_from
+from ast_keras.weights.build import to_causal
 from ast_keras.weights.resize import resize_positions
 
 # float32 sums in another order; logits of up to 6.
@@ -36,7 +32,7 @@ def make_model_that_attends(past_blocks=2, **settings):
         if weight.path.endswith(("qkv/kernel", "positions/embedding", "tokens")):
             weight.assign(8 * weight)
     model.head.kernel.assign(50 * model.head.kernel)
-    return causal_from(model, block_columns=5, past_blocks=past_blocks)
+    return to_causal(model, block_columns=5, past_blocks=past_blocks)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +126,7 @@ def test_clip_in_a_batch_equals_the_clip_alone(model, waveform):
 
 
 def test_a_causal_model_says_that_it_hears_whole_blocks(model):
-    assert model.describe_hearing(160_000) == (
+    assert model.describe_input(160_000) == (
         "10.00 s: all is heard, in 19 whole blocks of 5 patches"
     )
 
@@ -156,7 +152,7 @@ def test_saved_model_is_the_same(model, waveform, tmp_path, way):
 def test_weights_are_those_of_the_model_it_is_made_from():
     keras.utils.set_random_seed(2)
     plain = ast_keras.from_preset("ast_test", num_classes=5, num_frames=310)
-    causal = causal_from(plain, block_columns=5, past_blocks=2)
+    causal = to_causal(plain, block_columns=5, past_blocks=2)
     assert not causal.frontend.remove_waveform_mean
     ours, theirs = ({w.path: w.numpy() for w in m.weights} for m in (causal, plain))
     assert ours.keys() == theirs.keys()
@@ -201,9 +197,9 @@ def test_less_than_a_block_is_an_error_for_the_backbone_alone(model):
 
 
 def test_what_has_no_place_in_blocks_is_refused(model, waveform):
-    with pytest.raises(ExplanationError, match="no one map of attention"):
+    with pytest.raises(InferenceError, match="no one map of attention"):
         attention_rollout(model, waveform[0])
-    with pytest.raises(EmbeddingError, match="choose kind pooled"):
+    with pytest.raises(InferenceError, match="choose kind pooled"):
         Embedder(model, "seconds")
     # The rest works on causal models, too.
     assert gradient_times_input(model, waveform[0], 1, steps=1).shape == (998, 128)

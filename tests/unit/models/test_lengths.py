@@ -151,13 +151,13 @@ def test_any_length_is_heard_and_said(model, alone, seconds, words):
     changed = clip.copy()
     changed[-RATE // 4 :] *= -0.1
     assert np.abs(alone(changed) - alone(clip)).max() > 1e-4  # to its end, ten times SUMS
-    assert model.describe_hearing(len(clip)).startswith(words)
+    assert model.describe_input(len(clip)).startswith(words)
 
 
 def test_original_padding_says_what_is_cut():
     model = make_model(padding="original")
-    assert "the first 3.00 s are heard" in model.describe_hearing(10 * RATE)
-    assert "padded to 3.00 s" in model.describe_hearing(RATE)
+    assert "the first 3.00 s are heard" in model.describe_input(10 * RATE)
+    assert "padded to 3.00 s" in model.describe_input(RATE)
 
 
 def test_less_than_a_frame_gives_a_result(model):
@@ -253,7 +253,7 @@ def test_batches_hold_clips_of_similar_length():
     def padding(pipeline):
         batches = list(pipeline.batches(0, pipeline.steps_per_epoch))
         size = sum(batch["waveform"].size for batch in batches)
-        return 1 - sum(batch["length"].sum() for batch in batches) / size
+        return 1 - sum(batch["lengths"].sum() for batch in batches) / size
 
     assert padding(plain) > 0.3
     assert padding(by_length) < 0.15
@@ -270,7 +270,7 @@ def test_every_clip_comes_once_an_epoch_in_an_order_of_its_own():
     again = make_pipeline(LENGTHS)
     np.testing.assert_array_equal(again.batch(7)["waveform"], pipeline.batch(7)["waveform"])
     rows = pipeline.batch(7, slice(2, 4))
-    np.testing.assert_array_equal(rows["length"], pipeline.batch(7)["length"][2:4])
+    np.testing.assert_array_equal(rows["lengths"], pipeline.batch(7)["lengths"][2:4])
 
 
 def test_lengths_come_from_headers(tmp_path):
@@ -291,7 +291,7 @@ def test_lengths_come_from_headers(tmp_path):
 
 def test_evaluation_keeps_the_order_of_the_split():
     pipeline = make_pipeline(LENGTHS, training=False)
-    lengths = np.concatenate([b["length"] for b in pipeline.batches(0, pipeline.steps_per_epoch)])
+    lengths = np.concatenate([b["lengths"] for b in pipeline.batches(0, pipeline.steps_per_epoch)])
     assert lengths[:42].tolist() == [min(n, 32000) for n in LENGTHS]
 
 

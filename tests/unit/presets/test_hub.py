@@ -15,6 +15,7 @@ import time
 
 import pytest
 
+from ast_keras import files
 from ast_keras.presets import hub
 from ast_keras.presets.released import PUBLISHED
 
@@ -151,7 +152,7 @@ def use(preset, *args, **kwargs):
 
 def refused(*args, **kwargs):
     """Returns the one line with which a fetch is refused."""
-    with pytest.raises(hub.HubError) as caught:
+    with pytest.raises(hub.WeightsError) as caught:
         hub.fetch(*args, **kwargs)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -164,7 +165,7 @@ def put(path, content=WEIGHTS):
 
 
 def record_path(preset=PRESET, kind="safetensors"):
-    return hub.cache_folder() / "checksums" / f"{preset.name}.{kind}.json"
+    return files.cache_folder() / "checksums" / f"{preset.name}.{kind}.json"
 
 
 # From the hub.
@@ -378,7 +379,7 @@ def test_fetch_rejects_a_folder_that_does_not_exist(how, stand_in, tmp_path, mon
 def test_cache_folder_follows_the_environment(variable, value, folder, monkeypatch):
     monkeypatch.delenv("AST_KERAS_CACHE")
     monkeypatch.setenv(variable, value)
-    assert hub.cache_folder() == pathlib.Path(folder)
+    assert files.cache_folder() == pathlib.Path(folder)
 
 
 # The checksum of the first use.

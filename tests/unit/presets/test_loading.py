@@ -9,16 +9,15 @@ import keras
 import numpy as np
 import pytest
 
+from ast_keras.errors import WeightsError
 from ast_keras.labels import LabelSet
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment
-from ast_keras.models.ast_backbone import ASTClassifier
+from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.presets import loading
-from ast_keras.presets.hub import HubError
-from ast_keras.presets.loading import SIZES, PresetError, from_preset, save_to_preset
+from ast_keras.presets.loading import SIZES, from_preset, save_to_preset
 from ast_keras.presets.released import AUDIOSET_MEAN, PUBLISHED
 from ast_keras.weights.assign import canonical_tensors
-from ast_keras.weights.errors import WeightsError
 from ast_keras.weights.export import export_weights
 
 GOLDENS = pathlib.Path(__file__).parents[2] / "goldens"
@@ -49,8 +48,8 @@ def original(model, tmp_path_factory):
 
 
 def error_of(function, *args, **kwargs):
-    """Returns the one line that a PresetError says."""
-    with pytest.raises(PresetError) as error:
+    """Returns the one line that a WeightsError says."""
+    with pytest.raises(WeightsError) as error:
         function(*args, **kwargs)
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -178,7 +177,7 @@ def test_from_preset_keeps_settings_of_a_saved_model_that_nothing_overrules(tmp_
     ],
 )
 def test_from_preset_rejects_what_does_not_apply_to_a_saved_model(arguments, says, original):
-    with pytest.raises(PresetError, match=says):
+    with pytest.raises(WeightsError, match=says):
         from_preset(original, **arguments)
 
 
@@ -295,7 +294,7 @@ def test_published_file_in_another_format_is_refused(stand_in):
 
 
 def test_published_weights_that_are_not_here_say_where_to_put_them(stand_in):
-    with pytest.raises(HubError) as error:
+    with pytest.raises(WeightsError) as error:
         from_preset("small_sounds")
     assert str(stand_in / "small_sounds" / "model.safetensors") in str(error.value)
     assert "audioset_10_10_0.4593.pth" in str(error.value)

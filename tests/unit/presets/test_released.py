@@ -66,7 +66,8 @@ def test_names_are_those_of_the_entries_and_nothing_is_listed_twice():
 
 
 def test_counting_formula_agrees_with_the_model():
-    from ast_keras.models.ast_backbone import ASTBackbone, ASTClassifier
+    from ast_keras.models.ast_backbone import ASTBackbone
+    from ast_keras.models.ast_classifier import ASTClassifier
 
     size = {"embed_dim": 48, "num_layers": 2, "mlp_dim": 96}
     model = ASTClassifier(ASTBackbone(num_heads=3, num_frames=144, **size), num_classes=7)

@@ -7,11 +7,11 @@ import keras
 import numpy as np
 import pytest
 
+from ast_keras.errors import WeightsError
 from ast_keras.labels import LabelSet
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment
-from ast_keras.models.ast_backbone import ASTClassifier
-from ast_keras.presets.loading import PresetError, from_preset, save_to_preset
-from ast_keras.weights.errors import WeightsError
+from ast_keras.models.ast_classifier import ASTClassifier
+from ast_keras.presets.loading import from_preset, save_to_preset
 
 LABELS = LabelSet(("dog", "cow", "hen"), ("d", "c", "h"))
 WAVEFORM = (0.1 * np.random.default_rng(11).standard_normal((2, 4000))).astype("float32")
@@ -62,8 +62,8 @@ def contents(folder):
 
 
 def error_of(function, *args, **kwargs):
-    """Returns the one line that a PresetError says."""
-    with pytest.raises(PresetError) as error:
+    """Returns the one line that a WeightsError says."""
+    with pytest.raises(WeightsError) as error:
         function(*args, **kwargs)
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -274,5 +274,5 @@ def test_weights_of_a_larger_model_are_refused(tmp_path):
         model = from_preset("ast_test", num_classes=3, num_frames=64, num_layers=layers)
         save_to_preset(model, tmp_path / str(layers))
     (tmp_path / "2" / "task.weights.h5").rename(tmp_path / "1" / "task.weights.h5")
-    with pytest.raises(PresetError, match="not those of the model beside them"):
+    with pytest.raises(WeightsError, match="not those of the model beside them"):
         from_preset(tmp_path / "1")

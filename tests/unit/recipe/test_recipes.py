@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from ast_keras.data.readers import DatasetError
+from ast_keras.errors import DatasetError
 from ast_keras.recipe import list_recipes, load_recipe, override
 from ast_keras.recipe.schema import recipes_dir
 from ast_keras.training import build
@@ -24,8 +24,8 @@ VARIATIONS = {
     f"audioset_balanced_{name}": ("audioset_balanced", changes, num_patches)
     for name, changes, num_patches in (
         ("scratch", {"model.start": "random"}, 1212),
-        ("position_reinit", {"model.position": "reinit"}, 1212),
-        ("position_nearest", {"model.position": "nearest"}, 1212),
+        ("position_reinit", {"model.position_resize": "reinit"}, 1212),
+        ("position_nearest", {"model.position_resize": "nearest"}, 1212),
         ("overlap_0", {"model.strides": (16, 16)}, 512),
         ("overlap_2", {"model.strides": (14, 14)}, 657),
         ("overlap_4", {"model.strides": (12, 12)}, 850),
@@ -236,7 +236,7 @@ def test_variation_takes_a_step_with_the_papers_patches(name, data):
     batch = pipeline.batch(0)
     with tf.GradientTape() as tape:
         logits = model(
-            batch["waveform"], training=True, lengths=batch["length"], seeds=batch["seed"]
+            batch["waveform"], training=True, lengths=batch["lengths"], seeds=batch["seeds"]
         )
         loss = tf.reduce_sum(build.make_loss(recipe)(batch["target"], logits))
     gradients = tape.gradient(loss, model.trainable_variables)

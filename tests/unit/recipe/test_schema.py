@@ -7,7 +7,8 @@ import typing
 import pytest
 
 from ast_keras import recipe as recipe_module
-from ast_keras.recipe import Recipe, RecipeError, list_recipes, load_recipe, override
+from ast_keras.errors import RecipeError
+from ast_keras.recipe import Recipe, list_recipes, load_recipe, override
 
 DEFAULT = Recipe(name="default")
 GROUPS = [f.name for f in dataclasses.fields(Recipe) if f.name not in ("name", "seed")]
@@ -27,8 +28,8 @@ SETTINGS = [
     ("model.patch_size", "128,2", (128, 2)),
     ("model.strides", "(16, 16)", (16, 16)),
     ("model.use_distillation_token", "false", False),
-    ("model.rgb", "mean", "mean"),
-    ("model.position", "nearest", "nearest"),
+    ("model.rgb_reduction", "mean", "mean"),
+    ("model.position_resize", "nearest", "nearest"),
     ("model.padding", "masked", "masked"),
     ("model.patchout", "0.25", 0.25),
     ("model.patchout_mel", "0.1", 0.1),
@@ -89,7 +90,7 @@ SETTINGS = [
     ("train.loss", "binary", "binary"),
     ("train.label_smoothing", "0.1", 0.1),
     ("train.metric", "mean_average_precision", "mean_average_precision"),
-    ("train.choose", "last", "last"),
+    ("train.final_model", "last", "last"),
     ("train.precision", "mixed_bfloat16", "mixed_bfloat16"),
     ("train.steps_per_loop", "5", 5),
     ("train.checkpoint_minutes", "0.5", 0.5),
@@ -216,7 +217,7 @@ def test_override_rejects_an_unknown_field_with_the_nearest(assignment, nearest)
         (["augment.mixup_rate=1.5"], "augment.mixup_rate must lie between 0 and 1"),
         (["model.dropout=-0.1"], "model.dropout must lie between 0 and 1"),
         (["optimizer.weight_decay=0.1"], "exclude each other"),
-        (["train.choose=average"], "needs the first and the last epoch to average"),
+        (["train.final_model=average"], "needs the first and the last epoch to average"),
         (["train.keep_epochs=6,26"], "from 1 to train.num_epochs=25"),
         (["train.keep_epochs=0,3"], "train.keep_epochs=0,3"),
         (["train.keep_epochs=3,2"], "train.keep_epochs=3,2"),

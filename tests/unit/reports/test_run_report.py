@@ -257,9 +257,9 @@ def test_encode_flac_clips_and_leaves_an_empty_sound_out():
     assert "no sound" in html.player(b"", "x").lower()
 
 
-def drawn(log_mel, num_heard, **ranges):
+def drawn(log_mel, num_valid_frames, **ranges):
     text = html.spectrogram(
-        log_mel, num_heard, name="x", frame_step_seconds=0.01,
+        log_mel, num_valid_frames, name="x", frame_step_seconds=0.01,
         **{"f_min_hz": 20.0, "f_max_hz": 8000.0, **ranges},
     )  # fmt: skip
     content = re.search(r"base64,([^\"]+)", text)[1]

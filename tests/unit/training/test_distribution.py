@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from ast_keras.data.pipeline import Pipeline
 from ast_keras.data.readers import Split
-from ast_keras.recipe import RecipeError, load_recipe, override
+from ast_keras.errors import RecipeError, WorkerError
+from ast_keras.recipe import load_recipe, override
 from ast_keras.training.distribution import (
-    WorkerError,
     Workers,
     _read_tf_config,
     await_workers,
@@ -161,15 +161,15 @@ def test_devices_share_the_rows_of_a_batch_in_order(workers, devices, parts, row
 
 def test_one_process_agrees_with_itself():
     workers = Workers(tf.distribute.get_strategy())
-    assert workers.leads
-    assert workers.same("anything")
+    assert workers.is_chief
+    assert workers.all_equal("anything")
     np.testing.assert_array_equal(workers.gather(3, True), [[3.0, 1.0]])
 
 
 class Other:
     """The view of a worker beside one with another recipe, and with a folder of its own."""
 
-    count, leads = 2, False
+    count, is_chief = 2, False
 
     def same(self, text):
         return '"train.batch_size": 32' not in text and '"batch_size": 32' not in text

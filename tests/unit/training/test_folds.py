@@ -15,13 +15,14 @@ import pytest
 import soundfile
 
 from ast_keras import audio
-from ast_keras.data.readers import DatasetError, fingerprint
+from ast_keras.data.readers import fingerprint
+from ast_keras.errors import DatasetError, RecipeError
 from ast_keras.presets.loading import from_preset
-from ast_keras.recipe import RecipeError, load_recipe, override
+from ast_keras.recipe import load_recipe, override
 from ast_keras.reports.fold_report import read_fold_scores
 from ast_keras.training import folds
 from ast_keras.training.build import make_dataset, make_pipeline
-from ast_keras.training.folds import of_fold, run_folds
+from ast_keras.training.folds import run_folds, with_fold
 from ast_keras.training.progress import Progress
 from tests.unit.reports.test_run_report import Page, assert_self_contained
 
@@ -46,7 +47,7 @@ SMALL = [
     "train.batch_size=6",
     "train.steps_per_loop=1",
     "train.keep_epochs=1,2",
-    "train.choose=average",
+    "train.final_model=average",
 ]
 
 
@@ -106,7 +107,7 @@ def test_a_file_is_decoded_once_for_all_folds(recipe, data, monkeypatch):
     monkeypatch.setattr(folds, "load_audio", count)
     monkeypatch.setattr(audio, "load_audio", count)
     for number, dataset in folds._read_folds(recipe, [1, 2]).items():
-        plain = make_dataset(of_fold(recipe, number))
+        plain = make_dataset(with_fold(recipe, number))
         assert fingerprint(dataset) == fingerprint(plain)
         for name, split in dataset.splits.items():
             pipeline = make_pipeline(recipe, dataset, name)

@@ -8,11 +8,12 @@ import keras
 import pytest
 
 from ast_keras.data.readers import SoundDataset, Split
+from ast_keras.errors import RecipeError
 from ast_keras.labels import LabelSet
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.presets.loading import SIZES, from_preset, save_to_preset
 from ast_keras.presets.released import PUBLISHED
-from ast_keras.recipe import RecipeError, load_recipe, override
+from ast_keras.recipe import load_recipe, override
 from ast_keras.training import build
 from ast_keras.training.resolve import resolve
 

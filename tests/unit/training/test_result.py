@@ -7,7 +7,8 @@ import types
 import numpy as np
 import pytest
 
-from ast_keras.average import AverageError
+from ast_keras.errors import EvaluationError
+from ast_keras.evaluation.evaluator import evaluate
 from ast_keras.presets.loading import from_preset
 from ast_keras.recipe import load_recipe, override
 from ast_keras.reports.worst_mistakes import worst_mistakes
@@ -17,7 +18,6 @@ from ast_keras.training.build import make_pipeline
 from ast_keras.training.kept import kept_epochs
 from ast_keras.training.progress import Progress
 from ast_keras.training.run import Run
-from ast_keras.training.trainer import evaluate
 from tests.unit.reports.test_run_report import Page, assert_self_contained
 
 SMALL = [
@@ -51,7 +51,7 @@ def weights(folder):
 @pytest.fixture(scope="module")
 def averaged(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("averaged") / "run"
-    return workdir, make_run(workdir, "train.choose=average").train()
+    return workdir, make_run(workdir, "train.final_model=average").train()
 
 
 def test_the_average_of_the_kept_epochs_is_handed_over_and_scored(averaged):
@@ -60,7 +60,7 @@ def test_the_average_of_the_kept_epochs_is_handed_over_and_scored(averaged):
     means = [((a.astype(float) + b) / 2).astype(a.dtype) for a, b in zip(first, second)]  # noqa: B905
     assert_same(weights(workdir / "model"), means)
     assert_same(weights(workdir / "last"), second)
-    run = make_run(workdir, "train.choose=average")
+    run = make_run(workdir, "train.final_model=average")
     model = from_preset(workdir / "model")
     for split, found in (("validation", result.average), ("test", result.test)):
         pipeline = make_pipeline(run.recipe, run.dataset, split)
@@ -89,7 +89,7 @@ def unscored(averaged, tmp_path):
 def test_a_finished_run_says_the_same_again(averaged, monkeypatch):
     workdir, result = averaged
     monkeypatch.setattr(run_module, "finish", lambda _: 1 / 0)
-    assert make_run(workdir, "train.choose=average").train().table() == result.table()
+    assert make_run(workdir, "train.final_model=average").train().table() == result.table()
 
 
 def test_a_kill_at_the_end_is_repeated_and_a_report_that_fails_only_a_warning(
@@ -98,13 +98,13 @@ def test_a_kill_at_the_end_is_repeated_and_a_report_that_fails_only_a_warning(
     expected, result = averaged
     with monkeypatch.context() as patch:
         patch.setattr(result_module, "_mistakes", lambda *_: 1 / 0)
-        again = make_run(unscored, "train.choose=average", progress=Progress()).train()
+        again = make_run(unscored, "train.final_model=average", progress=Progress()).train()
     assert "warning: no report.html: ZeroDivisionError" in capsys.readouterr().out
     assert not (unscored / "report.html").exists()
     assert "report:" not in again.table()
     assert again.rows() == result.rows()
     # The same command writes what is missing, and changes nothing else.
-    make_run(unscored, "train.choose=average").train()
+    make_run(unscored, "train.final_model=average").train()
     for name in ("last", "model"):
         assert_same(weights(unscored / name), weights(expected / name))
     for name in ("evaluation.json", "epochs.csv"):
@@ -133,13 +133,13 @@ def test_the_last_epoch_and_the_average_of_one_are_handed_over(averaged, unscore
 
 def test_an_epoch_that_is_missing_for_the_average_is_named(unscored):
     shutil.rmtree(unscored / "epochs" / "02")
-    with pytest.raises(AverageError, match="has not kept these epochs: 2; it has 1"):
-        make_run(unscored, "train.choose=average").train()
+    with pytest.raises(EvaluationError, match="has not kept these epochs: 2; it has 1"):
+        make_run(unscored, "train.final_model=average").train()
 
 
 def test_the_report_shows_the_worst_mistakes_of_the_chosen_model(averaged):
     workdir, _ = averaged
-    run = make_run(workdir, "train.choose=average")
+    run = make_run(workdir, "train.final_model=average")
     pipeline = make_pipeline(run.recipe, run.dataset, "test")
     found = evaluate(from_preset(workdir / "model"), pipeline, multi_label=False)
     worst = worst_mistakes(found.scores, found.targets, False, 12)

@@ -9,16 +9,14 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from ast_keras.audio import AudioError
-from ast_keras.commands.runner import Interrupted
-from ast_keras.data.readers import DatasetError
+from ast_keras.errors import AudioError, DatasetError, RecipeError, TrainingError, WeightsError
 from ast_keras.presets import hub
-from ast_keras.presets.hub import HubError
 from ast_keras.presets.loading import from_preset, save_to_preset
-from ast_keras.recipe import RecipeError, load_recipe, override
+from ast_keras.recipe import load_recipe, override
+from ast_keras.training.interruption import Interrupted
 from ast_keras.training.kept import kept_epochs
 from ast_keras.training.progress import Progress
-from ast_keras.training.run import Run, TrainingError, best_epoch
+from ast_keras.training.run import Run, best_epoch
 from ast_keras.training.run_folder import locked
 
 SMALL = [
@@ -121,7 +119,7 @@ def test_start_weights_that_cannot_be_had_name_the_way_out(tmp_path, monkeypatch
     monkeypatch.setattr(hub, "_find_in_hub_cache", lambda preset: None)
     recipe = small("model.size=ast_base", "model.start=ast_base_audioset")
     message = rf"Put model\.safetensors of .* at {tmp_path / 'cache'}/presets/ast_base_audioset/"
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(WeightsError, match=message):
         quiet_run(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ast_keras.recipe import RecipeError, load_recipe, override
+from ast_keras.errors import RecipeError
+from ast_keras.recipe import load_recipe, override
 from ast_keras.training import build
 from ast_keras.training.distribution import distribute
 from ast_keras.training.run import Run

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ast_keras.errors import WeightsError
 from ast_keras.labels import LabelSet
 from ast_keras.layers import initializers
-from ast_keras.models.ast_backbone import ASTBackbone, ASTClassifier
+from ast_keras.models.ast_backbone import ASTBackbone
+from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.presets.loading import from_preset, save_to_preset
 from ast_keras.weights.assign import assign_canonical, canonical_tensors, layouts, weights_by_path
-from ast_keras.weights.build import adapt, classifier_from, source_of
-from ast_keras.weights.errors import WeightsError
+from ast_keras.weights.build import adapt, as_pretrained, build_classifier
 from ast_keras.weights.export import export_weights
-from ast_keras.weights.pretrained import read_source
+from ast_keras.weights.pretrained import read_pretrained
 from ast_keras.weights.readers.safetensors import read_safetensors, write_safetensors
 from tests.reference.named_weights import (
     AST,
@@ -91,18 +92,18 @@ def assert_round_trips(model, tmp_path):
     size = {name: getattr(model.backbone, name) for name in SIZE}
     for to in ("authors", "transformers"):
         export_weights(model, tmp_path / to, to)
-        again = read_source(tmp_path / to, num_heads=3, likely=size)
+        again = read_pretrained(tmp_path / to, num_heads=3, likely=size)
         assert_same(again.weights.tensors, tensors)
         assert again.grid == model.backbone.grid
-        assert_same(canonical_tensors(classifier_from(again)), tensors)
+        assert_same(canonical_tensors(build_classifier(again)), tensors)
     save_to_preset(model, tmp_path / "ours")
     assert_same(canonical_tensors(from_preset(tmp_path / "ours")), tensors)
 
 
 @pytest.mark.parametrize("name", SOUNDS)
 def test_sound_round_trip_is_bit_identical(name, tmp_path):
-    source = read_source(saved(tmp_path, SOUNDS[name]), num_heads=3, likely=SIZE)
-    model = classifier_from(source)
+    source = read_pretrained(saved(tmp_path, SOUNDS[name]), num_heads=3, likely=SIZE)
+    model = build_classifier(source)
     assert_same(canonical_tensors(model), SOUND)
     assert_round_trips(model, tmp_path)
 
@@ -111,10 +112,10 @@ def test_sound_round_trip_is_bit_identical(name, tmp_path):
 def test_image_round_trip_is_bit_identical(name, tmp_path):
     tensors, expected = IMAGES[name]
     write = checkpoint if name == "model garden" else saved
-    source = read_source(write(tmp_path, tensors), num_heads=3)
+    source = read_pretrained(write(tmp_path, tensors), num_heads=3)
     assert_same(source.weights.tensors, expected)
     # A grid of 2 x 3 patches, cut from 3 x 3.
-    model = classifier_from(source, 5, **SIZE)
+    model = build_classifier(source, 5, **SIZE)
     found = canonical_tensors(model)
     adapted = {"pos_embed", "patch_embed.proj.weight"}
     for key in expected.keys() - adapted:
@@ -134,7 +135,7 @@ def test_image_round_trip_is_bit_identical(name, tmp_path):
 @pytest.mark.parametrize("name", ["original_small.pth", "hf_ast_small"])
 def test_golden_round_trip_is_bit_identical(name, tmp_path):
     model = from_preset(GOLDENS / name, num_heads=3, num_frames=256)
-    expected = read_source(GOLDENS / name, num_heads=3, likely={"num_frames": 256}).tensors
+    expected = read_pretrained(GOLDENS / name, num_heads=3, likely={"num_frames": 256}).tensors
     assert_same(canonical_tensors(model), expected)
     assert_round_trips(model, tmp_path)
 
@@ -237,16 +238,16 @@ def test_head_is_kept_without_classes_and_fresh_with_them():
 
 def test_same_labels_in_another_order_move_the_outputs(tmp_path):
     likely = {"num_frames": 256}
-    source = read_source(GOLDEN, num_heads=3, likely=likely, known={"labels": NAMES})
+    source = read_pretrained(GOLDEN, num_heads=3, likely=likely, known={"labels": NAMES})
     order = np.random.default_rng(1).permutation(11)
-    plain = classifier_from(source, frontend=None)
-    moved = classifier_from(source, labels=NAMES.subset(list(order)), frontend=None)
+    plain = build_classifier(source, frontend=None)
+    moved = build_classifier(source, labels=NAMES.subset(list(order)), frontend=None)
     assert plain.labels == NAMES
     # The head's sums are each of the same numbers; seen 0, but kernels may block them otherwise.
     expected = plain(SPECTROGRAM).numpy()[:, order]
     np.testing.assert_allclose(moved(SPECTROGRAM), expected, rtol=0, atol=5e-7)
     np.testing.assert_array_equal(moved.head.kernel, plain.head.kernel.numpy()[:, order])
-    other = classifier_from(source, labels=LabelSet(tuple("abcdefghijX")), frontend=None)
+    other = build_classifier(source, labels=LabelSet(tuple("abcdefghijX")), frontend=None)
     assert not np.isin(other.head.kernel, plain.head.kernel).any()
     assert other.labels.names[-1] == "X"
     # The same through a saved model.
@@ -272,9 +273,9 @@ def test_classes_are_needed_for_an_image_network():
     deit = GOLDENS / "deit_small_224.safetensors"
     with pytest.raises(WeightsError, match="timm ViT or DeiT has no head for sounds: give num_cl"):
         from_preset(deit, num_heads=3)
-    source = read_source(deit, num_heads=3)
+    source = read_pretrained(deit, num_heads=3)
     with pytest.raises(WeightsError, match="one label for each class"):
-        classifier_from(source, 5, NAMES)
+        build_classifier(source, 5, NAMES)
 
 
 # --- Sizes ---
@@ -286,7 +287,7 @@ def test_saved_model_is_fitted_to_another_size(tmp_path):
     same = from_preset(tmp_path / "model", num_frames=256, strides=(10, 10))
     assert_same(canonical_tensors(same), canonical_tensors(model))
     fitted = from_preset(tmp_path / "model", num_frames=128, strides=(16, 16), num_classes=3)
-    source = source_of(model)
+    source = as_pretrained(model)
     expected = adapt(source, (8, 8), (16, 16))
     assert fitted.backbone.grid == (8, 8)
     found = canonical_tensors(fitted)
@@ -296,18 +297,19 @@ def test_saved_model_is_fitted_to_another_size(tmp_path):
 
 
 def test_changes_are_told():
-    source = read_source(GOLDENS / "deit_small_224.safetensors", num_heads=3)
+    source = read_pretrained(GOLDENS / "deit_small_224.safetensors", num_heads=3)
     changes = adapt(source, (12, 101), (32, 8), "mean", "nearest").changes
     assert changes == {
         "patch_embed.proj.weight": "3 channels to their mean, 16 x 16 resized to 32 x 8",
         "pos_embed": "mel 14 cut to 12, time 14 nearest to 101",
     }
     assert (
-        adapt(source, (14, 14), (16, 16), position="reinit").changes["pos_embed"] == "new, random"
+        adapt(source, (14, 14), (16, 16), position_resize="reinit").changes["pos_embed"]
+        == "new, random"
     )
 
 
-@pytest.mark.parametrize("argument", [{"position": "bilinaer"}, {"rgb": "max"}])
+@pytest.mark.parametrize("argument", [{"position_resize": "bilinaer"}, {"rgb_reduction": "max"}])
 def test_misspelt_method_is_refused_even_where_nothing_changes(argument):
     with pytest.raises(WeightsError, match=f"{next(iter(argument))} must be one of"):
         golden_model(**argument)
@@ -315,9 +317,9 @@ def test_misspelt_method_is_refused_even_where_nothing_changes(argument):
 
 @pytest.mark.parametrize("name", ["num_frames", "num_mel_bins"])
 def test_size_zero_is_not_left_out(name):
-    source = read_source(GOLDEN, num_heads=3, likely={"num_frames": 256})
+    source = read_pretrained(GOLDEN, num_heads=3, likely={"num_frames": 256})
     with pytest.raises(ValueError, match="at least one patch large"):
-        classifier_from(source, **{name: 0})
+        build_classifier(source, **{name: 0})
 
 
 def test_precision_of_the_model_leaves_the_weights():

@@ -7,14 +7,14 @@ import keras
 import numpy as np
 import pytest
 
+from ast_keras.errors import WeightsError
 from ast_keras.labels import LabelSet
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.presets.loading import from_preset
 from ast_keras.weights import export
 from ast_keras.weights.assign import canonical_tensors
-from ast_keras.weights.errors import WeightsError
 from ast_keras.weights.export import export_weights
-from ast_keras.weights.pretrained import read_source
+from ast_keras.weights.pretrained import read_pretrained
 from ast_keras.weights.readers.safetensors import read_safetensors
 
 GOLDENS = pathlib.Path(__file__).parents[2] / "goldens"
@@ -102,7 +102,7 @@ def test_configuration_says_what_the_model_is(model, tmp_path):
     assert config["problem_type"] == "multi_label_classification"
     assert config["id2label"] == {"0": "dog", "1": "cow"}
     assert config["label2id"] == {"dog": 0, "cow": 1}
-    source = read_source(folder)
+    source = read_pretrained(folder)
     assert source.score_activation == "sigmoid"
     assert source.labels.names == model.labels.names
     assert (source.mean, source.std, source.sample_rate) == (-4.2677393, 4.5689974, 16000)
@@ -140,7 +140,7 @@ def test_what_the_others_do_otherwise_is_told(model, tmp_path):
 
 def test_weights_of_a_half_precision_model_are_whole(tmp_path):
     half = small(dtype="mixed_bfloat16")
-    tensors = read_source(exported(half, tmp_path / "half", "transformers")).tensors
+    tensors = read_pretrained(exported(half, tmp_path / "half", "transformers")).tensors
     for name, value in canonical_tensors(half).items():
         assert value.dtype == np.float32
         np.testing.assert_array_equal(tensors[name], value, strict=True)
@@ -171,7 +171,7 @@ def test_patches_are_square_in_transformers_only(tmp_path):
     assert list(tmp_path.iterdir()) == []
     folder = exported(model, tmp_path / "yes", "authors")
     likely = {"num_frames": 48}
-    assert read_source(folder, num_heads=3, likely=likely).patch_size == (32, 8)
+    assert read_pretrained(folder, num_heads=3, likely=likely).patch_size == (32, 8)
 
 
 def test_unknown_target_is_refused(model, tmp_path):

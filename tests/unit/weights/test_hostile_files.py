@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ast_keras.weights.errors import WeightsError
+from ast_keras.errors import WeightsError
 from ast_keras.weights.readers import read_tensors, torch_pickle
 from ast_keras.weights.readers.safetensors import write_safetensors
 from tests.unit.weights.test_torch import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ast_keras.weights.errors import WeightsError
+from ast_keras.errors import WeightsError
 from ast_keras.weights.model_garden import is_model_garden, num_heads, to_timm
 from ast_keras.weights.readers.tf_checkpoint import read_checkpoint
 

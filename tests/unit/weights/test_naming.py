@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ast_keras.weights.errors import WeightsError
+from ast_keras.errors import WeightsError
 from ast_keras.weights.naming import AUTHORS, NAMINGS, TRANSFORMERS, from_canonical, to_canonical
 from tests.reference import named_weights
 from tests.reference.named_weights import AST, authors, canonical, timm, transformers

@@ -7,9 +7,9 @@ import pathlib
 import numpy as np
 import pytest
 
+from ast_keras.errors import WeightsError
 from ast_keras.labels import LabelSet
-from ast_keras.weights.errors import WeightsError
-from ast_keras.weights.pretrained import read_source
+from ast_keras.weights.pretrained import read_pretrained
 from ast_keras.weights.readers.safetensors import write_safetensors
 from tests.reference.named_weights import (
     AST,
@@ -54,7 +54,7 @@ def ast_folder(folder, **changes):
 
 def error_of(*args, **kwargs):
     with pytest.raises(WeightsError) as error:
-        read_source(*args, **kwargs)
+        read_pretrained(*args, **kwargs)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -63,7 +63,7 @@ def error_of(*args, **kwargs):
 
 
 def test_configuration_says_what_the_tensors_cannot(tmp_path):
-    source = read_source(ast_folder(tmp_path))
+    source = read_pretrained(ast_folder(tmp_path))
     assert source.num_heads == 3
     assert (source.strides, source.num_frames, source.num_mel_bins) == ((4, 4), 12, 8)
     assert source.grid == (2, 3)
@@ -76,7 +76,7 @@ def test_configuration_says_what_the_tensors_cannot(tmp_path):
     assert source.use_distillation_token
     assert not source.is_image
     assert source.description == "2 blocks of 12, 3 heads, 2 x 3 patches of 4 x 4, 4 classes"
-    beside = read_source(tmp_path / "model.safetensors")  # the file finds them as well
+    beside = read_pretrained(tmp_path / "model.safetensors")  # the file finds them as well
     assert beside.labels == source.labels
 
 
@@ -89,28 +89,30 @@ def test_configuration_says_what_the_tensors_cannot(tmp_path):
     ],
 )
 def test_kind_of_problem_says_the_activation(problem, activation, tmp_path):
-    assert read_source(ast_folder(tmp_path, problem_type=problem)).score_activation == activation
+    assert (
+        read_pretrained(ast_folder(tmp_path, problem_type=problem)).score_activation == activation
+    )
 
 
 def test_placeholder_labels_are_none(tmp_path):
     names = {str(index): f"LABEL_{index}" for index in range(CLASSES)}
-    assert read_source(ast_folder(tmp_path, id2label=names)).labels is None
+    assert read_pretrained(ast_folder(tmp_path, id2label=names)).labels is None
 
 
 def test_extractor_without_normalisation_changes_nothing(tmp_path):
     tensors = transformers(canonical(), f"{AST}.", 5)
     saved(tmp_path, tensors, CONFIG, {**EXTRACTOR, "do_normalize": False})
-    source = read_source(tmp_path)
+    source = read_pretrained(tmp_path)
     assert (source.mean, source.std) == (0.0, 0.5)  # (x - mean) / (2 std) is x
 
 
 def test_files_alone_have_the_epsilons_of_their_kind(tmp_path):
     tensors = canonical()
     write_safetensors(tmp_path / "hf", transformers(tensors, f"{AST}.", 4))
-    source = read_source(tmp_path / "hf", num_heads=3, likely=SIZE)
+    source = read_pretrained(tmp_path / "hf", num_heads=3, likely=SIZE)
     assert (source.layer_norm_epsilon, source.head_layer_norm_epsilon) == (1e-12, 1e-12)
     write_safetensors(tmp_path / "authors", authors(tensors))
-    source = read_source(tmp_path / "authors", num_heads=3, likely=SIZE)
+    source = read_pretrained(tmp_path / "authors", num_heads=3, likely=SIZE)
     assert (source.layer_norm_epsilon, source.head_layer_norm_epsilon) == (1e-6, 1e-5)
     assert (source.mean, source.std, source.labels) == (None, None, None)
 
@@ -118,7 +120,7 @@ def test_files_alone_have_the_epsilons_of_their_kind(tmp_path):
 def test_configuration_of_another_library_is_left_alone(tmp_path):
     tensors = timm(canonical(channels=3, head=False, grid=(2, 2)))
     saved(tmp_path, tensors, {"architecture": "deit3", "num_classes": 1000})
-    assert read_source(tmp_path, num_heads=3).grid == (2, 2)
+    assert read_pretrained(tmp_path, num_heads=3).grid == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def test_other_activation_is_refused(name, tmp_path):
 def test_caller_knows_better_than_the_files(tmp_path):
     ast_folder(tmp_path)
     known = {"mean": 1.0, "std": 2.0, "labels": LabelSet("abcd"), "strides": None}
-    source = read_source(tmp_path, num_heads=2, known=known)
+    source = read_pretrained(tmp_path, num_heads=2, known=known)
     assert (source.mean, source.std, source.labels.names) == (1.0, 2.0, tuple("abcd"))
     assert (source.strides, source.num_heads) == ((4, 4), 2)
 
@@ -205,7 +207,7 @@ def sized(folder, num_patches, classes=CLASSES, patch=(16, 16), embed=64):
     ],
 )
 def test_released_sizes_are_recognised(num_patches, strides, num_frames, grid, tmp_path):
-    source = read_source(sized(tmp_path, num_patches))
+    source = read_pretrained(sized(tmp_path, num_patches))
     assert (source.strides, source.num_frames, source.grid) == (strides, num_frames, grid)
     assert (source.num_mel_bins, source.num_heads) == (128, 1)
 
@@ -215,11 +217,11 @@ def test_other_size_is_said_by_the_caller_and_not_guessed(tmp_path):
     message = error_of(path)
     assert "give the strides, num_frames and num_mel_bins" in message
     assert "240 patches" in message
-    assert read_source(path, likely={"num_frames": 210}).grid == (12, 20)
+    assert read_pretrained(path, likely={"num_frames": 210}).grid == (12, 20)
     assert "240 patches" in error_of(path, likely={"num_frames": 250})
     assert "num_frames=1024" in error_of(path, known={"num_frames": 1024})
     # A size wished for does not overrule one that is recognised.
-    assert read_source(sized(tmp_path, 144), likely={"num_frames": 500}).num_frames == 128
+    assert read_pretrained(sized(tmp_path, 144), likely={"num_frames": 500}).num_frames == 128
 
 
 @pytest.mark.parametrize(
@@ -227,20 +229,20 @@ def test_other_size_is_said_by_the_caller_and_not_guessed(tmp_path):
     [(527, 1212, "audioset"), (527, 512, "audioset"), (35, 144, "speech_commands")],
 )
 def test_published_labels_are_attached(classes, num_patches, name, tmp_path):
-    source = read_source(sized(tmp_path, num_patches, classes))
+    source = read_pretrained(sized(tmp_path, num_patches, classes))
     assert source.labels == LabelSet.load(name)
     assert source.score_activation == "sigmoid"
 
 
 @pytest.mark.parametrize(("classes", "num_patches"), [(35, 1212), (50, 512), (526, 1212)])
 def test_other_numbers_of_classes_have_no_labels(classes, num_patches, tmp_path):
-    source = read_source(sized(tmp_path, num_patches, classes))
+    source = read_pretrained(sized(tmp_path, num_patches, classes))
     assert (source.labels, source.score_activation) == (None, None)
 
 
 def test_heads_are_those_of_the_size_or_asked_for(tmp_path):
-    assert read_source(sized(tmp_path, 144, embed=192)).num_heads == 3
-    assert read_source(sized(tmp_path, 144, embed=192), num_heads=4).num_heads == 4
+    assert read_pretrained(sized(tmp_path, 144, embed=192)).num_heads == 3
+    assert read_pretrained(sized(tmp_path, 144, embed=192), num_heads=4).num_heads == 4
     assert "num_heads must divide" in error_of(sized(tmp_path, 144, embed=192), num_heads=5)
     assert "give num_heads" in error_of(sized(tmp_path, 144, embed=48))
 
@@ -250,7 +252,7 @@ def test_image_network_has_a_square_grid(distilled, tmp_path):
     tensors = canonical(channels=3, head=False, grid=(3, 3), distilled=distilled)
     tensors |= {"head.weight": random(7, EMBED)}
     write_safetensors(tmp_path / "vit.safetensors", tensors)
-    source = read_source(tmp_path / "vit.safetensors", num_heads=3)
+    source = read_pretrained(tmp_path / "vit.safetensors", num_heads=3)
     assert source.is_image
     assert (source.grid, source.num_special_tokens) == ((3, 3), 1 + distilled)
     assert (source.strides, source.num_frames, source.num_classes) == (None, None, None)
@@ -305,14 +307,14 @@ def test_whole_numbers_are_refused(name, tmp_path):
 def test_format_is_checked(tmp_path):
     write_safetensors(tmp_path / "ast.safetensors", authors(canonical(), ""))
     path = tmp_path / "ast.safetensors"
-    assert read_source(path, "authors", 3, likely=SIZE).grid == (2, 3)
+    assert read_pretrained(path, "authors", 3, likely=SIZE).grid == (2, 3)
     assert "say authors" in error_of(path, "timm", 3, likely=SIZE)
     assert "not the variables of the Model Garden" in error_of(path, "model_garden")
     assert "format must be one of authors, timm" in error_of(path, "pytorch")
 
 
 def test_golden_folder_is_read():
-    source = read_source(HF)
+    source = read_pretrained(HF)
     assert source.weights.variant == "transformers 4 AST"
     assert len(source.weights.tensors) == 47
     assert source.weights.unused == {}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ast_keras.weights.errors import WeightsError
+from ast_keras.errors import WeightsError
 from ast_keras.weights.readers import read_tensors
 from ast_keras.weights.readers.safetensors import read_safetensors, write_safetensors
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from ast_keras.weights.errors import WeightsError
+from ast_keras.errors import WeightsError
 from ast_keras.weights.resize import resize_kernel, resize_positions, to_one_channel
 
 RNG = np.random.default_rng(6)
@@ -131,7 +131,9 @@ def test_positions_of_another_grid_are_refused(shape):
 
 
 def test_unknown_method_is_refused():
-    with pytest.raises(WeightsError, match="position must be one of bilinear, nearest, reinit"):
+    with pytest.raises(
+        WeightsError, match="position_resize must be one of bilinear, nearest, reinit"
+    ):
         resize_positions(np.zeros((1, 5, 3)), 1, (2, 2), (2, 2), "bicubic")
 
 
@@ -158,7 +160,10 @@ def test_one_channel_stays_to_the_bit(rgb):
 
 
 def test_unknown_colour_rule_is_refused():
-    with pytest.raises(WeightsError, match=r"rgb must be one of sum, mean\. Received: rgb='max'"):
+    with pytest.raises(
+        WeightsError,
+        match=r"rgb_reduction must be one of sum, mean\. Received: rgb_reduction='max'",
+    ):
         to_one_channel(random(5, 3, 4, 2), "max")
 
 

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
-from ast_keras.weights.errors import WeightsError
+from ast_keras.errors import WeightsError
 from ast_keras.weights.readers.tf_checkpoint import read_checkpoint
 
 SHARD = "data-00000-of-00001"

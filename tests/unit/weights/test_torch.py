@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ast_keras.weights.errors import WeightsError
+from ast_keras.errors import WeightsError
 from ast_keras.weights.readers import torch
 from ast_keras.weights.readers.safetensors import read_safetensors
 from ast_keras.weights.readers.torch import read_torch_file
