@@ -295,3 +295,20 @@ def _from_rows(path: str | os.PathLike[str], rows: Sequence[tuple[int, str, str]
         return LabelSet(names, ids if any(ids) else ())
     except LabelError as error:
         raise LabelError(f"{error} in {path}") from None
+
+
+def require_one_label_per_class(labels: LabelSet | None, num_classes: int | None) -> None:
+    """Checks that labels, where there are any, and a number of classes agree.
+
+    Args:
+        labels: The labels, or None.
+        num_classes: The number of classes; None if the labels decide it.
+
+    Raises:
+        LabelError: If there are more or fewer labels than classes.
+    """
+    if labels is not None and num_classes not in (None, len(labels)):
+        raise LabelError(
+            "There must be one label for each class: leave num_classes out, or correct the labels. "
+            f"Received: {len(labels)} labels, num_classes={num_classes}"
+        )

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from ast_keras.errors import ArgumentError
-from ast_keras.labels import LabelSet
+from ast_keras.labels import LabelSet, require_one_label_per_class
 from ast_keras.layers.initializers import truncated_normal
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank  # noqa: F401
 
@@ -144,9 +144,7 @@ class ASTClassifier(keras.Model):
         >>> model.describe_input(60 * 16000)
         '60.00 s: all is heard; the positions of 101 patches along time are stretched over 599'
         """
-        frontend, backbone = self.frontend, self.backbone
-        if frontend is None:
-            raise ArgumentError("A model without frontend hears no sound, but sees spectrograms")
+        frontend, backbone = self.require_frontend(), self.backbone
         seconds, rate = f"{num_samples / frontend.sample_rate:.2f} s", frontend.sample_rate
         if self.padding == "masked":
             columns = backbone.count_columns(frontend.count_frames(num_samples))
@@ -172,11 +170,39 @@ class ASTClassifier(keras.Model):
         frames = self.count_frames(lengths)
         if self.augment is not None:
             spectrogram = self.augment(spectrogram, training=training, seeds=seeds, lengths=frames)
-        backbone = self.backbone
-        tokens = backbone(
-            spectrogram, training=training, lengths=frames, num_tokens=backbone.num_pooled_tokens
+        return self.logits_from_spectrogram(spectrogram, frames, training)
+
+    def logits_from_spectrogram(self, spectrogram, frames=None, training=None):
+        """Returns the logits for normalised spectrograms, the part of `call` after the filterbank.
+
+        Args:
+            spectrogram: float32 `[batch, num_frames, num_mel_bins]`.
+            frames: int32 `[batch]`, the valid frames of each clip; None if all are valid.
+            training: Whether dropout and the like are active.
+
+        Returns:
+            float32 logits `[batch, num_classes]`.
+        """
+        tokens = self.backbone(
+            spectrogram,
+            training=training,
+            lengths=frames,
+            num_tokens=self.backbone.num_pooled_tokens,
         )
         return self.classify(self.pool(tokens, frames))
+
+    def require_frontend(self):
+        """Returns the frontend of a model that takes waveforms.
+
+        Raises:
+            ArgumentError: If the model takes spectrograms.
+        """
+        if self.frontend is None:
+            raise ArgumentError(
+                "This model takes spectrograms: it was built without a frontend. Load it without "
+                "frontend=None. Received: frontend=None"
+            )
+        return self.frontend
 
     def scores(self, logits):
         """Returns the classes' probabilities, `[batch, num_classes]`, for the model's output."""
@@ -215,11 +241,7 @@ class ASTClassifier(keras.Model):
 
 
 def _check_parts(backbone, num_classes, frontend, labels):
-    if labels is not None and len(labels) != num_classes:
-        raise ArgumentError(
-            "There must be one label for each class. "
-            f"Received: {len(labels)} labels, num_classes={num_classes}"
-        )
+    require_one_label_per_class(labels, num_classes)
     if frontend is None:
         return
     makes = (frontend.num_frames, frontend.num_mel_bins)
