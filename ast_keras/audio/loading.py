@@ -41,10 +41,14 @@ __all__ = [
 Channel = int | Literal["mix"]
 Samples = npt.NDArray[np.float32]
 
-FRAME_SECONDS = 0.025  # one window of the spectrogram
+# Length of one spectrogram frame. Shorter audio gives no frame and is reported.
+FRAME_SECONDS = 0.025
+# A peak above this is reported. Lossy codecs and resampling overshoot full scale (1.0), clipped
+# recordings by up to 1.44.
+LOUD_PEAK = 2.0
+# A peak above this (18 dB over full scale) is refused: the floats hold unscaled integers.
+INTEGER_PEAK = 8.0
 _MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 1_000_000
-_LOUD_PEAK = 2.0  # lossy codecs and resampling overshoot 1, clipped recordings up to 1.44
-_INTEGER_PEAK = 8.0  # 18 dB over full scale: integers kept as floats
 _FULL_SCALE = {"int8": 128.0, "int16": 32_768.0, "int32": 2_147_483_648.0, "uint8": 128.0}
 
 
@@ -267,12 +271,12 @@ def _check_peak(peak: float, name: str, notes: list[str]) -> None:
             "The samples must be finite: replace NaN and infinity, or leave the sound out. "
             f"Received: source={name}"
         )
-    if peak > _INTEGER_PEAK:
+    if peak > INTEGER_PEAK:
         raise AudioSampleError(
             "Samples given as floats must be on the scale of [-1, 1]: divide those of 16 bits by "
             f"32768. Received: a peak of {peak:g}, source={name}"
         )
-    if peak > _LOUD_PEAK:
+    if peak > LOUD_PEAK:
         notes.append(
             "The sound is louder than full scale, 1: divide it by its peak if it should not be. "
             f"Received: a peak of {peak:g}, source={name}"
