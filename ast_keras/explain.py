@@ -21,7 +21,7 @@ from typing import Any
 from absl import app, flags
 
 from ast_keras.audio import load_audio
-from ast_keras.commands.flags import show_audio_warnings
+from ast_keras.commands.inputs import show_audio_warnings
 from ast_keras.commands.runner import run_command
 from ast_keras.errors import CommandError
 from ast_keras.files import replacing

@@ -1,12 +1,14 @@
-"""Hears a stream and names its sounds every hop: `python -m ast_keras.listen --model DIR`.
+"""Classifies a live stream: `python -m ast_keras.listen --model DIR`.
 
-From the microphone, for which `pip install sounddevice`, or with `--file FILE` from a file, played
-in its own time or, with `--fast`, as fast as it goes. A line for every result: its time, and the
-classes whose score is at least `--threshold`, or the best one in brackets. Ctrl+C ends it.
+The stream is the microphone (`pip install sounddevice`) or, with `--file FILE`, a file that is read
+in real time; `--fast` reads it as fast as the model allows. Every hop prints one line: start and
+end in seconds, then the classes whose score is at least `--threshold`, or the best class in
+parentheses. Ctrl+C ends the command.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import sys
 import time
@@ -15,104 +17,111 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from absl import app, flags
+from absl import flags
 
 from ast_keras.audio.blocks import sound_blocks
-from ast_keras.commands.flags import show_audio_warnings
-from ast_keras.commands.runner import run_command
+from ast_keras.commands.flags import CommandOptions, flag, model_flag, padding_flag
+from ast_keras.commands.inputs import load_model, show_audio_warnings
+from ast_keras.commands.runner import run_app
 from ast_keras.errors import CommandError
 from ast_keras.training.interruption import SignalGuard
 
 Array = npt.NDArray[np.float32]
 
 _PIECE_SECONDS = 0.1
-_WAITING_PIECES = 100  # that a slow model may lag behind the microphone
+_QUEUE_PIECES = 100  # microphone samples that wait while the model is busy: 10 s
 
 
-def main(argv: list[str]) -> int:
-    options = flags.FLAGS
-    if options.model is None or len(argv) > 1:
-        raise CommandError("Say with what to listen: --model DIR, and --file FILE for a file")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(CommandOptions):
+    """Flags of the command."""
+
+    usage = "python -m ast_keras.listen --model DIR [--file FILE]"
+    model: str = model_flag()
+    padding: str | None = padding_flag()
+    file: str | None = flag(flags.DEFINE_string, None, "Sound file instead of the microphone.")
+    fast: bool = flag(flags.DEFINE_bool, False, "Read the file faster than real time.")
+    window_seconds: float | None = flag(
+        flags.DEFINE_float, None, "Seconds that one result covers. Default: the model's length."
+    )
+    hop_seconds: float | None = flag(
+        flags.DEFINE_float, None, "Seconds between results. Default: 1."
+    )
+    threshold: float = flag(flags.DEFINE_float, 0.3, "Lowest score that is printed.")
+    top: int = flag(flags.DEFINE_integer, 3, "Most classes in a line.", lower_bound=1)
+
+
+def main(options: Options) -> int:
     show_audio_warnings()
     from ast_keras.inference.streaming import StreamingClassifier
-    from ast_keras.presets.loading import from_preset
 
-    given = {} if options.padding is None else {"padding": options.padding}
-    model = from_preset(options.model, **given)
+    model = load_model(options.model, options.padding)
     stream = StreamingClassifier(model, options.window_seconds, options.hop_seconds)
     rate = stream.sample_rate
     pieces = _file(options.file, rate, options.fast) if options.file else _microphone(rate)
-    heard, signals = 0, SignalGuard()
-    with signals.deferred():  # an exception in the midst of TensorFlow may be lost
+    num_samples, signals = 0, SignalGuard()
+    with signals.deferred():  # an exception raised inside TensorFlow's calls can get lost
         for piece in pieces:
-            heard += len(piece)
+            num_samples += len(piece)
             for result in stream.push(piece):
-                _print(result, model)
+                _print(result, model, options)
             if signals.number:
                 break
         for result in stream.flush():
-            _print(result, model)
-    print(f"Heard {heard / rate:.1f} s.", file=sys.stderr)
+            _print(result, model, options)
+    print(f"Processed {num_samples / rate:.1f} s.", file=sys.stderr)
     return 0
 
 
-def _print(result: Any, model: Any) -> None:
-    options, names = flags.FLAGS, model.labels.names if model.labels else None
+def _print(result: Any, model: Any, options: Options) -> None:
+    names = model.labels.names if model.labels else None
     order = np.argsort(-result.scores, kind="stable")[: options.top]
-    words = [
+    entries = [
         f"{result.scores[i]:.2f} {names[i] if names else f'class {i}'}"
         for i in order
         if result.scores[i] >= options.threshold
     ]
     best = order[0]
-    line = ", ".join(words) or f"({result.scores[best]:.2f} {names[best] if names else best})"
+    line = ", ".join(entries) or f"({result.scores[best]:.2f} {names[best] if names else best})"
     print(f"{result.start_seconds:9.1f} {result.end_seconds:9.1f}  {line}", flush=True)
 
 
 def _file(path: str, rate: int, fast: bool) -> Iterator[Array]:
-    """Yields a file's samples piece by piece, each when its time has come."""
-    heard, began = 0, time.monotonic()
+    """Yields the samples of a file in short pieces; in real time unless `fast`."""
+    num_samples, began = 0, time.monotonic()
     for piece in sound_blocks(path, rate, block_seconds=_PIECE_SECONDS):
-        heard += len(piece)
+        num_samples += len(piece)
         if not fast:
-            time.sleep(max(0.0, heard / rate - (time.monotonic() - began)))
+            time.sleep(max(0.0, num_samples / rate - (time.monotonic() - began)))
         yield piece
 
 
 def _microphone(rate: int) -> Iterator[Array]:
-    """Yields what the microphone hears, piece by piece, without end."""
+    """Yields the samples of the microphone in short pieces, without end."""
     try:
         import sounddevice
-    except (ImportError, OSError) as error:  # OSError: the package is there, PortAudio is not
+    except (ImportError, OSError) as error:  # OSError: PortAudio itself is missing
         raise CommandError(
             f"The microphone needs sounddevice: pip install sounddevice. Received: {error}"
         ) from None
-    waiting: queue.Queue[Array] = queue.Queue(_WAITING_PIECES)
+    waiting: queue.Queue[Array] = queue.Queue(_QUEUE_PIECES)
 
-    def remember(samples: Array, frames: int, clock: Any, status: Any) -> None:
+    def enqueue(samples: Array, frames: int, clock: Any, status: Any) -> None:
         try:
             waiting.put_nowait(samples[:, 0].copy())
         except queue.Full:
-            print("warning: the model is too slow: sound was lost", file=sys.stderr)
+            print("warning: the model is too slow: samples were lost", file=sys.stderr)
 
     size = round(_PIECE_SECONDS * rate)
-    with sounddevice.InputStream(rate, size, channels=1, dtype="float32", callback=remember):
-        print("Listening; Ctrl+C ends it.", file=sys.stderr)
+    with sounddevice.InputStream(rate, size, channels=1, dtype="float32", callback=enqueue):
+        print("Listening; Ctrl+C stops.", file=sys.stderr)
         while True:
             yield waiting.get()
 
 
 def run() -> None:
-    """Defines the flags and runs the command; also what the installed program calls."""
-    flags.DEFINE_string("model", None, "Folder of a saved model (WORKDIR/model of a run).")
-    flags.DEFINE_string("file", None, "Listen to this file instead of the microphone.")
-    flags.DEFINE_bool("fast", False, "Do not wait for the file's own time.")
-    flags.DEFINE_float("window_seconds", None, "Sound that a result is about.")
-    flags.DEFINE_float("hop_seconds", None, "Time from one result to the next.")
-    flags.DEFINE_enum("padding", None, ["original", "masked"], "Of the model; default: its own.")
-    flags.DEFINE_float("threshold", 0.3, "Scores that are worth a line.")
-    flags.DEFINE_integer("top", 3, "At most so many classes in a line.", lower_bound=1)
-    app.run(lambda argv: sys.exit(run_command(main, argv)))
+    """Runs the command; the entry point of the installed program."""
+    run_app(main, Options)
 
 
 if __name__ == "__main__":

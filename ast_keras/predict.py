@@ -20,7 +20,7 @@ from typing import Any
 
 from absl import app, flags
 
-from ast_keras.commands.flags import show_audio_warnings, sound_files
+from ast_keras.commands.inputs import show_audio_warnings, sound_files
 from ast_keras.commands.resume import ResumeLog
 from ast_keras.commands.runner import run_command
 from ast_keras.data.prefetch import prefetch

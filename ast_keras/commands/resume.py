@@ -1,4 +1,4 @@
-"""Results of a long command, kept as they come, so that a stopped one goes on where it was."""
+"""Resume log of a batch command: the results of the items that are finished."""
 
 from __future__ import annotations
 
@@ -13,24 +13,28 @@ Row = dict[str, Any]
 
 
 class ResumeLog:
-    """A file beside the result to come, with one line of JSON for each item that is done.
+    """Stores the results of finished items, so that an interrupted command can resume.
+
+    The log is the file `OUTPUT.journal` next to the output. Its first line holds the settings, each
+    further line the result of one item, as JSON.
 
     Args:
-      output: The result's path; the journal is `OUTPUT.journal`, which `close` removes.
-      settings: All that the results depend on but the items themselves; plain values.
+        output: Path of the final output.
+        settings: Everything except the items that the results depend on, as JSON values.
 
     Attributes:
-      done: The results so far by item.
+        done: The logged results, by item.
+        path: Path of the log.
 
     Raises:
-      CommandError: If there is a journal of other settings.
+        CommandError: If there is a log with other settings.
 
     Example:
 
     >>> import tempfile
     >>> output = pathlib.Path(tempfile.mkdtemp(), "result.json")
-    >>> journal = ResumeLog(output, {"model": "a"})
-    >>> journal.add("x.wav", {"score": 0.5})
+    >>> log = ResumeLog(output, {"model": "a"})
+    >>> log.add("x.wav", {"score": 0.5})
     >>> ResumeLog(output, {"model": "a"}).done
     {'x.wav': {'score': 0.5}}
     """
@@ -42,12 +46,12 @@ class ResumeLog:
         lines = self._read()
         if lines and lines[0] != settings:
             raise CommandError(
-                "A journal holds results of another command: give the same flags to go on with "
-                f"it, or remove it. Received: {self.path}"
+                "The resume log holds results of a command with other flags: repeat those flags "
+                f"to resume it, or delete the log. Received: {self.path}"
             )
         self.done = {line["item"]: line["result"] for line in lines[1:]}
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Written anew: a line that a kill left half written would spoil the next.
+        # The log is rewritten: appending to a line that a kill cut short would corrupt the next.
         whole = [settings, *({"item": i, "result": r} for i, r in self.done.items())]
         part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         part.write_text("".join(json.dumps(line) + "\n" for line in whole), encoding="utf-8")
@@ -55,13 +59,13 @@ class ResumeLog:
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  (closed by close)
 
     def add(self, item: str, result: Row) -> None:
-        """Keeps the result of one item."""
+        """Logs the result of one item."""
         self.done[item] = result
         self._file.write(json.dumps({"item": item, "result": result}) + "\n")
         self._file.flush()
 
     def close(self) -> None:
-        """Removes the journal, when the result is written."""
+        """Deletes the log; call it after the output is written."""
         self._file.close()
         self.path.unlink()
 
@@ -75,5 +79,5 @@ class ResumeLog:
             try:
                 lines.append(json.loads(line))
             except json.JSONDecodeError:
-                break  # the last one, half written
+                break  # cut short by a kill; only the last line can be
         return lines

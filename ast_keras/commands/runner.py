@@ -1,4 +1,4 @@
-"""What the command lines share: a mistake of the user ends in one line, not in a traceback."""
+"""Entry point of the commands: an error that the user can fix ends in one line and a status."""
 
 from __future__ import annotations
 
@@ -7,33 +7,71 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
-from absl import logging
+from absl import app, flags, logging
 
-from ast_keras.errors import AstKerasError
+from ast_keras.commands.flags import CommandOptions, define_flags, options_from_flags
+from ast_keras.errors import AstKerasError, CommandError
 from ast_keras.training.interruption import Interrupted
 
 _LINGER_SECONDS = 2.0
 _EXTRAS = ("matplotlib", "official", "orbit")
 
+# The flags are defined on behalf of the module that calls `run_app`.
+flags.disclaim_key_flags()
 
-def run_command(main: Callable[[list[str]], int], argv: list[str]) -> int:
-    """Runs a command's main function and returns its exit status, 1 after an error.
+_Arguments = TypeVar("_Arguments")
+_Options = TypeVar("_Options", bound=CommandOptions)
 
-    `AstKerasError` and OSError, which the user can fix, are printed as one line on standard error;
-    anything else is a defect and keeps its traceback.
+
+def run_app(main: Callable[[_Options], int], kind: type[_Options]) -> NoReturn:
+    """Parses the command line, calls `main` with its options and exits with the returned status.
+
+    An error in the command line is printed in one line, followed by the usage, before `main` is
+    called: nothing has imported TensorFlow by then. The status is 1.
+
+    Args:
+        main: Function that takes the options and returns the exit status.
+        kind: The subclass of `CommandOptions` that declares the flags.
     """
-    # TensorFlow's and Orbit's notes would bury the command's own lines.
+    define_flags(kind)
+
+    def parse(argv: list[str]) -> _Options:
+        try:
+            return options_from_flags(kind, flags.FLAGS(argv)[1:])
+        except (flags.Error, CommandError) as error:
+            print(f"error: {_one_line(error)}\nusage: {kind.usage}", file=sys.stderr)
+            sys.exit(1)
+
+    app.run(lambda options: exit_process(run_command(main, options)), flags_parser=parse)
+    raise AssertionError("app.run does not return")
+
+
+def run_command(main: Callable[[_Arguments], int], options: _Arguments) -> int:
+    """Calls the main function of a command and returns its exit status.
+
+    `AstKerasError` and OSError, which the user can fix, are printed as one line on standard error.
+    Any other exception is a defect of the program and propagates.
+
+    Args:
+        main: Function that takes the options and returns the exit status.
+        options: The argument of `main`.
+
+    Returns:
+        The status that `main` returns; 1 after an error; 128 + N after signal N.
+    """
+    # Hides the log messages of TensorFlow and Orbit.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # Read when TensorFlow is loaded. It is off on processors without AVX-512, where it helps most:
-    # with it, memory is kept from one operation to the next instead of being cleared by the kernel.
+    # TensorFlow reads this when it is loaded. Its default is off on processors without AVX-512,
+    # which gain most: oneDNN reuses memory from one operation to the next, whereas memory freed and
+    # allocated again is cleared by the kernel.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     logging.set_verbosity(logging.WARNING)
     try:
-        return main(argv)
+        return main(options)
     except Interrupted as stop:
-        print(f"Stopped by {stop}; saved. The same command goes on from there.")
+        print(f"Stopped by {stop}; saved. Run the same command to resume.")
         return 128 + stop.signal_number
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -43,15 +81,18 @@ def run_command(main: Callable[[list[str]], int], argv: list[str]) -> int:
         print(f"error: {error.name} is missing: pip install 'ast-keras[train]'", file=sys.stderr)
         return 1
     except (AstKerasError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 1
 
 
 def exit_process(status: int) -> NoReturn:
-    """Ends the process with this status; one of several workers (`TF_CONFIG`) without cleaning up.
+    """Exits with a status. Distributed workers (`TF_CONFIG`) skip the shutdown of the interpreter.
 
-    Python would delete TensorFlow's objects one by one, which takes seconds to minutes. Other
-    workers meanwhile take this one for lost.
+    Python would delete TensorFlow's objects one by one, which takes seconds to minutes. The other
+    workers would report this one lost in the meantime.
+
+    Args:
+        status: Exit status of the process.
     """
     if "TF_CONFIG" not in os.environ:
         sys.exit(status)
@@ -59,6 +100,10 @@ def exit_process(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     if status != 1:
-        # The others may still be receiving what this one said last, that all stop.
+        # The other workers may still be receiving this worker's last message, that all stop.
         time.sleep(_LINGER_SECONDS)
     os._exit(status)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

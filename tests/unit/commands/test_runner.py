@@ -1,4 +1,4 @@
-"""A user's mistake is one line; a defect keeps its traceback."""
+"""Errors that the user can fix end in one line and status 1; defects keep their traceback."""
 
 import numpy as np
 import pytest

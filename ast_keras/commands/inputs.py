@@ -1,0 +1,60 @@
+"""Inputs of commands: sound files, warnings about them, and the model."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ast_keras.data.readers.audio_folder import is_audio
+from ast_keras.errors import AudioWarning, CommandError
+
+
+def sound_files(arguments: Iterable[str]) -> Iterator[str]:
+    """Yields the sound files that a command line names; a folder stands for the files in it.
+
+    Args:
+        arguments: Paths of files and folders. Other arguments pass through unchanged.
+
+    Raises:
+        CommandError: If a folder contains no sound file.
+    """
+    for argument in arguments:
+        path = pathlib.Path(argument)
+        if path.is_dir():
+            inside = sorted(str(p) for p in path.rglob("*") if is_audio(p.name) and p.is_file())
+            if not inside:
+                raise CommandError(f"The folder contains no sound files. Received: {argument}")
+            yield from inside
+        else:
+            yield argument
+
+
+def show_audio_warnings() -> None:
+    """Prints each `AudioWarning` as one line on standard error."""
+    show_other = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *args: Any, **kwargs: Any) -> None:
+        if issubclass(category, AudioWarning):
+            print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+        else:
+            show_other(message, category, *args, **kwargs)
+
+    warnings.showwarning = show
+
+
+def load_model(name: str, padding: str | None = None) -> Any:
+    """Loads the model of `--model` and `--padding`. Imports TensorFlow.
+
+    Args:
+        name: Folder of a saved model, or the name of a preset.
+        padding: "original" or "masked"; None for the mode of the saved model.
+
+    Returns:
+        An `ASTClassifier`.
+    """
+    from ast_keras.presets.loading import from_preset
+
+    return from_preset(name) if padding is None else from_preset(name, padding=padding)
