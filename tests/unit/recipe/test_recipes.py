@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from ast_keras.errors import DatasetError
 from ast_keras.recipe import list_recipes, load_recipe, override
-from ast_keras.recipe.schema import recipes_dir
+from ast_keras.recipe import recipes_dir
 from ast_keras.training import build
 from ast_keras.training.progress import Progress
 from ast_keras.training.run import Run
