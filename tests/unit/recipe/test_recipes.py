@@ -11,8 +11,7 @@ import soundfile
 import tensorflow as tf
 
 from ast_keras.errors import DatasetError
-from ast_keras.recipe import list_recipes, load_recipe, override
-from ast_keras.recipe import recipes_dir
+from ast_keras.recipe import list_recipes, load_recipe, override, recipes_dir
 from ast_keras.training import build
 from ast_keras.training.progress import Progress
 from ast_keras.training.run import Run
