@@ -25,7 +25,8 @@ from ast_keras.auditing import advice, inspect_sound
 from ast_keras.auditing.survey import Survey, sample
 from ast_keras.auditing.text_report import describe
 from ast_keras.commands.runner import run_command
-from ast_keras.data.readers import READERS, SoundDataset, Split, load_dataset
+from ast_keras.data.dataset import SoundDataset, Split
+from ast_keras.data.readers import READERS, load_dataset
 from ast_keras.data.readers.audio_folder import subfolders
 from ast_keras.errors import AudioWarning, DatasetError
 from ast_keras.files import write_json

@@ -13,7 +13,7 @@ from ast_keras.recipe import load_recipe, override
 
 def main(argv: list[str]) -> int:
     recipe = override(load_recipe("quickstart"), flags.FLAGS["set"].value)
-    from ast_keras.data.readers import write_examples
+    from ast_keras.data.readers.synthetic import write_examples
     from ast_keras.inference.predictor import Predictor
     from ast_keras.presets.loading import from_preset
     from ast_keras.training.run import Run

@@ -16,7 +16,8 @@ import time
 
 import numpy as np
 
-from ast_keras.data.readers import fingerprint, read_audioset
+from ast_keras.data.dataset import fingerprint
+from ast_keras.data.readers.audioset import read_audioset
 from ast_keras.data.readers.audioset_lists import read_clip_list
 from ast_keras.data.sampling import Shuffled, Weighted, clip_weights
 from ast_keras.labels import LabelSet

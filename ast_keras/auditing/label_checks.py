@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.data.readers import SoundDataset
+from ast_keras.data.dataset import SoundDataset
 from ast_keras.labels import PUBLISHED, LabelSet
 
 Array = npt.NDArray[Any]
@@ -34,7 +34,7 @@ def label_report(dataset: SoundDataset) -> dict[str, Any]:
 
     Example:
 
-    >>> from ast_keras.data.readers import Split
+    >>> from ast_keras.data.dataset import Split
     >>> splits = {"train": Split(["a", "b"], [(0,), (0,)]), "test": Split(["c"], [(1,)])}
     >>> report = label_report(SoundDataset("mine", LabelSet(("dog", "hen")), splits, False))
     >>> report["labels"][0], report["label_defects"]["not_in_train"]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ast_keras.auditing.inspect_sound import LogMelStatistics, Sound
 from ast_keras.auditing.label_checks import label_report
-from ast_keras.data.readers import SoundDataset
+from ast_keras.data.dataset import SoundDataset
 
 Array = npt.NDArray[Any]
 Place = tuple[str, int]  # split and index in it
@@ -37,7 +37,7 @@ def sample(dataset: SoundDataset, max_files: int) -> dict[str, Array]:
 
     Example:
 
-    >>> from ast_keras.data.readers import Split
+    >>> from ast_keras.data.dataset import Split
     >>> from ast_keras.labels import LabelSet
     >>> split = Split(sources=["a.wav", "b.wav", "c.wav"], targets=[(0,)] * 3)
     >>> dataset = SoundDataset("mine", LabelSet(("dog",)), {"train": split}, False)
@@ -64,7 +64,7 @@ class Survey:
 
     Example:
 
-    >>> from ast_keras.data.readers import Split
+    >>> from ast_keras.data.dataset import Split
     >>> from ast_keras.labels import LabelSet
     >>> split = Split(sources=["a.wav"], targets=[(0,)])
     >>> survey = Survey(SoundDataset("mine", LabelSet(("dog",)), {"train": split}, False), 1)

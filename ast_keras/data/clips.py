@@ -12,7 +12,7 @@ import numpy.typing as npt
 from absl import logging
 
 from ast_keras.audio import loading
-from ast_keras.data.readers import Source
+from ast_keras.data.dataset import Source
 
 _UNREADABLE_IN_A_ROW = 100  # more than that is no broken download but a broken disk
 

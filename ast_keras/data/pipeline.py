@@ -1,24 +1,25 @@
-"""Sounds to batches, as a pure function of (seed, epoch, position).
+"""The data pipeline: batches as a pure function of (seed, epoch, position).
 
-Every batch can be made from its step number alone: the order of an epoch and every random draw of
-an example come from a counter-based generator, never from what was drawn before. So a run resumes
-anywhere, on any number of decoding threads, with the very same batches.
+Every batch can be computed from its step number alone. The order of an epoch and every random
+number of an example come from a counter-based generator (Philox), never from the state that earlier
+draws left behind. A run therefore resumes at any step, with any number of decoding threads, with
+exactly the same batches.
 """
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures
 import contextlib
+import itertools
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ast_keras.data.clips import Clips
-from ast_keras.data.readers import Split
+from ast_keras.data.dataset import Split
+from ast_keras.data.prefetch import map_ahead
 from ast_keras.data.sampling import (
     EXAMPLE,
     ByLength,
@@ -29,88 +30,71 @@ from ast_keras.data.sampling import (
     clip_weights,
     generator,
 )
+from ast_keras.data.waveform_augment import WaveformAugment
 from ast_keras.errors import ArgumentError
 
 Array = npt.NDArray[Any]
 Batch = dict[str, Array]
+Result = TypeVar("Result")
 
-_WIDTHS = 16  # different lengths of batches
-
-
-def mixup(first: Array, second: Array, weight: float) -> Array:
-    """Mixes two waveforms, `weight` of the first and the rest of the second.
-
-    The means are removed before and after mixing, and the second is padded with zeros or cut to
-    the first's length, as in the original.
-
-    Args:
-      first: float32 `[samples]`.
-      second: float32 `[any samples]`.
-      weight: In [0, 1].
-
-    Reference:
-      Tokozume et al., "Learning from Between-class Examples", ICLR 2018; YuanGongND/ast.
-
-    Example:
-
-    >>> mixup(np.array([1.0, -1.0]), np.array([0.0, 0.0]), 0.25).tolist()
-    [0.25, -0.25]
-    """
-    fitted = np.zeros_like(first)
-    kept = min(len(first), len(second))
-    fitted[:kept] = (second - second.mean())[:kept] if kept else 0
-    mixed = weight * (first - first.mean()) + (1 - weight) * fitted
-    result: Array = (mixed - mixed.mean()).astype(first.dtype)
-    return result
+_NUM_WIDTHS = 16  # number of different batch widths with `by_length`
 
 
 class Pipeline:
-    """Makes batches of a split, decoding in threads and keeping decoded sounds while they fit.
+    """Makes batches of a split: decodes in threads, caches, samples and augments.
 
-    A batch is a dictionary of arrays, always full: a last, partial batch is filled up with rows of
-    weight zero, so that every batch has one shape on every device.
-
-    With `skip_unreadable`, an example whose file cannot be decoded is replaced in training by the
-    next one of the split that can, label and all, and left out of an evaluation (weight zero). So
-    the batches stay a pure function of the files. Each such file is reported once; a file that has
-    gone, or a hundred broken ones in a row, still stop the run.
-
-    With `by_length`, a batch is only as long as its longest clip, and in training clips of about
-    the same length come together: less padding, for a model that need not have it
-    (`padding="masked"`). How long a clip is comes from its file's header.
+    `fit_dataset()` is the input of `model.fit` and `model.evaluate`. `batch`, `batches` and
+    `dataset` give batches as a dictionary for custom training loops:
 
     | key | dtype, shape | meaning |
     |---|---|---|
-    | waveform | float32 [batch, up to clip_samples] | in [-1, 1], zero after `length` |
-    | length | int32 [batch] | samples of the clip |
-    | target | float32 [batch, classes] | 1 for each label; fractions after mixup |
-    | weight | float32 [batch] | 1 / (real examples in this batch), or 0 for filling |
-    | seed | int32 [batch, 2] | for the example's augmentation on the device |
+    | waveform | float32 `[batch, up to clip_samples]` | samples in [-1, 1], zero-padded |
+    | lengths | int32 `[batch]` | number of samples of each clip |
+    | target | float32 `[batch, classes]` | 1 for each label; fractions after mixup |
+    | weight | float32 `[batch]` | 1 / (number of examples in the batch); 0 for filler rows |
+    | seeds | int32 `[batch, 2]` | seed of the augmentation that the model applies |
+
+    These batches are always full: the last batch of an epoch is filled up with rows of weight 0, so
+    that all batches have the same shape on every device.
+
+    With `skip_unreadable`, an example whose file cannot be decoded is replaced in training by the
+    next example of the split that can be decoded, including its label. In evaluation its weight is
+    0. The batches thus remain a pure function of the files. Each unreadable file is logged once. A
+    missing file, or 100 unreadable files in a row, still raise an error.
+
+    With `by_length`, a batch is only as wide as its longest clip, and training batches group clips
+    of similar length, which saves padding (for `padding="masked"`). The lengths are read from the
+    headers of the files.
 
     Args:
-      split: What to read.
-      num_classes: Width of the targets.
-      sample_rate: In Hz; files at another rate are resampled.
-      clip_samples: Longer clips are cut to this many samples.
-      batch_size: Examples per batch, over all devices.
-      seed: Decides everything random.
-      training: Whether to sample and to augment; otherwise the order is the split's.
-      sampling: In training, "shuffled" shows every example once an epoch; "weighted" draws as many
-        with replacement, each in proportion to its `clip_weights`.
-      mixup_rate: Share of examples mixed with another one, drawn uniformly from the split.
-      shift_samples: Largest circular shift, both ways.
-      gain_db: Largest change of level, both ways, in decibels.
-      num_workers: Decoding threads; 0 for one per core.
-      cache_bytes: How much decoded sound to keep in memory.
-      skip_unreadable: Whether to go on when a file cannot be decoded.
-      by_length: Whether batches are as long as their clips, not `clip_samples`.
+        split: Examples to read.
+        num_classes: Number of classes: the width of the targets.
+        clip_samples: Length to which longer clips are cut, in samples.
+        batch_size: Number of examples in a batch, over all devices.
+        sample_rate: Sample rate in Hz; files at another rate are resampled.
+        seed: Seed of the order and of all augmentation.
+        training: Whether to shuffle (or sample) and to augment. Otherwise the examples come in the
+            order of the split.
+        sampling: "shuffled" to use every example once an epoch, or "weighted" to draw the same
+            number of examples with replacement, with probabilities proportional to `clip_weights`.
+            For training only.
+        mixup_rate: Probability that a training example is mixed with another one, which is drawn
+            uniformly from the split.
+        shift_samples: Largest circular shift of a training example, in samples, in either
+            direction.
+        gain_db: Largest change of the level of a training example, in decibels, in either
+            direction.
+        num_workers: Number of decoding threads; 0 for one per core.
+        cache_bytes: Memory for decoded clips, in bytes.
+        skip_unreadable: Whether to continue when a file cannot be decoded.
+        by_length: Whether batches are as wide as their longest clip instead of `clip_samples`.
 
     Attributes:
-      clips: The decoded sounds; `clips.unreadable` says what was skipped so far.
+        clips: The decoded clips, a `Clips`; `clips.unreadable` lists the files skipped so far.
 
     Raises:
-      ValueError: If the split is empty, the sampling is unknown, or no example has a label to
-        weigh.
+        ArgumentError: If the split is empty, `sampling` is unknown, or no example has a label from
+            which to compute a weight.
 
     Example:
 
@@ -129,11 +113,13 @@ class Pipeline:
         batch_size: int,
         sample_rate: int = 16000,
         seed: int = 0,
+        # Training only.
         training: bool = False,
         sampling: str = "shuffled",
         mixup_rate: float = 0.0,
         shift_samples: int = 0,
         gain_db: float = 0.0,
+        # Reading.
         num_workers: int = 0,
         cache_bytes: int = 0,
         skip_unreadable: bool = False,
@@ -148,9 +134,6 @@ class Pipeline:
         self.sample_rate = sample_rate
         self.seed = seed
         self.training = training
-        self.mixup_rate = mixup_rate
-        self.shift_samples = shift_samples
-        self.gain_db = gain_db
         self.num_workers = num_workers or os.cpu_count() or 1
         self.by_length = by_length
         self.clips = Clips(
@@ -160,7 +143,8 @@ class Pipeline:
             cache_bytes=cache_bytes,
             skip_unreadable=skip_unreadable,
         )
-        self.error: Exception | None = None  # what stopped a batch
+        self.error: Exception | None = None  # the error that ended `batches`
+        self._augment = WaveformAugment(mixup_rate, shift_samples, gain_db)
         self._sampling = self._make_sampling(sampling)
 
     def _make_sampling(self, kind: str) -> Sampling:
@@ -186,135 +170,187 @@ class Pipeline:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of batches that hold as many examples as there are."""
+        """Number of batches in an epoch, including a last, partial one."""
         return -(-self.num_examples // self.batch_size)
 
     def order(self, epoch: int) -> Array:
-        """Returns the split's indices in the order of this epoch."""
+        """Returns the indices into the split in the order of an epoch, int64 `[examples]`."""
         return self._sampling.order(epoch)
 
     def waveform(self, index: int) -> Array:
-        """Returns a clip of the split as decoded, float32 `[up to clip_samples]`."""
+        """Returns a decoded clip of the split, float32 `[up to clip_samples]`."""
         return self.clips[index]
 
     def example(self, epoch: int, position: int) -> tuple[Array, Array, Array]:
-        """Returns waveform, target and seed of one place in an epoch."""
-        index, clip = self.clips.readable(self._sampling.index(epoch, position))
-        target = self._target(index)
+        """Returns waveform, target and seed of one position in an epoch."""
+        waveform, target = self._load_example(self._sampling.index(epoch, position))
         rng = generator(self.seed, EXAMPLE, epoch, position)
         seed = rng.integers(0, 2**31 - 1, size=2, dtype=np.int32)
         if self.training:
-            clip, target = self._augment(clip, target, rng)
-        return clip, target, seed
+            waveform, target = self._augment(
+                waveform, target, rng, self.num_examples, self._load_example
+            )
+        return waveform, target, seed
 
-    def _target(self, index: int) -> Array:
+    def _load_example(self, index: int) -> tuple[Array, Array]:
+        index, waveform = self.clips.readable(index)
         target = np.zeros(self.num_classes, np.float32)
         target[list(self.split.targets[index])] = 1.0
-        return target
-
-    def _augment(self, clip: Array, target: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-        # Always the same number of draws, so that one setting does not change another's.
-        mixes, partner, weight = rng.random(), rng.integers(self.num_examples), rng.beta(10, 10)
-        shift, gain = rng.integers(-self.shift_samples, self.shift_samples + 1), rng.uniform(-1, 1)
-        if mixes < self.mixup_rate:
-            index, other = self.clips.readable(int(partner))
-            clip = mixup(clip, other, weight)
-            target = weight * target + (1 - weight) * self._target(index)
-        if self.shift_samples:
-            clip = np.roll(clip, shift)
-        if self.gain_db:
-            clip = clip * np.float32(10 ** (self.gain_db * gain / 20))
-        return clip, target.astype(np.float32)
+        return waveform, target
 
     def batch(self, step: int, rows: slice = slice(None)) -> Batch:
-        """Returns the batch of a step, counted from the start of training.
+        """Returns the batch of a step as a dictionary of arrays (see the class).
 
         Args:
-          step: Zero-based; the epoch follows from it.
-          rows: Which rows of the global batch to make, for a worker that feeds only its share.
+            step: Zero-based step, counted from the start of training. It determines the epoch.
+            rows: Rows of the global batch to make. A distributed worker makes only its own rows.
         """
         epoch, batch_index = divmod(step, self.steps_per_epoch)
         first = batch_index * self.batch_size
-        real = min(self.batch_size, self.num_examples - first)
-        wanted = range(self.batch_size)[rows]
-        real_rows = [place for place in wanted if place < real]
-        examples = [self.example(epoch, first + place) for place in real_rows]
+        num_real = self._num_real(step)
+        places = range(self.batch_size)[rows]
+        real_places = [place for place in places if place < num_real]
+        examples = [self.example(epoch, first + place) for place in real_places]
         batch: Batch = {
-            "waveform": np.zeros((len(wanted), self._width(examples)), np.float32),
-            "lengths": np.zeros(len(wanted), np.int32),
-            "target": np.zeros((len(wanted), self.num_classes), np.float32),
-            "weight": np.zeros(len(wanted), np.float32),
-            "seeds": np.zeros((len(wanted), 2), np.int32),
+            "waveform": np.zeros((len(places), self._width(examples)), np.float32),
+            "lengths": np.zeros(len(places), np.int32),
+            "target": np.zeros((len(places), self.num_classes), np.float32),
+            "weight": np.zeros(len(places), np.float32),
+            "seeds": np.zeros((len(places), 2), np.int32),
         }
-        for row, (place, example) in enumerate(zip(real_rows, examples, strict=True)):
-            clip, batch["target"][row], batch["seeds"][row] = example
-            batch["waveform"][row, : len(clip)] = clip
-            batch["lengths"][row] = len(clip)
-            left_out = not self.training and first + place in self.clips.unreadable
-            batch["weight"][row] = 0.0 if left_out else 1.0 / real
+        for row, (place, example) in enumerate(zip(real_places, examples, strict=True)):
+            waveform, batch["target"][row], batch["seeds"][row] = example
+            batch["waveform"][row, : len(waveform)] = waveform
+            batch["lengths"][row] = len(waveform)
+            skipped = not self.training and first + place in self.clips.unreadable
+            batch["weight"][row] = 0.0 if skipped else 1.0 / num_real
         return batch
 
+    def _num_real(self, step: int) -> int:
+        """Returns the number of examples in the batch of a step, without filler rows."""
+        first = step % self.steps_per_epoch * self.batch_size
+        return min(self.batch_size, self.num_examples - first)
+
     def _width(self, examples: list[tuple[Array, Array, Array]]) -> int:
-        """Returns how many samples long a batch of these examples is."""
+        """Returns the width in samples of a batch of these examples."""
         if not self.by_length:
             return self.clip_samples
-        # Few different lengths: XLA compiles for each.
-        step = -(-self.clip_samples // _WIDTHS)
-        longest = max((len(clip) for clip, _, _ in examples), default=1)
-        return min(self.clip_samples, -(-max(longest, 1) // step) * step)
+        # A small number of different widths, because XLA compiles for each of them.
+        quantum = -(-self.clip_samples // _NUM_WIDTHS)
+        longest = max((len(waveform) for waveform, _, _ in examples), default=1)
+        return min(self.clip_samples, -(-max(longest, 1) // quantum) * quantum)
 
     def batches(
         self, first_step: int, last_step: int, rows: slice = slice(None)
     ) -> Iterator[Batch]:
-        """Yields the batches of steps `first_step` up to but not including `last_step`, in order.
+        """Yields the batches of the steps from `first_step` up to, not including, `last_step`.
 
-        Whole batches are made ahead in threads; the order and the content do not depend on them.
+        Batches are made ahead of time in threads. Neither their order nor their content depends on
+        the number of threads.
         """
-        with concurrent.futures.ThreadPoolExecutor(self.num_workers) as pool:
-            ahead: collections.deque[concurrent.futures.Future[Batch]] = collections.deque()
-            upcoming = iter(range(first_step, last_step))
-            try:
-                for step in upcoming:
-                    ahead.append(pool.submit(self.batch, step, rows))
-                    if len(ahead) > self.num_workers:
-                        yield ahead.popleft().result()
-                while ahead:
-                    yield ahead.popleft().result()
-            except Exception as error:
-                self.error = error
-                raise
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        return self._make_ahead(lambda step: self.batch(step, rows), range(first_step, last_step))
+
+    def _make_ahead(self, make: Callable[[int], Result], steps: Iterable[int]) -> Iterator[Result]:
+        try:
+            yield from map_ahead(make, steps, self.num_workers)
+        except Exception as error:
+            self.error = error
+            raise
 
     def dataset(self, first_step: int, last_step: int, rows: slice = slice(None)) -> Any:
         """Returns `batches(first_step, last_step)` as a `tf.data.Dataset` of dictionaries.
 
-        An error while decoding reaches the consumer of a dataset as a TensorFlow error: read the
-        dataset inside `translate_errors()` to get the original one.
+        TensorFlow replaces a decoding error by one of its own. Read the dataset inside
+        `translate_errors()` to get the original error.
         """
         import tensorflow as tf
 
         size = len(range(self.batch_size)[rows])
-        signature = {
-            "waveform": tf.TensorSpec(
-                (size, None if self.by_length else self.clip_samples), tf.float32
-            ),
+        dataset = tf.data.Dataset.from_generator(
+            lambda: self.batches(first_step, last_step, rows),
+            output_signature=self._signature(size),
+        )
+        return dataset.prefetch(2)
+
+    def fit_dataset(self, initial_epoch: int = 0) -> Any:
+        """Returns a `tf.data.Dataset` for `model.fit` and `model.evaluate`.
+
+        Its elements are `({"waveform", "lengths", "seeds"}, target, weight)`. Unlike `batch`, it
+        follows the conventions of Keras: the last batch of an epoch is smaller instead of filled
+        up, and the weight of an example is 1 (0 for an unreadable file in evaluation), so that
+        losses and metrics are means over the examples.
+
+        With `training=True` the dataset is endless, because every epoch has another order and other
+        augmentation: pass `steps_per_epoch`. Otherwise it holds every example once.
+
+            model.fit(
+                train.fit_dataset(),
+                steps_per_epoch=train.steps_per_epoch,
+                epochs=3,
+                validation_data=validation.fit_dataset(),
+            )
+
+        Wrap the call in `with train.translate_errors():` to get the original error when a file
+        cannot be decoded.
+
+        Args:
+            initial_epoch: Zero-based epoch of the first batch; the `initial_epoch` of `model.fit`
+                when training resumes.
+
+        Example:
+
+        >>> split = Split(sources=[np.zeros(16000, "float32")] * 3, targets=[(0,), (1,), (0,)])
+        >>> pipeline = Pipeline(split, num_classes=2, clip_samples=16000, batch_size=2)
+        >>> for inputs, target, weight in pipeline.fit_dataset():
+        ...     print(sorted(inputs), target.shape, weight.numpy().tolist())
+        ['lengths', 'seeds', 'waveform'] (2, 2) [1.0, 1.0]
+        ['lengths', 'seeds', 'waveform'] (1, 2) [1.0]
+        """
+        import tensorflow as tf
+
+        first_step = initial_epoch * self.steps_per_epoch
+        last_step = first_step + self.steps_per_epoch
+
+        def elements() -> Iterator[tuple[Batch, Array, Array]]:
+            steps = itertools.count(first_step) if self.training else range(first_step, last_step)
+            return self._make_ahead(self._fit_element, steps)
+
+        dataset = tf.data.Dataset.from_generator(
+            elements, output_signature=_as_fit_element(self._signature(None))
+        )
+        endless = tf.data.experimental.INFINITE_CARDINALITY
+        cardinality = endless if self.training else self.steps_per_epoch
+        return dataset.apply(tf.data.experimental.assert_cardinality(cardinality)).prefetch(2)
+
+    def _fit_element(self, step: int) -> tuple[Batch, Array, Array]:
+        batch = self.batch(step, slice(0, self._num_real(step)))
+        batch["weight"] = (batch["weight"] > 0).astype(np.float32)
+        return _as_fit_element(batch)
+
+    def _signature(self, size: int | None) -> dict[str, Any]:
+        """Returns the `tf.TensorSpec`s of a batch of `size` rows; None for any number of rows."""
+        import tensorflow as tf
+
+        width = None if self.by_length else self.clip_samples
+        return {
+            "waveform": tf.TensorSpec((size, width), tf.float32),
             "lengths": tf.TensorSpec((size,), tf.int32),
             "target": tf.TensorSpec((size, self.num_classes), tf.float32),
             "weight": tf.TensorSpec((size,), tf.float32),
             "seeds": tf.TensorSpec((size, 2), tf.int32),
         }
-        dataset = tf.data.Dataset.from_generator(
-            lambda: self.batches(first_step, last_step, rows), output_signature=signature
-        )
-        return dataset.prefetch(2)
 
     @contextlib.contextmanager
     def translate_errors(self) -> Iterator[None]:
-        """Raises what stopped a batch instead of what TensorFlow made of it."""
+        """Raises the original error of a batch in place of TensorFlow's."""
         try:
             yield
         except Exception:
             if self.error is not None:
                 raise self.error from None
             raise
+
+
+def _as_fit_element(batch: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
+    inputs = {name: batch[name] for name in ("waveform", "lengths", "seeds")}
+    return inputs, batch["target"], batch["weight"]

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ast_keras.data.dataset import SoundDataset
 from ast_keras.data.pipeline import Pipeline
-from ast_keras.data.readers import SoundDataset
 from ast_keras.errors import EvaluationError, LabelError
 from ast_keras.evaluation.evaluator import evaluate
 from ast_keras.evaluation.metrics import Evaluation, evaluate_predictions

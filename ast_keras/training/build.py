@@ -7,9 +7,10 @@ from typing import Any
 
 import keras
 
+from ast_keras.data.dataset import SoundDataset
 from ast_keras.data.downloads.public_data import find_data
 from ast_keras.data.pipeline import Pipeline
-from ast_keras.data.readers import SoundDataset, load_dataset
+from ast_keras.data.readers import load_dataset
 from ast_keras.errors import RecipeError
 from ast_keras.labels import LabelSet
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank

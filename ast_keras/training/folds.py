@@ -24,7 +24,8 @@ import numpy as np
 import tensorflow as tf
 
 from ast_keras.audio import load_audio
-from ast_keras.data.readers import READERS, SoundDataset, Split
+from ast_keras.data.dataset import SoundDataset, Split
+from ast_keras.data.readers import READERS
 from ast_keras.data.readers.manifest import manifest_folds
 from ast_keras.errors import RecipeError
 from ast_keras.recipe import Recipe

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import Any
 
-from ast_keras.data.readers import SoundDataset
+from ast_keras.data.dataset import SoundDataset
 from ast_keras.errors import RecipeError
 from ast_keras.presets.loading import SIZES, read_preset
 from ast_keras.presets.released import AUDIOSET_MEAN, AUDIOSET_STD

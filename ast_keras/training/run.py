@@ -27,7 +27,7 @@ import keras
 import orbit
 import tensorflow as tf
 
-from ast_keras.data.readers import fingerprint
+from ast_keras.data.dataset import fingerprint
 from ast_keras.errors import AudioError, RecipeError, TrainingError
 from ast_keras.evaluation.evaluator import ASTEvaluator
 from ast_keras.files import write_text

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from ast_keras.data.readers import SoundDataset, Split
+from ast_keras.data.dataset import SoundDataset, Split
 from ast_keras.labels import LabelSet
 from ast_keras.layers.patch_embedding import patch_grid
 from ast_keras.recipe import list_recipes, load_recipe, override

@@ -10,33 +10,17 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ast_keras.data.dataset import SoundDataset, Source, Split, fingerprint
+from ast_keras.data.dataset import SoundDataset
 from ast_keras.data.readers.array_record import read_built
 from ast_keras.data.readers.audioset import read_audioset
 from ast_keras.data.readers.class_folders import read_class_folders
 from ast_keras.data.readers.esc50 import read_esc50
 from ast_keras.data.readers.manifest import read_manifest
 from ast_keras.data.readers.speech_commands import read_speech_commands
-from ast_keras.data.readers.synthetic import synthetic_sounds, write_examples
+from ast_keras.data.readers.synthetic import synthetic_sounds
 from ast_keras.errors import DatasetError, did_you_mean
 
-__all__ = [
-    "READERS",
-    "DatasetError",
-    "SoundDataset",
-    "Source",
-    "Split",
-    "fingerprint",
-    "load_dataset",
-    "read_audioset",
-    "read_built",
-    "read_class_folders",
-    "read_esc50",
-    "read_manifest",
-    "read_speech_commands",
-    "synthetic_sounds",
-    "write_examples",
-]
+__all__ = ["READERS", "load_dataset"]
 
 READERS: Mapping[str, Callable[..., SoundDataset]] = {
     "audioset": read_audioset,

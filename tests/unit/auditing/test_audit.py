@@ -23,7 +23,7 @@ from ast_keras.auditing.inspect_sound import (
 from ast_keras.auditing.label_checks import alike_names, label_report
 from ast_keras.auditing.survey import sample
 from ast_keras.auditing.text_report import describe
-from ast_keras.data.readers import SoundDataset, Split
+from ast_keras.data.dataset import SoundDataset, Split
 from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
 from ast_keras.recipe import load_recipe, override

@@ -9,18 +9,15 @@ import numpy as np
 import pytest
 import soundfile
 
+from ast_keras.data.dataset import fingerprint
 from ast_keras.data.packed import PackedPaths, PackedTargets
 from ast_keras.data.pipeline import Pipeline
-from ast_keras.data.readers import (
-    fingerprint,
-    load_dataset,
-    read_audioset,
-    read_built,
-    read_esc50,
-    read_speech_commands,
-)
-from ast_keras.data.readers.array_record import BuiltSet
+from ast_keras.data.readers import load_dataset
+from ast_keras.data.readers.array_record import BuiltSet, read_built
 from ast_keras.data.readers.array_record_index import Index, index_path
+from ast_keras.data.readers.audioset import read_audioset
+from ast_keras.data.readers.esc50 import read_esc50
+from ast_keras.data.readers.speech_commands import read_speech_commands
 from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
 

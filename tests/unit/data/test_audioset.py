@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from ast_keras.data.readers import audioset_lists, load_dataset, read_audioset
+from ast_keras.data.readers import audioset_lists, load_dataset
+from ast_keras.data.readers.audioset import read_audioset
 from ast_keras.data.readers.audioset_lists import parse_stem, read_clip_list
 from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet

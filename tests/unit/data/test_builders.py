@@ -13,8 +13,11 @@ import threading
 
 import pytest
 
+from ast_keras.data.dataset import fingerprint
 from ast_keras.data.downloads import public_data
-from ast_keras.data.readers import fingerprint, read_audioset, read_built, read_esc50
+from ast_keras.data.readers.array_record import read_built
+from ast_keras.data.readers.audioset import read_audioset
+from ast_keras.data.readers.esc50 import read_esc50
 from ast_keras.errors import DatasetError
 from tests.unit.data.test_array_record import (
     NUM_CLIPS,

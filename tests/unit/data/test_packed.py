@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 
+from ast_keras.data.dataset import SoundDataset, Split, fingerprint
 from ast_keras.data.packed import PackedPaths, PackedTargets, Rows
-from ast_keras.data.readers import SoundDataset, Split, fingerprint
 from ast_keras.labels import LabelSet
 
 LABELS = LabelSet(tuple("abcdefgh"))

@@ -1,4 +1,4 @@
-"""The pipeline: a pure function of (seed, epoch, position)."""
+"""The pipeline: batches as a pure function of (seed, epoch, position), and as input of `fit`."""
 
 import concurrent.futures
 import threading
@@ -8,9 +8,12 @@ import pytest
 import soundfile
 
 from ast_keras.data.clips import Clips
-from ast_keras.data.pipeline import Pipeline, mixup
-from ast_keras.data.readers import Split
+from ast_keras.data.dataset import Split
+from ast_keras.data.pipeline import Pipeline
+from ast_keras.data.waveform_augment import mixup
 from ast_keras.errors import AudioError, AudioNotFoundError
+from tests.helpers.arrays import assert_same
+from tests.helpers.models import tiny_classifier
 
 RATE = 16000
 
@@ -30,12 +33,6 @@ def make(split=None, **settings):
 
 
 AUGMENTED = {"training": True, "mixup_rate": 0.5, "shift_samples": 100, "gain_db": 6.0}
-
-
-def assert_same(first, second):
-    assert first.keys() == second.keys()
-    for key in first:
-        np.testing.assert_array_equal(first[key], second[key], err_msg=key)
 
 
 def test_batches_do_not_depend_on_where_they_start_or_on_threads():
@@ -158,7 +155,7 @@ def test_files_are_decoded_once_while_they_fit(tmp_path, monkeypatch):
 
     real = ast_keras.audio.loading.load_audio
     monkeypatch.setattr(
-        ast_keras.audio, "load_audio", lambda p, *a: decoded.append(p) or real(p, *a)
+        ast_keras.audio.loading, "load_audio", lambda p, *a: decoded.append(p) or real(p, *a)
     )
     pipeline = make(split, batch_size=3, cache_bytes=2 * 800 * 4, num_workers=1)
     first, second = pipeline.batch(0), pipeline.batch(1)
@@ -191,6 +188,74 @@ def test_pipeline_rejects_an_empty_split():
         make(Split(sources=[], targets=[]))
 
 
+# --- Input of model.fit ---
+
+
+def test_fit_dataset_holds_the_examples_of_the_batches_without_filler_rows():
+    pipeline = make(**AUGMENTED)
+    for step, (inputs, target, weight) in enumerate(
+        pipeline.fit_dataset(initial_epoch=1).take(4).as_numpy_iterator(), start=3
+    ):
+        batch = pipeline.batch(step)
+        num_examples = 2 if step % 3 == 2 else 4
+        assert weight.tolist() == [1.0] * num_examples
+        expected = {name: batch[name][:num_examples] for name in ("waveform", "lengths", "seeds")}
+        assert_same(inputs, expected)
+        np.testing.assert_array_equal(target, batch["target"][:num_examples])
+
+
+def test_fit_dataset_is_endless_in_training_and_one_pass_otherwise():
+    import tensorflow as tf
+
+    endless = make(training=True).fit_dataset()
+    assert endless.cardinality() == tf.data.experimental.INFINITE_CARDINALITY
+    one_pass = make().fit_dataset()
+    assert one_pass.cardinality() == 3
+    for _ in range(2):  # it can be read again, as validation data is after every epoch
+        assert sum(len(target) for _, target, _ in one_pass) == 10
+
+
+@pytest.mark.parametrize("padding", ["masked", pytest.param("original", marks=pytest.mark.slow)])
+def test_model_fits_on_a_pipeline(padding):
+    import keras
+
+    # Classes that differ in level.
+    clips = [np.full(n, 0.01 * 10**c, "float32") for c in (0, 1) for n in (16000, 9000, 12000)]
+    rng = np.random.default_rng(2)
+    clips = [clip * rng.standard_normal(len(clip)).astype("float32") for clip in clips]
+    split = Split(sources=clips, targets=[(0,)] * 3 + [(1,)] * 3)
+    settings = {"num_classes": 3, "clip_samples": 16000, "by_length": padding == "masked"}
+    train = make(split, **settings, training=True, mixup_rate=0.5)
+    validation = make(split, **settings)
+    model = tiny_classifier(padding=padding)
+    model.compile(
+        keras.optimizers.Adam(3e-3),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        weighted_metrics=["accuracy"],
+        jit_compile=False,
+    )
+    history = model.fit(
+        train.fit_dataset(),
+        steps_per_epoch=train.steps_per_epoch,
+        epochs=6,
+        validation_data=validation.fit_dataset(),
+        verbose=0,
+    ).history
+    assert len(history["loss"]) == 6
+    assert history["val_accuracy"][-1] > 0.8
+    # The loss is the mean over the examples, whatever the size of the batches.
+    logits = np.concatenate([model(x).numpy() for x, _, _ in validation.fit_dataset()])
+    expected = np.mean([keras.ops.logsumexp(z) - z[i // 3] for i, z in enumerate(logits)])
+    # float32 in a traced and an eager model: a hundred units in the last place of values near 1.
+    assert history["val_loss"][-1] == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_unreadable_file_has_no_weight_in_a_fit_dataset(tmp_path):
+    pipeline = make(broken_split(tmp_path, broken={1}), **BROKEN)
+    weights = [weight.tolist() for _, _, weight in pipeline.fit_dataset().as_numpy_iterator()]
+    assert weights == [[1.0, 0.0, 1.0, 1.0], [1.0, 1.0]]
+
+
 # --- Weighted sampling ---
 
 
@@ -203,13 +268,13 @@ def test_weighted_sampling_draws_rare_labels_as_often_as_common_ones():
     split = labelled_split([(0,)] * 90 + [(1,)] * 9 + [(2,)])
     pipeline = make(split, clip_samples=4, batch_size=8, training=True, sampling="weighted")
     assert pipeline.steps_per_epoch == 13
-    heard = np.zeros(3)
+    drawn = np.zeros(3)
     for step in range(13 * 20):
         batch = pipeline.batch(step)
-        heard += batch["target"][batch["weight"] > 0].sum(0)
-    assert heard.sum() == 2000
+        drawn += batch["target"][batch["weight"] > 0].sum(0)
+    assert drawn.sum() == 2000
     # Five standard deviations of a binomial of 2000 draws at 1/3.
-    assert np.abs(heard - 2000 / 3).max() < 5 * 21.1
+    assert np.abs(drawn - 2000 / 3).max() < 5 * 21.1
 
 
 def test_weighted_batches_resume_anywhere_with_uniform_mixup_partners():
@@ -221,7 +286,7 @@ def test_weighted_batches_resume_anywhere_with_uniform_mixup_partners():
         assert_same(expected, batch)
     targets = np.concatenate([batch["target"] for batch in whole])
     # Half of the draws are the rare example, but its partners are uniform, so mostly the others:
-    # both labels are heard in about half of the clips. Five standard deviations of 240 draws.
+    # about half of the clips have both labels. Five standard deviations of 240 draws.
     assert abs((targets.min(1) > 0).mean() - 0.5) < 5 * (0.5 / 240**0.5)
 
 
@@ -276,9 +341,9 @@ def test_batches_with_unreadable_files_resume_anywhere(tmp_path):
     whole = list(make(split, **settings, num_workers=4).batches(0, 12))
     for expected, batch in zip(whole[7:], make(split, **settings).batches(7, 12), strict=True):
         assert_same(expected, batch)
-    heard = np.concatenate([batch["target"] for batch in whole]).sum(0)
-    assert not heard[[0, 3, 4]].any()  # neither sampled nor as partners
-    assert heard[[1, 2, 5]].all()
+    drawn = np.concatenate([batch["target"] for batch in whole]).sum(0)
+    assert not drawn[[0, 3, 4]].any()  # neither sampled nor as partners
+    assert drawn[[1, 2, 5]].all()
 
 
 def test_an_unreadable_example_is_left_out_of_an_evaluation(tmp_path):

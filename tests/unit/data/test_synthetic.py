@@ -11,7 +11,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from ast_keras.data.readers import load_dataset, synthetic_sounds, write_examples
+from ast_keras.data.readers import load_dataset
+from ast_keras.data.readers.synthetic import synthetic_sounds, write_examples
 from ast_keras.data.readers.synthetic_sounds import BACKGROUNDS, LEVEL_DBFS, RENDERERS, render
 from ast_keras.errors import DatasetError
 
@@ -154,7 +155,7 @@ def test_render_works_at_other_rates_and_lengths(label, num_samples, rate):
 
 
 def test_every_background_is_drawn(monkeypatch):
-    from ast_keras.data.readers import synthetic_sounds
+    from ast_keras.data.readers.synthetic import synthetic_sounds
 
     kinds = {synthetic_sounds.BACKGROUNDS[np.random.default_rng(i).integers(4)] for i in range(50)}
     assert kinds == set(BACKGROUNDS)

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 import ast_keras
+from ast_keras.data.dataset import Split
 from ast_keras.data.pipeline import Pipeline
-from ast_keras.data.readers import Split
 from ast_keras.layers.patch_embedding import PositionEmbedding
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment, axis_mask
 from ast_keras.training.trainer import ASTTrainer

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ast_keras.data.dataset import Split
 from ast_keras.data.pipeline import Pipeline
-from ast_keras.data.readers import Split
 from ast_keras.errors import RecipeError, WorkerError
 from ast_keras.recipe import load_recipe, override
 from ast_keras.training.distribution import (

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from ast_keras import audio
-from ast_keras.data.readers import fingerprint
+from ast_keras.data.dataset import fingerprint
 from ast_keras.errors import DatasetError, RecipeError
 from ast_keras.presets.loading import from_preset
 from ast_keras.recipe import load_recipe, override

@@ -7,7 +7,7 @@ import shutil
 import keras
 import pytest
 
-from ast_keras.data.readers import SoundDataset, Split
+from ast_keras.data.dataset import SoundDataset, Split
 from ast_keras.errors import RecipeError
 from ast_keras.labels import LabelSet
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
