@@ -1,8 +1,8 @@
-"""Every error of this package, by kind, and the suggestion that many of them end with.
+"""Error classes of the package, and suggestions for misspelt names.
 
-All are `AstKerasError`s, so that one `except` catches what a caller can mend and nothing else:
-commands print them as one line, and anything else keeps its traceback. A message states the rule
-that was broken and the fix, and ends with what was received.
+Every error that a caller can correct derives from `AstKerasError`. Commands print these errors as
+one line; any other exception keeps its traceback. A message states the violated rule, then how to
+correct it, and ends with the received values.
 """
 
 from __future__ import annotations
@@ -12,88 +12,94 @@ from collections.abc import Iterable
 
 
 class AstKerasError(Exception):
-    """Base class of all errors of this package."""
+    """Base class of all errors of the package."""
 
 
 class ArgumentError(AstKerasError, ValueError):
-    """Raised when an argument of a layer, a model or a function breaks a rule."""
+    """Raised when an argument of a layer, model or function is invalid."""
 
 
 class AudioError(AstKerasError, ValueError):
-    """Raised when a sound cannot be used."""
+    """Raised when audio cannot be loaded or converted. Base class of the audio errors."""
 
 
 class AudioNotFoundError(AudioError, FileNotFoundError):
-    """Raised when there is no file at a path."""
+    """Raised when an audio file does not exist."""
 
 
 class AudioDecodeError(AudioError):
-    """Raised when a file cannot be opened, or its content cannot be decoded."""
+    """Raised when an audio file cannot be opened or decoded."""
 
 
 class AudioEmptyError(AudioError):
-    """Raised when a file, a span of it or an array holds no sample."""
+    """Raised when a file, a span of a file or an array contains no samples."""
 
 
 class AudioChannelError(AudioError):
-    """Raised when a channel does not exist, or it is unclear which axis holds the channels."""
+    """Raised when a channel does not exist, or the channel axis is ambiguous."""
 
 
 class AudioSampleError(AudioError):
-    """Raised when samples are NaN, infinite, of an unknown type or of the wrong scale."""
+    """Raised when samples are NaN, infinite, of an unsupported dtype or out of scale."""
 
 
 class AudioWarning(UserWarning):
-    """Warns of a sound that can be used but is not as it should be."""
+    """Emitted for audio that is usable but defective, such as a truncated file."""
 
 
 class LabelError(AstKerasError, ValueError):
-    """Raised when a list of labels is unusable, or a label is not in it."""
+    """Raised when a list of labels is invalid, or does not contain a requested label."""
 
 
 class DatasetError(AstKerasError, ValueError):
-    """Raised when a data set cannot be read or fetched; names the file and the way out."""
+    """Raised when a data set cannot be read or downloaded."""
 
 
 class RecipeError(AstKerasError, ValueError):
-    """Raised when a recipe cannot be found, read or changed as requested."""
+    """Raised when a recipe cannot be found, parsed or changed as requested."""
 
 
 class WeightsError(AstKerasError, ValueError):
-    """Raised when weights or a saved model cannot be found, read or used as requested."""
+    """Raised when weights or a saved model cannot be found, read or applied as requested."""
 
 
 class EvaluationError(AstKerasError, ValueError):
-    """Raised when models cannot be scored or averaged together."""
+    """Raised when models cannot be evaluated, combined or averaged."""
 
 
 class InferenceError(AstKerasError, ValueError):
-    """Raised when a model cannot process a sound, a stream or a window as requested."""
+    """Raised when a model cannot process a file, a stream or a window as requested."""
 
 
 class ExportError(AstKerasError, ValueError):
-    """Raised when a model cannot be exported as requested, or the exported file is not accurate."""
+    """Raised when a model cannot be exported, or the exported file is not accurate enough."""
 
 
 class TrainingError(AstKerasError, RuntimeError):
-    """Raised when training cannot go on; the last checkpoint stays usable."""
+    """Raised when training cannot continue. The last checkpoint stays usable."""
 
 
 class WorkerError(AstKerasError, RuntimeError):
-    """Raised when the workers of a run cannot find, or have lost, each other."""
+    """Raised when the workers of a distributed run cannot connect or lose their connection."""
 
 
 class CommandError(AstKerasError, ValueError):
-    """Raised when a command line is incomplete or contradicts itself."""
+    """Raised when the flags of a command are incomplete or contradict each other."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns a sentence with the nearest known name, or with the known names when none is near.
+    """Returns a sentence that suggests the most similar known name.
+
+    Args:
+        name: The unknown name.
+        known: All valid names.
+
+    Returns:
+        "Did you mean ...?" if a known name is similar, else a list of up to ten known names.
 
     Example:
-
-    >>> did_you_mean("roster", ["dog", "rooster"])
-    "Did you mean 'rooster'?"
+        >>> did_you_mean("roster", ["dog", "rooster"])
+        "Did you mean 'rooster'?"
     """
     by_lower = {k.lower(): k for k in known}
     match = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing of files and folders, and the location of the cache."""
 
 from __future__ import annotations
 
@@ -16,19 +16,25 @@ from typing import Any
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """Gives a path to write to, which becomes `path` in one move when the block ends well.
+    """Replaces a file atomically: yields a temporary path that is renamed to `path` on success.
 
-    A reader, and a process killed at any moment, finds the old file or the new one. The temporary
-    name keeps the suffix, which many writers look at.
+    At every moment, also if the process is killed, `path` is either the old file or the complete
+    new one. After an exception the old file is kept. The temporary name has the suffix of `path`,
+    since many writers choose the format by it.
+
+    Args:
+        path: Path of the file. Missing parent folders are created.
+
+    Yields:
+        Path of the temporary file that the caller must write.
 
     Example:
-
-    >>> import tempfile
-    >>> target = pathlib.Path(tempfile.mkdtemp(), "note.txt")
-    >>> with replacing(target) as part:
-    ...     _ = part.write_text("whole")
-    >>> target.read_text()
-    'whole'
+        >>> import tempfile
+        >>> target = pathlib.Path(tempfile.mkdtemp(), "note.txt")
+        >>> with replacing(target) as part:
+        ...     _ = part.write_text("complete")
+        >>> target.read_text()
+        'complete'
     """
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -43,26 +49,31 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """Gives a new folder beside the target, which takes the target's place when all went well.
+    """Replaces a folder: yields a temporary folder that is renamed to `path` on success.
 
-    An old folder there is moved away first and deleted last; whether it may be is the caller's to
-    know. After an error the old one is untouched and the new one gone.
+    An existing folder is renamed first and deleted last. After an exception it is unchanged, and
+    the temporary folder is deleted. The caller must check that an existing folder may be replaced.
+
+    Args:
+        path: Path of the folder. Missing parent folders are created.
+
+    Yields:
+        Path of the temporary folder, in the same parent folder.
 
     Example:
-
-    >>> import tempfile
-    >>> target = pathlib.Path(tempfile.mkdtemp(), "model")
-    >>> with replacing_folder(target) as part:
-    ...     _ = (part / "note.txt").write_text("whole")
-    >>> (target / "note.txt").read_text()
-    'whole'
+        >>> import tempfile
+        >>> target = pathlib.Path(tempfile.mkdtemp(), "model")
+        >>> with replacing_folder(target) as part:
+        ...     _ = (part / "note.txt").write_text("complete")
+        >>> (target / "note.txt").read_text()
+        'complete'
     """
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         yield part
-        part.chmod(0o755)  # mkdtemp makes it private
+        part.chmod(0o755)  # mkdtemp restricts it to its owner
         _swap(part, target)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -84,44 +95,52 @@ def _swap(new: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text file as UTF-8, whole or not at all."""
+    """Writes a text file atomically, in UTF-8.
+
+    Args:
+        path: Path of the file. Missing parent folders are created.
+        text: Content of the file.
+    """
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes indented JSON, whole or not at all; what is not a finite number becomes null.
+    """Writes indented JSON atomically. NaN and infinite numbers are written as null.
+
+    Args:
+        path: Path of the file. Missing parent folders are created.
+        value: Value of types that JSON supports; tuples become lists.
 
     Example:
-
-    >>> import tempfile
-    >>> target = pathlib.Path(tempfile.mkdtemp(), "scores.json")
-    >>> write_json(target, {"auc": math.nan})
-    >>> json.loads(target.read_text())
-    {'auc': None}
+        >>> import tempfile
+        >>> target = pathlib.Path(tempfile.mkdtemp(), "scores.json")
+        >>> write_json(target, {"auc": math.nan})
+        >>> json.loads(target.read_text())
+        {'auc': None}
     """
-    write_text(path, json.dumps(_finite(value), indent=2) + "\n")
+    write_text(path, json.dumps(_without_nan(value), indent=2) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def cache_folder() -> pathlib.Path:
-    """Returns where checksums are kept and presets are looked for: AST_KERAS_CACHE decides.
+    """Returns the cache folder, which may not exist yet.
 
-    Left out, it is `ast-keras` in XDG_CACHE_HOME or in `~/.cache`. It need not exist.
+    It is the value of the environment variable AST_KERAS_CACHE if that is set, else `ast-keras`
+    in XDG_CACHE_HOME, else `~/.cache/ast-keras`.
 
     Example:
-
-    >>> import unittest.mock
-    >>> with unittest.mock.patch.dict(os.environ, AST_KERAS_CACHE="/scratch/ast"):
-    ...     cache_folder().name
-    'ast'
+        >>> import unittest.mock
+        >>> with unittest.mock.patch.dict(os.environ, AST_KERAS_CACHE="/scratch/ast"):
+        ...     cache_folder().name
+        'ast'
     """
     if chosen := os.environ.get("AST_KERAS_CACHE"):
         return pathlib.Path(chosen).expanduser()

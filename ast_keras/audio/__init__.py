@@ -1,12 +1,12 @@
-"""Reading, resampling and encoding sound; the mel scale. NumPy, soundfile and soxr only.
+"""Loading, resampling and encoding of audio, and the mel scale. NumPy, soundfile and soxr only.
 
-| module | holds |
+| module | content |
 |---|---|
-| `decoding` | files and bytes to frames of samples |
-| `loading` | anything to mono float32 at one sample rate: `load_audio` |
-| `blocks` | the same for hours of sound, in blocks |
-| `encoding` | samples to WAV and FLAC bytes |
-| `mel` | the mel scale, filters and frame counts |
+| `loading` | `load_audio`, `audio_from_array`, `audio_info`: mono float32 at one sample rate |
+| `blocks` | `sound_blocks`: the same samples block by block, for long files |
+| `decoding` | decoding of files and bytes with libsndfile |
+| `encoding` | `wav_bytes`, `flac_bytes`, `write_wav`: 16-bit WAV and FLAC |
+| `mel` | windows, mel filters and frame counts of Kaldi's filterbank |
 """
 
 from ast_keras.audio.loading import audio_from_array, audio_info, load_audio

@@ -1,4 +1,4 @@
-"""Hours of sound in bounded memory: a file decoded, mixed and resampled block by block."""
+"""Block-wise loading of long audio files in bounded memory."""
 
 from __future__ import annotations
 
@@ -23,25 +23,28 @@ def sound_blocks(
     channel: Channel = "mix",
     block_seconds: float = BLOCK_SECONDS,
 ) -> Iterator[Samples]:
-    """Yields a sound file as mono float32 samples at one rate, block by block.
+    """Yields an audio file as mono float32 samples at one sample rate, block by block.
 
-    The samples are those of `load_audio`, to the bit, resampled ones too (of MP3, whose decoder
-    rounds otherwise in pieces, within 2e-7). Only one block is in memory, whatever the format.
+    The concatenated blocks equal the result of `load_audio` to the bit, with and without
+    resampling. MP3 is an exception: its decoder rounds differently in pieces, by up to 2e-7. Only
+    one block is in memory, for every format.
 
     Args:
-        path: Of the file.
-        sample_rate: Rate of the result, Hz.
-        channel: `"mix"` for the mean of all channels, or the number of one, from 0.
-        block_seconds: How much is decoded at once.
+        path: Path of the file.
+        sample_rate: Sample rate of the result in Hz.
+        channel: `"mix"` for the mean of all channels, or the index of one channel, counted from 0.
+        block_seconds: Length of the blocks that are decoded, in seconds.
 
-    Output:
-        `[samples]`, float32, of no particular length.
+    Yields:
+        float32 arrays `[samples]`. Resampling makes their lengths vary.
 
     Raises:
-        AudioError: As `load_audio`, when the block in question is reached.
+        AudioError: Under the conditions of `load_audio`. Defects within the file are raised when
+            the block that contains them is decoded.
 
     Warns:
-        AudioWarning: As `load_audio`; that a file is cut short, after its last block.
+        AudioWarning: Under the conditions of `load_audio`, each once per file. A truncated file is
+            reported after its last block.
 
     Example:
         >>> import soundfile, tempfile
@@ -52,7 +55,7 @@ def sound_blocks(
         >>> sum(len(block) for block in sound_blocks(path))
         160000
     """
-    name, notes, told = source_name(path), list[str](), set[str]()
+    name, notes, reported = source_name(path), list[str](), set[str]()
     check_rate("sample_rate", sample_rate, name)
     count, resampler = 0, None
     for frames, rate in read_blocks(path, block_seconds, notes):
@@ -63,7 +66,7 @@ def sound_blocks(
                 resampler = soxr.ResampleStream(rate, sample_rate, 1, "float32", "HQ")
         if resampler is not None:
             block = resampler.resample_chunk(block)
-        _warn(notes, told)
+        _warn(notes, reported)
         count += len(block)
         if len(block):
             yield block
@@ -73,14 +76,14 @@ def sound_blocks(
         if len(rest):
             yield rest
     check_length(count, sample_rate, name, notes)
-    _warn(notes, told)
+    _warn(notes, reported)
 
 
-def _warn(notes: list[str], told: set[str]) -> None:
-    """Warns of what is new; that a sound is loud would else be said of every block."""
+def _warn(notes: list[str], reported: set[str]) -> None:
+    """Emits each kind of warning once per file, although every block may add it to `notes`."""
     for note in notes:
         rule = note.partition("Received")[0]
-        if rule not in told:
-            told.add(rule)
+        if rule not in reported:
+            reported.add(rule)
             warnings.warn(note, AudioWarning, stacklevel=3)
     notes.clear()

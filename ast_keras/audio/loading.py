@@ -1,7 +1,10 @@
-"""One way from a file, its bytes or an array to mono float32 samples at one rate.
+"""Loading of audio files, encoded bytes and arrays as mono float32 samples at one sample rate.
 
-The same samples come out of the same sound, whichever way it comes in. Decoding and resampling run
-outside Python's lock, so a pool of threads can call these functions.
+A file, its bytes and an array of the same audio give the same samples. Decoding and resampling
+release the global interpreter lock, so these functions run in parallel in a pool of threads.
+
+Functions that take `notes` append to it the messages that the public function then emits as
+`AudioWarning`.
 """
 
 from __future__ import annotations
@@ -60,38 +63,40 @@ def load_audio(
     start_seconds: float = 0.0,
     duration_seconds: float | None = None,
 ) -> Samples:
-    """Reads a sound file as mono float32 samples at one rate.
+    """Loads an audio file as mono float32 samples at one sample rate.
 
-    It reads what libsndfile reads: WAV, FLAC, Ogg Vorbis, Opus, MP3, AIFF, AU and others, of any
-    rate and number of channels; what a file is called does not matter, except that without a header
-    `.gsm`, `.au` and `.vox` are read as telephone speech at 8 kHz, with a warning.
+    All formats of libsndfile are supported, with any sample rate and number of channels: WAV, FLAC,
+    Ogg Vorbis, Opus, MP3, AIFF, AU and others. The format is read from the header, not from the
+    file name. Files without a header are an exception: those named `.gsm`, `.au` and `.vox` are
+    decoded as telephone speech at 8 kHz, with a warning.
 
-    Full scale is 1. Lossy codecs and resampling may overshoot it a little, and nothing is clipped.
-    n samples at one rate become `floor(n * sample_rate / rate + 0.5)` at another. A span is cut
-    out before it is resampled, as if there were silence around it; consecutive spans neither
-    overlap nor leave a gap, and one that reaches past the end gives what is there.
+    Full scale is 1. Lossy codecs and resampling may overshoot it slightly; samples are not clipped.
+    Resampling turns n samples into `floor(n * sample_rate / file_rate + 0.5)`. A span is cut out
+    before resampling, as if silence surrounded it. Consecutive spans neither overlap nor leave a
+    gap. A span that extends past the end of the file returns the samples up to the end.
 
     Args:
-        source: Path, or the bytes of a whole file. Bytes are never taken for a path.
-        sample_rate: Rate of the result, Hz.
-        channel: `"mix"` for the mean of all channels, or the number of one, from 0.
-        start_seconds: Where to start. Ogg and MP3 are decoded up to there, others skip to it.
-        duration_seconds: How much to read; None reads to the end.
+        source: Path of a file, or the bytes of a whole file. Bytes are never read as a path.
+        sample_rate: Sample rate of the result in Hz.
+        channel: `"mix"` for the mean of all channels, or the index of one channel, counted from 0.
+        start_seconds: Start of the span in seconds. Ogg and MP3 files are decoded from their
+            beginning, other formats seek.
+        duration_seconds: Length of the span in seconds. None reads to the end of the file.
 
-    Output:
-        `[samples]`, float32, a new array.
+    Returns:
+        A new float32 array `[samples]`.
 
     Raises:
-        AudioNotFoundError: If there is no such file (it is also a `FileNotFoundError`).
-        AudioDecodeError: If it cannot be read, or is no sound that libsndfile knows.
-        AudioEmptyError: If there are no samples in it, or in the span.
-        AudioChannelError: If it has no such channel.
-        AudioSampleError: If it holds NaN, infinity, or integers kept as floats.
-        AudioError: The base of all these, and raised for arguments outside their range.
+        AudioNotFoundError: If the file does not exist. It is also a `FileNotFoundError`.
+        AudioDecodeError: If the file cannot be read, or libsndfile does not support its format.
+        AudioEmptyError: If the file or the span contains no samples.
+        AudioChannelError: If the requested channel does not exist.
+        AudioSampleError: If samples are NaN or infinite, or are unscaled integers stored as floats.
+        AudioError: If an argument is out of its range. Base class of the errors above.
 
     Warns:
-        AudioWarning: If a file is cut short (what is there is returned), has no header, is shorter
-            than the 25 ms of one spectrogram frame, or is twice as loud as full scale.
+        AudioWarning: If the file is truncated (the samples before that point are returned), has no
+            header, is shorter than one spectrogram frame (25 ms), or peaks above twice full scale.
 
     Example:
         >>> import io, soundfile
@@ -121,31 +126,32 @@ def audio_from_array(
     channel: Channel = "mix",
     channel_axis: int | None = None,
 ) -> Samples:
-    """Turns an array of samples into mono float32 samples at one rate.
+    """Converts an array of samples to mono float32 samples at one sample rate.
 
-    Integers are scaled to [-1, 1): int16 by 1/32768, int32 by 1/2**31, int8 by 1/128, and uint8,
-    whose silence is 128, to the same. Floats must be on that scale already.
+    Integers are scaled to [-1, 1): int16 by 1/32768, int32 by 1/2**31 and int8 by 1/128. For uint8,
+    128 is subtracted first. Floating-point samples must already lie in [-1, 1].
 
     Args:
-        array: `[samples]`, `[samples, channels]` or `[channels, samples]`. An axis of length 1 or 2
-            is taken for the channels; where there is none, or two, say which it is.
-        source_rate: Rate of the array, Hz.
-        sample_rate: Rate of the result, Hz.
-        channel: `"mix"` for the mean of all channels, or the number of one, from 0.
-        channel_axis: The axis that holds the channels, if the shape does not tell.
+        array: Samples `[samples]`, `[samples, channels]` or `[channels, samples]`. The dtype is an
+            integer type listed above, float16, float32 or float64.
+        source_rate: Sample rate of `array` in Hz.
+        sample_rate: Sample rate of the result in Hz.
+        channel: `"mix"` for the mean of all channels, or the index of one channel, counted from 0.
+        channel_axis: Axis of `array` that holds the channels. None selects the axis of length 1 or
+            2; an array with no such axis, or with two of them, needs an explicit value.
 
-    Output:
-        `[samples]`, float32, a new array of `floor(n * sample_rate / source_rate + 0.5)`.
+    Returns:
+        A new float32 array of `floor(n * sample_rate / source_rate + 0.5)` samples.
 
     Raises:
-        AudioEmptyError: If there are no samples.
-        AudioChannelError: If the shape is unclear, or there is no such channel.
-        AudioSampleError: If it is of another type, holds NaN or infinity, or integers kept as
-            floats.
-        AudioError: The base of all these, and raised for rates outside their range.
+        AudioEmptyError: If the array contains no samples.
+        AudioChannelError: If the channel axis is ambiguous, or the channel does not exist.
+        AudioSampleError: If the dtype is not supported, or samples are NaN, infinite or unscaled
+            integers stored as floats.
+        AudioError: If a sample rate is out of its range. Base class of the errors above.
 
     Warns:
-        AudioWarning: If it is shorter than 25 ms, or twice as loud as full scale.
+        AudioWarning: If the audio is shorter than 25 ms, or peaks above twice full scale.
 
     Example:
         >>> audio_from_array(np.full((2, 48_000), 16_384, np.int16), source_rate=48_000).shape
@@ -165,18 +171,21 @@ def audio_from_array(
 
 
 def audio_info(source: Source) -> AudioInfo:
-    """Reads the rate, channels, length and codec of a sound file from its header.
+    """Reads the sample rate, channels, length and codec of an audio file from its header.
 
     Args:
-        source: Path, or the bytes of a whole file.
+        source: Path of a file, or the bytes of a whole file.
+
+    Returns:
+        An `AudioInfo`.
 
     Raises:
-        AudioNotFoundError: If there is no such file (it is also a `FileNotFoundError`).
-        AudioDecodeError: If it cannot be read, or is no sound that libsndfile knows.
-        AudioEmptyError: If it has no bytes.
+        AudioNotFoundError: If the file does not exist. It is also a `FileNotFoundError`.
+        AudioDecodeError: If the file cannot be read, or libsndfile does not support its format.
+        AudioEmptyError: If the file is empty.
 
     Warns:
-        AudioWarning: If it has no header, and its name tells what it is.
+        AudioWarning: If the file has no header and its format was derived from its name.
 
     Example:
         >>> import io, soundfile
@@ -195,7 +204,7 @@ def audio_info(source: Source) -> AudioInfo:
 
 
 def check_rate(what: str, rate: object, name: str) -> None:
-    """Raises AudioError unless a rate is a whole number of Hz that sounds have."""
+    """Raises AudioError unless `rate` is a whole number of Hz within the supported range."""
     is_whole = isinstance(rate, (int, np.integer)) and not isinstance(rate, bool)
     if not (is_whole and _MIN_RATE_HZ <= rate <= _MAX_RATE_HZ):  # type: ignore[operator]
         raise AudioError(
@@ -217,8 +226,8 @@ def _frames_first(array: npt.NDArray[Any], channel_axis: int | None, name: str) 
     if array.ndim == 2 and channel_axis is None and len(small) == 1:
         return np.moveaxis(array, small[0], 1)
     raise AudioChannelError(
-        "The array must be one clip, [samples], or with one axis of 1 or 2 channels; pass "
-        "channel_axis=0 or 1 for another two-dimensional shape. "
+        "The array must be [samples], or have two axes of which exactly one holds 1 or 2 "
+        "channels; pass channel_axis=0 or 1 for other two-dimensional shapes. "
         f"Received: {shape=}, {channel_axis=}, source={name}"
     )
 
@@ -226,9 +235,17 @@ def _frames_first(array: npt.NDArray[Any], channel_axis: int | None, name: str) 
 def mono_samples(
     frames: npt.NDArray[Any], channel: Channel, name: str, notes: list[str]
 ) -> Samples:
-    """Returns one channel of `[frames, channels]`, or their mean, as checked float32 `[frames]`.
+    """Returns one channel of `[frames, channels]`, or the mean of all, as float32 `[frames]`.
 
-    What a caller should be warned of is added to `notes`.
+    Args:
+        frames: Decoded samples `[frames, channels]`, integers or floats.
+        channel: `"mix"` for the mean of all channels, or the index of one channel, counted from 0.
+        name: Name of the source for error messages.
+        notes: List to which warnings about the samples are appended.
+
+    Raises:
+        AudioChannelError: If the channel does not exist.
+        AudioSampleError: If samples are NaN, infinite or unscaled integers stored as floats.
     """
     channels = frames.shape[1]
     if channel == "mix":
@@ -249,7 +266,7 @@ def mono_samples(
 
 
 def _to_float32(column: npt.NDArray[Any], name: str) -> Samples:
-    """Returns a new float32 array of full scale 1."""
+    """Returns a float32 copy of one channel, scaled so that full scale is 1."""
     full_scale = _FULL_SCALE.get(column.dtype.name)
     if full_scale is None and column.dtype.name not in ("float16", "float32", "float64"):
         raise AudioSampleError(
@@ -266,19 +283,19 @@ def _to_float32(column: npt.NDArray[Any], name: str) -> Samples:
 
 
 def _check_peak(peak: float, name: str, notes: list[str]) -> None:
-    if not np.isfinite(peak):  # max and min pass NaN on
+    if not np.isfinite(peak):  # max and min propagate NaN
         raise AudioSampleError(
-            "The samples must be finite: replace NaN and infinity, or leave the sound out. "
+            "The samples must be finite: replace NaN and infinity, or exclude the file. "
             f"Received: source={name}"
         )
     if peak > INTEGER_PEAK:
         raise AudioSampleError(
-            "Samples given as floats must be on the scale of [-1, 1]: divide those of 16 bits by "
-            f"32768. Received: a peak of {peak:g}, source={name}"
+            "Floating-point samples must lie in [-1, 1]: divide 16-bit values by 32768. "
+            f"Received: a peak of {peak:g}, source={name}"
         )
     if peak > LOUD_PEAK:
         notes.append(
-            "The sound is louder than full scale, 1: divide it by its peak if it should not be. "
+            "The audio is louder than full scale (1.0): divide it by its peak unless intended. "
             f"Received: a peak of {peak:g}, source={name}"
         )
 
@@ -286,8 +303,8 @@ def _check_peak(peak: float, name: str, notes: list[str]) -> None:
 def _resample(
     samples: Samples, source_rate: int, sample_rate: int, name: str, notes: list[str]
 ) -> Samples:
-    # HQ errs by -133 dB at 1 kHz, below the noise of 16 bits (-98 dB); VHQ by -152 dB, for 1.5
-    # times the time.
+    # The error of HQ at 1 kHz is -133 dB, below the noise of 16 bits (-98 dB). VHQ reaches -152 dB
+    # in 1.5 times the time.
     if source_rate != sample_rate:
         samples = soxr.resample(samples, source_rate, sample_rate, quality="HQ")
     check_length(len(samples), sample_rate, name, notes)
@@ -295,14 +312,21 @@ def _resample(
 
 
 def check_length(num_samples: int, sample_rate: int, name: str, notes: list[str]) -> None:
-    """Raises AudioEmptyError if there is no sample, and notes less than a spectrogram frame."""
+    """Raises AudioEmptyError for audio without samples; notes audio shorter than one frame.
+
+    Args:
+        num_samples: Number of samples at `sample_rate`.
+        sample_rate: Sample rate in Hz.
+        name: Name of the source for error messages.
+        notes: List to which a warning about short audio is appended.
+    """
     if not num_samples:
         raise AudioEmptyError(
-            f"The sound is too short to have a sample at {sample_rate} Hz: leave it out. "
+            f"The audio is too short for one sample at {sample_rate} Hz: exclude it. "
             f"Received: source={name}"
         )
     if num_samples < FRAME_SECONDS * sample_rate:
         notes.append(
-            "The sound is shorter than 25 ms, which gives no complete spectrogram frame: pad it "
-            f"or leave it out. Received: {1e3 * num_samples / sample_rate:.3g} ms, source={name}"
+            "The audio is shorter than 25 ms, which gives no complete spectrogram frame: pad or "
+            f"exclude it. Received: {1e3 * num_samples / sample_rate:.3g} ms, source={name}"
         )

@@ -1,11 +1,10 @@
-"""48 untouched recordings of many rates and codecs against libsndfile's numbers and ffmpeg's.
+"""`load_audio` on 48 real files of many sample rates and codecs, against libsndfile and ffmpeg.
 
-The folder `decoder_samples` is looked for in the one that `AST_KERAS_DATA` names.
+The files are in the subfolder `decoder_samples` of the folder that `AST_KERAS_DATA` names.
 """
 
 import csv
 import math
-import os
 import pathlib
 import warnings
 
@@ -15,15 +14,16 @@ import soundfile
 
 from ast_keras.audio import audio_info, load_audio
 from ast_keras.errors import AudioDecodeError, AudioEmptyError, AudioWarning
+from tests.helpers.paths import DATA
 
-FOLDER = pathlib.Path(os.environ.get("AST_KERAS_DATA", "")) / "decoder_samples"
+FOLDER = pathlib.Path(DATA or "") / "decoder_samples"
 MANIFEST = FOLDER / "manifest.csv"
 pytestmark = pytest.mark.skipif(
     not MANIFEST.is_file(), reason="AST_KERAS_DATA names no folder that holds decoder_samples"
 )
 ROWS = list(csv.DictReader(MANIFEST.open(encoding="utf-8"))) if MANIFEST.is_file() else []
-SOUNDS = [row for row in ROWS if int(row["frames"] or 0)]
-COMPARED = [row for row in SOUNDS if row["ffmpeg_mono_rms"]]
+VALID = [row for row in ROWS if int(row["frames"] or 0)]
+COMPARED = [row for row in VALID if row["ffmpeg_mono_rms"]]
 
 
 def each(rows):
@@ -31,7 +31,7 @@ def each(rows):
 
 
 def load(row, **options):
-    """Loads a sample; a warning other than that of a missing header is an error."""
+    """Loads a file. Any warning except that of a missing header fails the test."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         if row["container"] == "RAW":
@@ -39,36 +39,36 @@ def load(row, **options):
         return load_audio(FOLDER / row["file"], **options)
 
 
-def test_the_manifest_is_complete():
+def test_manifest_is_complete():
     assert len(ROWS) == 48
     assert {row["file"] for row in ROWS} == {path.name for path in FOLDER.iterdir()} - {
         MANIFEST.name
     }
 
 
-@each(SOUNDS)
+@each(VALID)
 @pytest.mark.filterwarnings("ignore:.*has no header")
-def test_audio_info_says_what_the_manifest_says(row):
+def test_audio_info_agrees_with_the_manifest(row):
     info = audio_info(FOLDER / row["file"])
     assert (info.sample_rate, info.channels) == (int(row["rate"]), int(row["channels"]))
     assert (info.container, info.codec) == (row["container"], row["codec"])
     assert info.frames == int(row["frames"])
 
 
-@each(SOUNDS)
+@each(VALID)
 def test_load_audio_returns_every_frame(row):
     rate = int(row["rate"])
-    # libsndfile counts the padding of an MP3 but does not decode it; ffmpeg does not count it.
+    # libsndfile includes the padding of an MP3 in its count but does not decode it.
     frames = int(row["ffmpeg_frames" if row["container"] == "MP3" else "frames"])
     assert len(load(row, sample_rate=rate)) == frames
     samples = load(row)
     assert samples.dtype == np.float32
     assert len(samples) == math.floor(frames * 16_000 / rate + 0.5)
-    # A clipped MP3 decodes to 1.20 and overshoots to 1.44 when resampled.
+    # One clipped MP3 has a peak of 1.20, and of 1.44 after resampling.
     assert np.abs(samples).max() < 1.5
 
 
-@each(SOUNDS)
+@each(VALID)
 def test_load_audio_returns_the_mean_of_the_channels(row):
     with soundfile.SoundFile(FOLDER / row["file"]) as file:
         if file.seekable():
@@ -82,24 +82,24 @@ def test_load_audio_returns_the_mean_of_the_channels(row):
 
 
 @each(COMPARED)
-def test_load_audio_holds_the_energy_that_ffmpeg_finds(row):
+def test_load_audio_has_the_energy_that_ffmpeg_measures(row):
     samples = load(row, sample_rate=int(row["rate"])).astype(np.float64)
-    # ffmpeg's mono of two channels is their sum over sqrt(2), ours their mean.
+    # ffmpeg mixes two channels to their sum divided by sqrt(2), load_audio to their mean.
     energy = np.sqrt(np.sum(np.square(samples)) * int(row["channels"]))
-    # Vorbis decoders differ by up to 399 frames of near silence at an end: compare energies.
+    # Vorbis decoders differ by up to 399 frames of near silence at the end: compare energies.
     rms = energy / np.sqrt(int(row["ffmpeg_frames"]))
-    # The manifest holds six decimals: half of the last is 5e-7, and 4.9e-7 the worst found.
+    # The manifest has six decimals, so its rounding is up to 5e-7; observed 4.9e-7.
     tolerance = 6e-7
     if row["codec"] == "VORBIS" and row["frames"] != row["ffmpeg_frames"]:
-        # The frames that one decoder has more are nearly, not quite, silent: 1.0e-5 at most.
+        # The additional frames of one decoder are not entirely silent: up to 1.0e-5.
         tolerance = 3.1e-5
-    # These decoders truly differ: by 1.1e-4 and 3.6e-5.
+    # The decoders of these codecs differ by 1.1e-4 and 3.6e-5.
     tolerance = {"OPUS": 3.4e-4, "MS_ADPCM": 1.1e-4}.get(row["codec"], tolerance)
     assert abs(rms - float(row["ffmpeg_mono_rms"])) < tolerance
 
 
-@each(SOUNDS)
-def test_load_audio_is_the_same_in_spans(row):
+@each(VALID)
+def test_load_audio_spans_equal_the_whole_file(row):
     rate = int(row["rate"])
     whole = load(row, sample_rate=rate)
     half = len(whole) // 2 / rate
@@ -110,25 +110,25 @@ def test_load_audio_is_the_same_in_spans(row):
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
-@each([row for row in SOUNDS if row["container"] != "RAW"])
-def test_load_audio_gives_the_same_samples_from_bytes(row):
+@each([row for row in VALID if row["container"] != "RAW"])
+def test_load_audio_returns_equal_samples_for_bytes(row):
     np.testing.assert_array_equal(load_audio((FOLDER / row["file"]).read_bytes()), load(row))
 
 
-@each([row for row in SOUNDS if row["container"] == "RAW"])
-def test_load_audio_knows_headerless_sound_by_its_ending_only(row):
+@each([row for row in VALID if row["container"] == "RAW"])
+def test_load_audio_decodes_headerless_files_by_their_suffix(row):
     with pytest.warns(AudioWarning, match=f"no header: read as {row['codec']} at 8000 Hz"):
         load_audio(FOLDER / row["file"])
     with pytest.raises(AudioDecodeError, match="cannot be decoded"):
         load_audio((FOLDER / row["file"]).read_bytes())
 
 
-def test_load_audio_takes_silence():
+def test_load_audio_accepts_silence():
     (row,) = [row for row in COMPARED if float(row["ffmpeg_mono_rms"]) == 0]
     assert not load(row).any()
 
 
-def test_load_audio_rejects_the_empty_and_the_malformed():
+def test_load_audio_rejects_empty_and_malformed_files():
     with pytest.raises(AudioEmptyError, match=r"no samples.*empty\.wav"):
         load_audio(FOLDER / "empty.wav")
     with pytest.raises(AudioDecodeError, match=r"Malformed.*malformed-wav-named-ogg\.ogg"):

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Tests of atomic writing: a file is replaced completely or left unchanged."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def test_replacing_keeps_the_old_file_after_an_error(error, tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_replacing_fails_when_nothing_was_written(tmp_path):
+def test_replacing_fails_if_nothing_was_written(tmp_path):
     target = tmp_path / "note.txt"
     target.write_text("old")
     with pytest.raises(FileNotFoundError), replacing(target):
@@ -45,14 +45,14 @@ def test_replacing_fails_when_nothing_was_written(tmp_path):
     assert target.read_text() == "old"
 
 
-def test_write_text_is_utf8_and_replaces(tmp_path):
+def test_write_text_writes_utf8_and_replaces(tmp_path):
     target = str(tmp_path / "note.txt")
     write_text(target, "a longer text before")
     write_text(target, "Grüße, 犬\n")
     assert (tmp_path / "note.txt").read_bytes() == "Grüße, 犬\n".encode()
 
 
-def test_write_text_of_two_threads_never_mixes(tmp_path):
+def test_write_text_from_two_threads_never_mixes(tmp_path):
     target = tmp_path / "note.txt"
     texts = ["a" * 100_000, "b" * 100_000]
     seen, errors = set(), []
@@ -75,7 +75,7 @@ def test_write_text_of_two_threads_never_mixes(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_write_json_turns_what_json_lacks_into_null(tmp_path):
+def test_write_json_writes_non_finite_numbers_as_null(tmp_path):
     value = {"auc": math.nan, "ap": [1.5, math.inf, (-math.inf, 2)], "name": "x", "n": 3, "b": True}
     write_json(tmp_path / "scores.json", value)
     text = (tmp_path / "scores.json").read_text()
@@ -88,7 +88,7 @@ def test_write_json_turns_what_json_lacks_into_null(tmp_path):
     assert text.endswith("}\n")
 
 
-def test_write_json_leaves_the_old_file_when_a_value_is_none_of_jsons(tmp_path):
+def test_write_json_keeps_the_old_file_if_a_value_has_an_unsupported_type(tmp_path):
     target = tmp_path / "scores.json"
     write_json(target, {"a": 1})
     with pytest.raises(TypeError):

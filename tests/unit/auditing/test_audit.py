@@ -59,7 +59,7 @@ CLIPPED = np.clip(20 * GOOD, -1, 1)
 BROKEN_FLOAT = np.where(np.arange(16000) == 70, np.nan, GOOD)
 
 
-@pytest.mark.filterwarnings("ignore:The sound is shorter")
+@pytest.mark.filterwarnings("ignore:The audio is shorter")
 @pytest.mark.parametrize(
     ("source", "kind", "detail"),
     [
@@ -134,7 +134,7 @@ def direct(waveforms, num_frames):
     return [(np.mean(x), np.std(x)) for x in (np.concatenate(padded), np.concatenate(own))]
 
 
-@pytest.mark.filterwarnings("ignore:The sound is shorter")
+@pytest.mark.filterwarnings("ignore:The audio is shorter")
 def test_statistics_are_those_of_an_independent_filterbank(log_mel):
     waveforms = [noise(s, level=0.2 * s, seed=i) for i, s in enumerate((0.2, 0.5, 1.0, 0.02, 0.71))]
     statistics = LogMelStatistics()

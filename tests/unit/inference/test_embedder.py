@@ -159,7 +159,7 @@ def test_command_embeds_a_folder_for_the_probe_of_the_readme(tmp_path, monkeypat
         cwd=ROOT,
     )
     assert done.returncode == 1  # one sound is none; the others are there
-    assert "error: The sound cannot be decoded" in done.stderr
+    assert "error: The audio cannot be decoded" in done.stderr
     assert done.stdout.strip() == f"20 vectors of 20 sounds: {output}"
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)

@@ -402,7 +402,7 @@ def test_folder_goes_on_past_what_cannot_be_heard(saved, folder, tmp_path):
     done = command(saved, folder, *WINDOWS, "--format", "json", "--output", output)
     errors = done.stderr.decode()
     assert done.returncode == 1
-    assert "error: The sound cannot be decoded" in errors
+    assert "error: The audio cannot be decoded" in errors
     assert "error: The samples must be finite" in errors
     assert "warning: The file is cut short" in errors
     rows = json.loads(output.read_text())
@@ -464,7 +464,7 @@ def test_standard_input_gives_what_the_file_gives(saved, model, recording):
 @pytest.mark.slow
 def test_broken_standard_input_is_called_by_its_name(saved):
     broken = command(saved, "-", input=b"no sound").stderr.decode()
-    assert "error: The sound cannot be decoded" in broken
+    assert "error: The audio cannot be decoded" in broken
     assert "source=standard input" in broken
 
 
