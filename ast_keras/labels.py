@@ -1,4 +1,4 @@
-"""The classes of a model in output order: read, written, looked up. Standard library only."""
+"""`LabelSet`: the class labels of a model, in the order of its outputs. Standard library only."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ LABEL_SETS_DIR = pathlib.Path(__file__).resolve().parent / "label_sets"
 
 @dataclass(frozen=True)
 class LabelSet:
-    """Holds the classes of a data set or model; their order is the order of the model's outputs.
+    """The class labels of a data set or model, in the order of the model's outputs.
 
     Args:
-      names: What a person reads, e.g. "Speech".
-      ids: What files and programs use, e.g. "/m/09x0r"; left out, they equal the names.
+        names: Display name of each label, such as "Speech".
+        ids: Identifier of each label in files and programs, such as "/m/09x0r". Defaults to
+            `names`.
 
     Raises:
-      LabelError: If a label is blank or occurs twice, or if the two lists differ in length.
+        LabelError: If a label is blank, occurs twice, or the two sequences differ in length.
 
     Example:
-
-    >>> labels = LabelSet.load("audioset")
-    >>> len(labels), labels.names[0], labels.index_of("/m/09x0r")
-    (527, 'Speech', 0)
+        >>> labels = LabelSet.load("audioset")
+        >>> len(labels), labels.names[0], labels.index_of("/m/09x0r")
+        (527, 'Speech', 0)
     """
 
     names: tuple[str, ...]
@@ -54,7 +54,7 @@ class LabelSet:
         for index, name in enumerate(self.names):
             if self._indices[name] != index:
                 raise LabelError(
-                    "A name may not be the id of another label. "
+                    "The name of a label may not be the id of another label. "
                     f"Received: {name!r} at indices {index} and {self._indices[name]}"
                 )
 
@@ -67,103 +67,111 @@ class LabelSet:
         return by_name | {label_id: index for index, label_id in enumerate(self.ids)}
 
     def index_of(self, name_or_id: str) -> int:
-        """Returns the output index of the label with this name or this id.
+        """Returns the output index of a label.
+
+        Args:
+            name_or_id: Name or id of the label.
 
         Raises:
-          LabelError: If there is none, with the nearest name.
+            LabelError: If no label has this name or id. The message suggests a similar name.
 
         Example:
-
-        >>> LabelSet.load("esc50").index_of("rooster")
-        1
+            >>> LabelSet.load("esc50").index_of("rooster")
+            1
         """
         index = self._indices.get(name_or_id)
         if index is None:
             hint = did_you_mean(name_or_id, self.names)
-            raise LabelError(
-                f"There is no label of this name or id. {hint} Received: {name_or_id!r}"
-            )
+            raise LabelError(f"No label has this name or id. {hint} Received: {name_or_id!r}")
         return index
 
     def subset(self, indices: Sequence[int]) -> LabelSet:
-        """Returns the labels at these indices, in this order, numbered from zero.
+        """Returns a label set of the labels at the given indices.
+
+        Args:
+            indices: Output indices of the labels, in the order of the result.
 
         Example:
-
-        >>> LabelSet(("dog", "cow", "hen")).subset([2, 0]).names
-        ('hen', 'dog')
+            >>> LabelSet(("dog", "cow", "hen")).subset([2, 0]).names
+            ('hen', 'dog')
         """
         return LabelSet(tuple(self.names[i] for i in indices), tuple(self.ids[i] for i in indices))
 
     def indices_of(self, other: LabelSet) -> tuple[int, ...]:
-        """Returns for each label of another set its index in this one; the sets must be the same.
+        """Returns the index in this set of each label of another set with the same labels.
 
-        With `scores[:, model_labels.indices_of(data_labels)]` a model's scores stand in the order
-        of the data. Labels are the same if their ids are; where the ids differ but the names are
-        all the same (one list came without ids), the names decide.
+        `scores[:, model_labels.indices_of(data_labels)]` reorders the scores of a model to the
+        order of a data set. Labels are matched by id. If the two sets of ids differ but the sets
+        of names are equal (for example, because one list has no ids), labels are matched by name.
+
+        Args:
+            other: Label set with the same labels in any order.
 
         Raises:
-          LabelError: If a label is missing in either set, or if ids and names contradict each
-            other, with the first few such labels.
+            LabelError: If a label is missing in either set, or if ids and names disagree. The
+                message names the first labels concerned.
 
         Example:
-
-        >>> LabelSet(("dog", "cow", "hen")).indices_of(LabelSet(("hen", "dog", "cow")))
-        (2, 0, 1)
+            >>> LabelSet(("dog", "cow", "hen")).indices_of(LabelSet(("hen", "dog", "cow")))
+            (2, 0, 1)
         """
         by_id, by_name = _positions(self.ids, other.ids), _positions(self.names, other.names)
         if by_id is not None and by_name is not None and by_id != by_name:
             index = next(i for i, (a, b) in enumerate(zip(by_id, by_name, strict=True)) if a != b)
             raise LabelError(
-                "The same ids stand for other names, so it is not clear which labels are the same. "
+                "The same ids have different names in the two sets, so labels cannot be matched. "
                 f"Received: {other.ids[index]!r} is {self.names[by_id[index]]!r} in one set, "
                 f"{other.names[index]!r} in the other"
             )
         indices = by_name if by_id is None else by_id
         if indices is None:
-            raise LabelError(f"These are not the same classes: {_difference(self, other)}")
+            raise LabelError(f"The two sets hold different labels: {_difference(self, other)}")
         return indices
 
     @classmethod
     def load(cls, name: str) -> LabelSet:
-        """Loads a published list: "audioset" (527), "esc50" (50) or "speech_commands" (35).
+        """Loads the labels of a public data set, in the order of the released AST checkpoints.
 
-        The order is that of the released AST checkpoints; for Speech Commands it is not
-        alphabetical.
+        The order of Speech Commands is not alphabetical.
+
+        Args:
+            name: "audioset" (527 labels), "esc50" (50) or "speech_commands" (35).
 
         Raises:
-          LabelError: If there is no list of this name.
+            LabelError: If the name is unknown.
 
-        Reference: the label files of https://github.com/YuanGongND/ast.
+        Reference:
+            The label files of https://github.com/YuanGongND/ast.
 
         Example:
-
-        >>> LabelSet.load("speech_commands").names[:2]
-        ('backward', 'follow')
+            >>> LabelSet.load("speech_commands").names[:2]
+            ('backward', 'follow')
         """
         if name not in PUBLISHED:
             raise LabelError(
                 f"The published label sets are {', '.join(PUBLISHED)}; "
-                f"use LabelSet.from_file for one of your own. Received: name={name!r}"
+                f"use LabelSet.from_file for other labels. Received: name={name!r}"
             )
         return cls.from_csv(LABEL_SETS_DIR / f"{name}.csv")
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> LabelSet:
-        """Reads labels from a CSV with the header of `from_csv`, or else from one name a line.
+        """Reads labels from a text file: a CSV file as for `from_csv`, or one name per line.
 
         Blank lines are skipped. A file of plain names has no header line.
 
+        Args:
+            path: Path of the file, encoded in UTF-8.
+
         Raises:
-          LabelError: If the file cannot be read or holds no usable list, with the line.
+            LabelError: If the file cannot be read or is invalid. The message names the line.
 
         Example:
-
-        >>> import os, tempfile
-        >>> path = os.path.join(tempfile.mkdtemp(), "labels.txt")
-        >>> _ = open(path, "w").write("dog\\nMale speech, man speaking\\n")
-        >>> LabelSet.from_file(path).names
-        ('dog', 'Male speech, man speaking')
+            >>> import os, tempfile
+            >>> path = os.path.join(tempfile.mkdtemp(), "labels.txt")
+            >>> _ = open(path, "w").write("dog\\nMale speech, man speaking\\n")
+            >>> LabelSet.from_file(path).names
+            ('dog', 'Male speech, man speaking')
         """
         lines = _read_text(path).split("\n")
         first = next((line for line in lines if line.strip()), "")
@@ -173,17 +181,19 @@ class LabelSet:
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike[str]) -> LabelSet:
-        """Reads labels from a CSV with the header `index,mid,display_name`, as AudioSet's.
+        """Reads labels from a CSV file with the header `index,mid,display_name`, as of AudioSet.
 
-        The rows may come in any order; the indices must be 0, 1, 2 and so on.
+        The rows may be in any order. Their indices must be 0, 1, 2, ... without a gap.
+
+        Args:
+            path: Path of the file, encoded in UTF-8.
 
         Raises:
-          LabelError: If the file cannot be read or holds no usable list, with the line.
+            LabelError: If the file cannot be read or is invalid. The message names the line.
 
         Example:
-
-        >>> LabelSet.from_csv(LABEL_SETS_DIR / "audioset.csv") == LabelSet.load("audioset")
-        True
+            >>> LabelSet.from_csv(LABEL_SETS_DIR / "audioset.csv") == LabelSet.load("audioset")
+            True
         """
         reader = csv.reader(io.StringIO(_read_text(path)))
         try:
@@ -198,12 +208,12 @@ class LabelSet:
         for line, row in rows[1:]:
             if len(row) != 3 or not row[0].strip().isdecimal():
                 raise LabelError(
-                    "A label's row needs an index, an id and a name; put a name that holds a comma "
-                    f"in quotes. Received: {path} line {line}"
+                    "Each row needs an index, an id and a name; put a name with a comma in quotes. "
+                    f"Received: {path} line {line}"
                 )
             index = int(row[0])
             if index in by_index:
-                raise LabelError(f"Every index may occur once. Received: {path} line {line}")
+                raise LabelError(f"An index may occur only once. Received: {path} line {line}")
             by_index[index] = (line, row[2].strip(), row[1].strip())
         if by_index and max(by_index) != len(by_index) - 1:
             missing = next(i for i in range(len(by_index)) if i not in by_index)
@@ -214,15 +224,17 @@ class LabelSet:
         return _from_rows(path, [by_index[i] for i in sorted(by_index)])
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Writes the labels so that `from_csv` reads them back; a reader never sees half a file.
+        """Writes the labels to a CSV file that `from_csv` reads. The file is replaced atomically.
+
+        Args:
+            path: Path of the file.
 
         Example:
-
-        >>> import os, tempfile
-        >>> path = os.path.join(tempfile.mkdtemp(), "labels.csv")
-        >>> LabelSet(("dog", "hen")).to_csv(path)
-        >>> LabelSet.from_csv(path).names
-        ('dog', 'hen')
+            >>> import os, tempfile
+            >>> path = os.path.join(tempfile.mkdtemp(), "labels.csv")
+            >>> LabelSet(("dog", "hen")).to_csv(path)
+            >>> LabelSet.from_csv(path).names
+            ('dog', 'hen')
         """
         with replacing(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -231,6 +243,7 @@ class LabelSet:
 
 
 def _positions(ours: Sequence[str], theirs: Sequence[str]) -> tuple[int, ...] | None:
+    """Returns the index in `ours` of each item of `theirs`; None if the two sets differ."""
     if set(ours) != set(theirs):
         return None
     index = {label: position for position, label in enumerate(ours)}
@@ -238,7 +251,10 @@ def _positions(ours: Sequence[str], theirs: Sequence[str]) -> tuple[int, ...] | 
 
 
 def _difference(first: LabelSet, second: LabelSet) -> str:
-    """Says what only one of two sets has, by ids or names, whichever they share more of."""
+    """Describes the labels that only one of two sets contains.
+
+    Labels are compared by id or by name, whichever has more matches.
+    """
     by_id = len(set(first.ids) & set(second.ids)) >= len(set(first.names) & set(second.names))
     parts = []
     for title, ours, theirs in (("first", first, second), ("second", second, first)):
@@ -255,10 +271,12 @@ def _check_labels(kind: str, values: Sequence[str]) -> None:
     seen: dict[str, int] = {}
     for index, value in enumerate(values):
         if not isinstance(value, str) or not value.strip():
-            raise LabelError(f"A label's {kind} may not be blank. Received: {value!r} at {index}")
+            raise LabelError(
+                f"The {kind} of a label may not be blank. Received: {value!r} at {index}"
+            )
         if value in seen:
             raise LabelError(
-                f"Every label's {kind} may occur once. "
+                f"The {kind} of a label may occur only once. "
                 f"Received: {value!r} at indices {seen[value]} and {index}"
             )
         seen[value] = index
@@ -280,12 +298,12 @@ def _read_text(path: str | os.PathLike[str]) -> str:
 
 
 def _from_rows(path: str | os.PathLike[str], rows: Sequence[tuple[int, str, str]]) -> LabelSet:
-    """Builds the set from (line, name, id); an id may be empty only if all are."""
+    """Builds a label set from rows `(line, name, id)`. Either all ids are empty, or none is."""
     lines: dict[str, int] = {}
     for line, name, _ in rows:
         if name and name in lines:
             raise LabelError(
-                f"Every label may occur once. Received: {name!r} in {path} lines {lines[name]} "
+                f"A label may occur only once. Received: {name!r} in {path} lines {lines[name]} "
                 f"and {line}"
             )
         lines[name] = line
@@ -298,17 +316,18 @@ def _from_rows(path: str | os.PathLike[str], rows: Sequence[tuple[int, str, str]
 
 
 def require_one_label_per_class(labels: LabelSet | None, num_classes: int | None) -> None:
-    """Checks that labels, where there are any, and a number of classes agree.
+    """Checks that the number of labels equals the number of classes.
 
     Args:
-        labels: The labels, or None.
-        num_classes: The number of classes; None if the labels decide it.
+        labels: Labels of the classes. None skips the check.
+        num_classes: Number of classes. None skips the check, for callers that then take the number
+            from the labels.
 
     Raises:
-        LabelError: If there are more or fewer labels than classes.
+        LabelError: If the two numbers differ.
     """
     if labels is not None and num_classes not in (None, len(labels)):
         raise LabelError(
-            "There must be one label for each class: leave num_classes out, or correct the labels. "
+            "There must be one label for each class: omit num_classes, or correct the labels. "
             f"Received: {len(labels)} labels, num_classes={num_classes}"
         )

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ast_keras.files import replacing, write_json, write_text
+from ast_keras.files import replacing, replacing_folder, write_json, write_text
 
 
 def test_replacing_moves_the_finished_file_into_place(tmp_path):
@@ -43,6 +43,31 @@ def test_replacing_fails_if_nothing_was_written(tmp_path):
     with pytest.raises(FileNotFoundError), replacing(target):
         pass
     assert target.read_text() == "old"
+
+
+def test_replacing_folder_replaces_all_files(tmp_path):
+    target = tmp_path / "model"
+    for name in ("first.txt", "second.txt"):
+        with replacing_folder(target) as part:
+            (part / name).write_text(name)
+    assert [path.name for path in target.iterdir()] == ["second.txt"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_replacing_folder_keeps_the_old_folder_after_an_error(tmp_path):
+    target = tmp_path / "model"
+    with replacing_folder(target) as part:
+        (part / "note.txt").write_text("old")
+
+    def fail_in_the_middle():
+        with replacing_folder(target) as part:
+            (part / "note.txt").write_text("incomplete")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_in_the_middle()
+    assert (target / "note.txt").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_write_text_writes_utf8_and_replaces(tmp_path):

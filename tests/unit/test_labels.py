@@ -1,4 +1,4 @@
-"""Label sets: the published lists, round trips, and what is refused."""
+"""Tests of `LabelSet`: published lists, lookup, reading and writing of files, rejected input."""
 
 import os
 import pickle
@@ -24,7 +24,7 @@ def test_label_set_loads_published_lists_in_checkpoint_order(name, size, first, 
     assert labels.ids[0] == first_id
 
 
-def test_published_names_every_list_that_is_shipped():
+def test_every_list_in_the_package_is_published():
     from ast_keras.labels import LABEL_SETS_DIR
 
     assert sorted(p.stem for p in LABEL_SETS_DIR.glob("*.csv")) == sorted(PUBLISHED)
@@ -46,7 +46,7 @@ def test_index_of_rejects_unknown_label_with_nearest_name():
         LabelSet.load("esc50").index_of("Roostr")
 
 
-def test_label_set_takes_names_for_ids():
+def test_ids_default_to_the_names():
     labels = LabelSet(["dog", "hen"])
     assert labels.ids == labels.names == ("dog", "hen")
     assert labels == LabelSet(("dog", "hen"), ("dog", "hen"))
@@ -66,7 +66,7 @@ def test_indices_of_maps_another_order_by_id_and_by_name():
     shuffled = AUDIOSET.subset(order)
     assert AUDIOSET.indices_of(shuffled) == tuple(order)
     assert [AUDIOSET.ids[i] for i in AUDIOSET.indices_of(shuffled)] == list(shuffled.ids)
-    # A list of names alone, as a model hub has it, and one of other spellings under the same ids.
+    # A list of names without ids, as on a model hub, and one with other spellings of the names.
     assert AUDIOSET.indices_of(LabelSet(shuffled.names)) == tuple(order)
     assert LabelSet(AUDIOSET.names).indices_of(shuffled) == tuple(order)
     respelt = LabelSet(tuple(name.upper() for name in shuffled.names), shuffled.ids)
@@ -96,7 +96,7 @@ def test_indices_of_maps_another_order_by_id_and_by_name():
         ),
     ],
 )
-def test_indices_of_rejects_another_set_with_what_differs(ours, theirs, message):
+def test_indices_of_names_the_differing_labels_in_its_error(ours, theirs, message):
     with pytest.raises(LabelError, match=message) as caught:
         ours.indices_of(theirs)
     assert "\n" not in str(caught.value)
@@ -106,13 +106,17 @@ def test_indices_of_rejects_another_set_with_what_differs(ours, theirs, message)
     ("names", "ids", "message"),
     [
         ((), (), "at least one"),
-        (("dog", " "), (), "name may not be blank. Received: ' ' at 1"),
-        (("dog", "hen"), ("/d", ""), "id may not be blank. Received: '' at 1"),
-        (("dog", "hen", "dog"), (), "name may occur once. Received: 'dog' at indices 0 and 2"),
-        (("dog", "hen"), ("/d", "/d"), "id may occur once"),
+        (("dog", " "), (), "name of a label may not be blank. Received: ' ' at 1"),
+        (("dog", "hen"), ("/d", ""), "id of a label may not be blank. Received: '' at 1"),
+        (
+            ("dog", "hen", "dog"),
+            (),
+            "name of a label may occur only once. Received: 'dog' at indices 0 and 2",
+        ),
+        (("dog", "hen"), ("/d", "/d"), "id of a label may occur only once"),
         (("dog", "hen"), ("/d",), "2 names, 1 ids"),
         (("1", "2"), ("2", "1"), "may not be the id of another label. Received: '1' at"),
-        ((3, "dog"), (), "name may not be blank. Received: 3"),
+        ((3, "dog"), (), "name of a label may not be blank. Received: 3"),
     ],
 )
 def test_label_set_rejects_ambiguous_labels(names, ids, message):
@@ -133,7 +137,7 @@ def test_csv_round_trip_keeps_awkward_names(tmp_path):
     assert LabelSet.from_csv(tmp_path / "labels.csv") == labels
 
 
-def test_to_csv_replaces_the_file_and_leaves_no_other(tmp_path):
+def test_to_csv_replaces_the_file_and_leaves_no_temporary_file(tmp_path):
     path = tmp_path / "labels.csv"
     LabelSet(("old",)).to_csv(path)
     LabelSet(("dog", "hen")).to_csv(path)
@@ -141,7 +145,7 @@ def test_to_csv_replaces_the_file_and_leaves_no_other(tmp_path):
     assert os.listdir(tmp_path) == ["labels.csv"]
 
 
-def test_to_csv_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+def test_to_csv_keeps_the_old_file_after_an_error(tmp_path, monkeypatch):
     path = tmp_path / "labels.csv"
     LabelSet(("old",)).to_csv(path)
 
@@ -165,7 +169,7 @@ def test_to_csv_obeys_the_umask(tmp_path):
     assert stat.S_IMODE((tmp_path / "labels.csv").stat().st_mode) == 0o644
 
 
-def test_from_csv_sorts_rows_and_copes_with_bom_crlf_and_blank_lines(tmp_path):
+def test_from_csv_sorts_rows_and_accepts_bom_crlf_and_blank_lines(tmp_path):
     path = tmp_path / "labels.csv"
     path.write_bytes(
         b'\xef\xbb\xbfindex,mid,display_name\r\n1,/h,"hen, brooding"\r\n\r\n0,/d, dog \r\n'
@@ -179,15 +183,18 @@ def test_from_csv_sorts_rows_and_copes_with_bom_crlf_and_blank_lines(tmp_path):
         ("", "first line of a label file must read index,mid,display_name"),
         ("mid,display_name\n/d,dog\n", "first line of a label file"),
         ("index,mid,display_name\n", "at least one label"),
-        ("index,mid,display_name\n0,/d,dog\n0,/h,hen\n", "index may occur once.*line 3"),
+        ("index,mid,display_name\n0,/d,dog\n0,/h,hen\n", "index may occur only once.*line 3"),
         ("index,mid,display_name\n0,/d,dog\n2,/h,hen\n", "without a gap.*without index 1"),
         ("index,mid,display_name\n0,/d,dog\n1,/h,hen, old\n", "in quotes.*line 3"),
         ("index,mid,display_name\none,/d,dog\n", "line 2"),
         ("index,mid,display_name\n0,/d,dog\n1,/h,dog\n", "'dog' in .* lines 2 and 3"),
-        ("index,mid,display_name\n0,/d,dog\n1,,hen\n", "id may not be blank.* in .*labels.csv"),
+        (
+            "index,mid,display_name\n0,/d,dog\n1,,hen\n",
+            "id of a label may not be blank.* in .*labels.csv",
+        ),
     ],
 )
-def test_from_csv_rejects_bad_tables_with_the_line(text, message, tmp_path):
+def test_from_csv_names_the_line_of_an_invalid_row(text, message, tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text(text)
     with pytest.raises(LabelError, match=message) as caught:
@@ -221,6 +228,6 @@ def test_from_file_rejects_missing_and_undecodable_files(tmp_path):
         LabelSet.from_file(tmp_path / "latin.txt")
 
 
-def test_did_you_mean_lists_names_when_none_is_near():
+def test_did_you_mean_lists_names_if_none_is_similar():
     assert did_you_mean("zzz", ["dog", "hen"]) == "Known: dog, hen."
     assert did_you_mean("zzz", map(str, range(20))).endswith("8, 9 and 10 more.")
