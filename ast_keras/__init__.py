@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOME` says the same at run
     from ast_keras.errors import AudioError as AudioError
     from ast_keras.errors import AudioWarning as AudioWarning
     from ast_keras.evaluation.averaging import average_models as average_models
+    from ast_keras.evaluation.keras_metrics import DPrime as DPrime
+    from ast_keras.evaluation.keras_metrics import MeanAveragePrecision as MeanAveragePrecision
     from ast_keras.evaluation.metrics import evaluate_predictions as evaluate_predictions
     from ast_keras.export.saved_model import export_saved_model as export_saved_model
     from ast_keras.export.tflite import export_tflite as export_tflite
@@ -58,10 +60,12 @@ _HOME = {
     "AudioError": "errors",
     "AudioWarning": "errors",
     "CausalASTBackbone": "models.causal_ast_backbone",
+    "DPrime": "evaluation.keras_metrics",
     "Embedder": "inference.embedder",
     "EpochDecaySchedule": "training.schedules",
     "LabelSet": "labels",
     "LogMelFilterbank": "layers.log_mel_filterbank",
+    "MeanAveragePrecision": "evaluation.keras_metrics",
     "PatchEmbedding": "layers.patch_embedding",
     "Pipeline": "data.pipeline",
     "Predictor": "inference.predictor",
@@ -92,7 +96,12 @@ _HOME = {
 }
 _LIGHT_ROOMS = ("errors", "labels", "audio", "recipe", "data")
 # Modules with a Keras class that may occur in a saved model; between them they import all.
-_REGISTERED = ("models.causal_ast_backbone", "training.optimizers", "training.schedules")
+_REGISTERED = (
+    "models.causal_ast_backbone",
+    "evaluation.keras_metrics",
+    "training.optimizers",
+    "training.schedules",
+)
 
 __all__ = sorted(_HOME)
 
