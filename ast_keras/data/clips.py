@@ -1,10 +1,11 @@
-"""The decoded sounds of a split: kept while they fit, and passed over where a file is broken."""
+"""Decoding of the clips of a split: cached in memory, with unreadable files skipped on request."""
 
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,29 +13,30 @@ import numpy.typing as npt
 from absl import logging
 
 from ast_keras.audio import loading
-from ast_keras.data.dataset import Source
+from ast_keras.data.dataset import Source, Split
+from ast_keras.errors import AudioError, AudioNotFoundError
 
-_UNREADABLE_IN_A_ROW = 100  # more than that is no broken download but a broken disk
+_MAX_UNREADABLE_IN_A_ROW = 100  # more are a broken disk rather than single broken downloads
 
 Array = npt.NDArray[Any]
 
 
 class Clips:
-    """Decodes the sounds of a split on access; any number of threads may ask at once.
+    """Decodes the clips of a split on access. Threads may access it concurrently.
 
     Args:
-      sources: What `Split` holds.
-      sample_rate: In Hz; files at another rate are resampled.
-      clip_samples: Longer clips are cut to this many samples.
-      cache_bytes: How much decoded sound to keep in memory.
-      skip_unreadable: Whether `readable` passes over files that cannot be decoded.
+        sources: Sources of the clips, as in `Split`.
+        clip_samples: Length to which longer clips are cut, in samples.
+        sample_rate: Sample rate in Hz; files at another rate are resampled.
+        cache_bytes: Memory for decoded clips, in bytes.
+        skip_unreadable: Whether `readable` skips files that cannot be decoded.
 
     Attributes:
-      unreadable: Of each clip found to be unreadable so far, why.
+        unreadable: Error message of each unreadable clip found so far, by index.
 
     Example:
 
-    >>> clips = Clips([np.zeros(20), b"no sound"], clip_samples=10, skip_unreadable=True)
+    >>> clips = Clips([np.zeros(20), b"no audio"], clip_samples=10, skip_unreadable=True)
     >>> index, clip = clips.readable(1)
     >>> index, clip.shape, list(clips.unreadable)
     (0, (10,), [1])
@@ -54,12 +56,11 @@ class Clips:
         self.sample_rate = sample_rate
         self.skip_unreadable = skip_unreadable
         self.unreadable: dict[int, str] = {}
-        self._cache_bytes = cache_bytes
-        self._cache: dict[int, Array] = {}
+        self._cache = _Cache(cache_bytes)
         self._lock = threading.Lock()
 
     def __getitem__(self, index: int) -> Array:
-        """Returns a clip as decoded, float32 `[up to clip_samples]`."""
+        """Returns a decoded clip, float32 `[up to clip_samples]`."""
         cached = self._cache.get(index)
         if cached is not None:
             return cached
@@ -67,62 +68,146 @@ class Clips:
         if not isinstance(source, np.ndarray):
             source = loading.load_audio(source, self.sample_rate)
         clip = np.ascontiguousarray(source[: self.clip_samples], dtype=np.float32)
-        with self._lock:
-            if clip.nbytes <= self._cache_bytes and index not in self._cache:
-                self._cache_bytes -= clip.nbytes
-                self._cache[index] = clip
+        self._cache.add(index, clip)
         return clip
 
     def lengths(self) -> Array:
-        """Returns how many samples each clip has, as the headers say: int64 `[clips]`.
+        """Returns the length of each clip in samples, int64 `[clips]`, read from the headers.
 
-        Where a header does not say it, or cannot be read, a clip counts as a whole one.
+        A clip whose header is unreadable or does not state a length counts as `clip_samples` long.
         """
         with concurrent.futures.ThreadPoolExecutor() as pool:
             return np.fromiter(pool.map(self._length, range(len(self.sources))), np.int64)
 
     def _length(self, index: int) -> int:
-        source = self.sources[index]
-        if isinstance(source, np.ndarray):
-            return min(len(source), self.clip_samples)
         try:
+            source = self.sources[index]
+            if isinstance(source, np.ndarray):
+                return min(len(source), self.clip_samples)
             seconds = loading.audio_info(source).duration_seconds
-        except loading.AudioError:
+        except AudioError:
             seconds = None
         if seconds is None:
             return self.clip_samples
         return min(round(seconds * self.sample_rate), self.clip_samples)
 
     def readable(self, index: int) -> tuple[int, Array]:
-        """Returns a clip and its index: with `skip_unreadable` the next one that can be decoded.
+        """Returns a clip and its index, or with `skip_unreadable` the next clip that is readable.
 
-        Which one that is depends on the files alone, not on what was asked for before. A file that
-        cannot be decoded is reported once.
+        The clip that is returned depends on the files only, not on earlier calls. Each unreadable
+        file is logged once.
 
         Raises:
-          AudioError: If a file is not there, or a hundred in a row cannot be decoded; without
-            `skip_unreadable`, if this one cannot.
+            AudioError: If a file does not exist, if 100 files in a row cannot be decoded, or,
+                without `skip_unreadable`, if this file cannot be decoded.
         """
         if not self.skip_unreadable:
             return index, self[index]
-        for place in range(index, index + min(len(self.sources), _UNREADABLE_IN_A_ROW)):
+        for place in range(index, index + min(len(self.sources), _MAX_UNREADABLE_IN_A_ROW)):
             candidate = place % len(self.sources)
             if candidate in self.unreadable:
                 continue
             try:
                 return candidate, self[candidate]
-            except loading.AudioNotFoundError:
+            except AudioNotFoundError:
                 raise
-            except loading.AudioError as error:
-                self._report(candidate, str(error))
-        raise loading.AudioError(
-            f"Too many sounds in a row cannot be read; the first: {self.unreadable[index]}"
+            except AudioError as error:
+                self._log_unreadable(candidate, str(error))
+        raise AudioError(
+            f"Too many files in a row cannot be decoded. The first: {self.unreadable[index]}"
         )
 
-    def _report(self, index: int, reason: str) -> None:
+    def _log_unreadable(self, index: int, reason: str) -> None:
         with self._lock:
-            if index not in self.unreadable:  # another thread may have met it too
+            if index not in self.unreadable:  # another thread may have logged it
                 self.unreadable[index] = reason
                 logging.warning(
-                    "unreadable sound skipped, %d so far: %s", len(self.unreadable), reason
+                    "unreadable file skipped, %d so far: %s", len(self.unreadable), reason
                 )
+
+
+class SharedDecoder:
+    """Decodes each file once for several splits, such as those of the folds of cross-validation.
+
+    Args:
+        sample_rate: Sample rate in Hz; files at another rate are resampled.
+        clip_samples: Length to which longer clips are cut, in samples.
+        cache_bytes: Memory for decoded clips, in bytes. When it is full, the splits give the paths
+            of the remaining files.
+
+    Example:
+
+    >>> import os, tempfile
+    >>> from ast_keras.audio.encoding import write_wav
+    >>> path = os.path.join(tempfile.mkdtemp(), "dog.wav")
+    >>> write_wav(path, np.zeros(16000), 16000)
+    >>> decoder = SharedDecoder(16000, clip_samples=8000, cache_bytes=32000)
+    >>> split = decoder.wrap(Split(sources=[path], targets=[(0,)]))
+    >>> split.sources[0].shape
+    (8000,)
+    """
+
+    def __init__(self, sample_rate: int, clip_samples: int, cache_bytes: int) -> None:
+        self._sample_rate = sample_rate
+        self._clip_samples = clip_samples
+        self._cache = _Cache(cache_bytes)
+
+    def wrap(self, split: Split) -> Split:
+        """Returns a split of files as a split of waveforms that are decoded on access.
+
+        A split of records is returned unchanged: records are cheap to read, and have no path by
+        which two splits could share them.
+        """
+        if not isinstance(split.sources, list):
+            return split
+        names = [split.source_name(index) for index in range(len(split))]
+        return dataclasses.replace(split, sources=_Waveforms(split.sources, self), names=names)
+
+    def decode(self, path: str) -> Array | str:
+        """Returns the waveform of a file, or its path if the cache is full."""
+        waveform = self._cache.get(path)
+        if waveform is None:
+            if self._cache.is_full:
+                return path
+            waveform = loading.load_audio(path, self._sample_rate)[: self._clip_samples]
+            waveform = np.array(waveform, np.float32)  # a copy, not a view of a longer waveform
+            self._cache.add(path, waveform)
+        return waveform
+
+
+class _Waveforms(Sequence[Any]):
+    """Sources of a split, of which files are decoded on access."""
+
+    def __init__(self, sources: Sequence[Any], decoder: SharedDecoder) -> None:
+        self._sources, self._decoder = sources, decoder
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def __getitem__(self, index: Any) -> Any:
+        source = self._sources[index]
+        return self._decoder.decode(source) if isinstance(source, str) else source
+
+
+class _Cache:
+    """Keeps waveforms in a limited amount of memory. Threads may access it concurrently."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self.is_full = num_bytes <= 0
+        self._bytes_left = num_bytes
+        self._waveforms: dict[Hashable, Array] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> Array | None:
+        return self._waveforms.get(key)
+
+    def add(self, key: Hashable, waveform: Array) -> None:
+        """Stores a waveform if it fits."""
+        with self._lock:
+            if key in self._waveforms:
+                return
+            if waveform.nbytes > self._bytes_left:
+                self.is_full = True
+                return
+            self._bytes_left -= waveform.nbytes
+            self._waveforms[key] = waveform

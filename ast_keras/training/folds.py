@@ -15,16 +15,13 @@ import inspect
 import logging
 import os
 import pathlib
-import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from ast_keras.audio import load_audio
-from ast_keras.data.dataset import SoundDataset, Split
+from ast_keras.data.clips import SharedDecoder
+from ast_keras.data.dataset import SoundDataset
 from ast_keras.data.readers import READERS
 from ast_keras.data.readers.manifest import manifest_folds
 from ast_keras.errors import RecipeError
@@ -162,53 +159,12 @@ def _check_folder(workdir: pathlib.Path, recipe: Recipe) -> None:
 
 def _read_folds(recipe: Recipe, wanted: Sequence[int]) -> dict[int, SoundDataset]:
     """Reads every fold's data set; a file is decoded once for all of them."""
-    decoded = _Decoded(recipe)
+    rate = recipe.frontend.sample_rate
+    clip_samples = int(recipe.data.clip_seconds * rate)
+    decoder = SharedDecoder(rate, clip_samples, recipe.data.cache_megabytes << 20)
     datasets = {}
     for number in wanted:
         dataset = build.make_dataset(with_fold(recipe, number))
-        splits = {name: decoded.split(split) for name, split in dataset.splits.items()}
+        splits = {name: decoder.wrap(split) for name, split in dataset.splits.items()}
         datasets[number] = dataclasses.replace(dataset, splits=splits)
     return datasets
-
-
-class _Decoded:
-    """Keeps decoded files for all folds, as far as the recipe's cache allows."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self._rate = recipe.frontend.sample_rate
-        self._num_samples = int(recipe.data.clip_seconds * self._rate)
-        self._bytes_left = recipe.data.cache_megabytes << 20
-        self._waveforms: dict[str, np.ndarray[Any, Any]] = {}
-        self._lock = threading.Lock()
-
-    def split(self, split: Split) -> Split:
-        """Returns a split of files as one of waveforms that are decoded on access."""
-        if not isinstance(split.sources, list):
-            return split  # of records: reading them is cheap, and they have no name in common
-        names = [split.source_name(index) for index in range(len(split))]
-        return dataclasses.replace(split, sources=_Waveforms(split.sources, self), names=names)
-
-    def load(self, path: str) -> np.ndarray[Any, Any] | str:
-        """Returns a file's waveform, or its path once the memory is full."""
-        if path not in self._waveforms:
-            if self._bytes_left <= 0:
-                return path
-            waveform = load_audio(path, self._rate)[: self._num_samples]
-            waveform = np.array(waveform, np.float32)  # not a view of a longer one
-            with self._lock:
-                if path not in self._waveforms:
-                    self._waveforms[path] = waveform
-                    self._bytes_left -= waveform.nbytes
-        return self._waveforms[path]
-
-
-class _Waveforms(Sequence[Any]):
-    def __init__(self, paths: Sequence[Any], decoded: _Decoded) -> None:
-        self._paths, self._decoded = paths, decoded
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __getitem__(self, index: Any) -> Any:
-        source = self._paths[index]
-        return self._decoded.load(source) if isinstance(source, str) else source

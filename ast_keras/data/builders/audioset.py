@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 
 from ast_keras.data.builders import audioset_beam
 from ast_keras.data.builders.sound_builder import Plan, SoundBuilder
@@ -98,7 +97,7 @@ class Audioset(SoundBuilder):
             for file in lists.values():
                 file.parent.mkdir(parents=True, exist_ok=True)
                 if not file.is_file():
-                    download(f"{base}/{file.name}", file, _MAX_LIST_BYTES, logging.info)
+                    download(f"{base}/{file.name}", file, _MAX_LIST_BYTES)
         except OSError as error:  # DownloadError is one
             reason = " ".join(str(error).split()).rstrip(". ")
             raise DatasetError(

@@ -1,4 +1,4 @@
-"""Archives of others, unpacked without trust: nothing lands outside, no links, bounded size."""
+"""Unpacking of untrusted archives: no file outside the folder, no links, bounded size."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ import zlib
 from collections.abc import Iterator
 from typing import IO
 
-_MAX_MEMBERS = 1_000_000
-_BLOCK = 1 << 20
-
-Member = tuple[str, IO[bytes]]
+_MAX_FILES = 1_000_000
+_BLOCK_BYTES = 1 << 20
 
 
 class ArchiveError(OSError):
-    """Raised when an archive is damaged, too large, or would write where it must not."""
+    """Raised when an archive is damaged, too large, or has a file outside its folder."""
 
 
 def unpack(path: str | os.PathLike[str], folder: str | os.PathLike[str], max_bytes: int) -> None:
-    """Unpacks the regular files of a `.zip`, `.tar` or `.tar.gz` into an empty folder.
+    """Unpacks the regular files of a `.zip`, `.tar` or compressed `.tar` file into a folder.
 
-    A single folder that holds everything is left away. Links and devices are passed over; owners,
-    modes and times are not restored.
+    A single top-level folder is stripped. Links and devices are ignored. Owners, modes and times
+    are not restored.
 
     Args:
-      path: Of the archive.
-      folder: Exists and is empty.
-      max_bytes: How much may be written; counted while writing, not as the archive says.
+        path: Path of the archive.
+        folder: Empty folder to write to.
+        max_bytes: Largest number of bytes to write. It is checked against the bytes written, not
+            against the sizes that the archive states.
 
     Raises:
-      ArchiveError: If a member lies outside the folder, there is too much, or the archive is
-        damaged. What was written until then is left.
+        ArchiveError: If a file lies outside the folder, two files have the same name, the content
+            exceeds `max_bytes`, or the archive is damaged. Files written before the error remain.
 
     Example:
 
@@ -47,38 +46,41 @@ def unpack(path: str | os.PathLike[str], folder: str | os.PathLike[str], max_byt
     >>> (root / "farm" / "hen.txt").read_text()
     'cluck'
     """
-    root = pathlib.Path(folder)
-    left = max_bytes
+    root, num_bytes = pathlib.Path(folder), 0
     try:
-        for count, (name, content) in enumerate(_members(path), 1):
-            target = root.joinpath(*_parts(name, path))
+        for number, (name, content) in enumerate(_regular_files(path), start=1):
+            # The filter rejects names that lead outside of the folder, for both formats.
+            target = root / tarfile.data_filter(tarfile.TarInfo(name), os.fspath(root)).name
             target.parent.mkdir(parents=True, exist_ok=True)
+            if number > _MAX_FILES:
+                raise ArchiveError(f"{path} holds more than {_MAX_FILES} files")
             with open(target, "xb") as file:
-                while block := content.read(min(_BLOCK, left + 1)):
-                    left -= len(block)
-                    if left < 0 or count > _MAX_MEMBERS:
+                while block := content.read(_BLOCK_BYTES):
+                    num_bytes += len(block)
+                    if num_bytes > max_bytes:
                         raise ArchiveError(f"{path} holds more than {max_bytes} bytes")
                     file.write(block)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except tarfile.FilterError as error:
+        raise ArchiveError(f"{path} has a file outside of its folder: {error}") from error
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
         raise ArchiveError(f"{path} is damaged: {error}") from error
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ArchiveError(f"{path} holds two files of one name: {error.filename}") from error
-    except (NotImplementedError, RuntimeError) as error:  # a method of packing, or a password
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise ArchiveError(f"{path} has two files of the same name: {error.filename}") from error
+    except (NotImplementedError, RuntimeError) as error:  # unknown compression, or a password
         raise ArchiveError(f"{path} cannot be unpacked: {error}") from error
-    _lift(root)
+    _strip_single_folder(root)
 
 
-def _members(path: str | os.PathLike[str]) -> Iterator[Member]:
-    """Yields the regular files in the order of the archive, each to be read before the next."""
+def _regular_files(path: str | os.PathLike[str]) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yields name and content in the order of the archive; read each before the next."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
-                kind = stat.S_IFMT(info.external_attr >> 16)
-                if not info.is_dir() and kind in (0, stat.S_IFREG):
+                if not info.is_dir() and stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG):
                     with archive.open(info) as content:
                         yield info.filename, content
         return
-    # As a stream: a list of all members would first read, and keep, the whole archive.
+    # As a stream: a list of the members would first read the whole archive, and keep it.
     with tarfile.open(path, "r|*") as stream:
         for member in stream:
             stream.members = []  # type: ignore[attr-defined]
@@ -87,20 +89,11 @@ def _members(path: str | os.PathLike[str]) -> Iterator[Member]:
                 yield member.name, file
 
 
-def _parts(name: str, path: str | os.PathLike[str]) -> list[str]:
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    bad = name.startswith("/") or ".." in parts or not parts or set(name) & set("\\:\0")
-    if bad:
-        raise ArchiveError(f"{path} would write outside of its folder. Received: {name!r}")
-    return parts
-
-
-def _lift(root: pathlib.Path) -> None:
-    """Moves the content of a single folder up."""
+def _strip_single_folder(root: pathlib.Path) -> None:
     entries = list(root.iterdir())
     if len(entries) != 1 or not entries[0].is_dir():
         return
-    # Under another name first: it may hold an entry of its own name.
+    # Renamed first, because the folder may hold an entry of the same name.
     single = entries[0].rename(root / ".unpacked")
     for entry in list(single.iterdir()):
         entry.rename(root / entry.name)

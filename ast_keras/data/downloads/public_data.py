@@ -1,7 +1,8 @@
-"""Public data on this machine: in the data folder, or downloaded into it once.
+"""Public data sets on this machine: found in the data folder, or downloaded once.
 
-The folder is AST_KERAS_DATA_DIR, else `data` in `files.cache_folder()`. ESC-50 and Speech Commands
-can be fetched; the clips of AudioSet cannot. Standard library only.
+The data folder is the environment variable AST_KERAS_DATA_DIR, or by default `data` in
+`ast_keras.files.cache_folder()`. ESC-50 and Speech Commands can be downloaded; the clips of
+AudioSet cannot.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import hashlib
 import os
 import pathlib
 import shutil
-import sys
 from collections.abc import Callable, Iterator
+
+import filelock
+from absl import logging
 
 from ast_keras import files
 from ast_keras.data.downloads.archives import ArchiveError, unpack
@@ -21,29 +24,24 @@ from ast_keras.data.downloads.http import DownloadError, download
 from ast_keras.errors import DatasetError
 from ast_keras.files import replacing_folder
 
-try:
-    import fcntl
-except ImportError:  # Windows: there two processes may fetch the same
-    fcntl = None  # type: ignore[assignment]
-
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """Describes a data set that one file holds.
+    """Describes a data set that is published as one archive file.
 
     Args:
-      title: What people call the data.
-      url: Of the file.
-      filename: What the file is called where a person puts it, or a mirror has it.
-      num_bytes: Size of the file; of one that is packed anew at each request about that.
-      unpacked_bytes: Size of what is in it.
-      sha256: Of the file, where it is always the same.
-      folder: What people have who unpack it themselves.
-      signs: Files and folders by which the data is recognised.
-      sounds: Pattern of its recordings.
-      num_sounds: How many there are.
+        title: Name of the data set in messages.
+        url: URL of the archive.
+        filename: Name of the archive in the data folder and on a mirror.
+        num_bytes: Size of the archive in bytes; approximate if the publisher packs it on request.
+        unpacked_bytes: Size of the content in bytes.
+        folder: Name of the folder to which the archive unpacks.
+        markers: Files and folders that identify an unpacked copy.
+        recordings: Glob pattern of the recordings.
+        num_recordings: Number of recordings.
+        sha256: SHA-256 of the archive, or None if it is not always the same file.
     """
 
     title: str
@@ -52,13 +50,13 @@ class Archive:
     num_bytes: int
     unpacked_bytes: int
     folder: str
-    signs: tuple[str, ...]
-    sounds: str
-    num_sounds: int
+    markers: tuple[str, ...]
+    recordings: str
+    num_recordings: int
     sha256: str | None = None
 
 
-# By kind of data set, which is the name of the folder it is unpacked to.
+# By kind of data set, which is also the name of the folder it is unpacked to.
 ARCHIVES: dict[str, Archive] = {
     "esc50": Archive(
         title="ESC-50",
@@ -67,9 +65,9 @@ ARCHIVES: dict[str, Archive] = {
         num_bytes=645_000_000,
         unpacked_bytes=900_000_000,
         folder="ESC-50-master",
-        signs=("meta/esc50.csv", "audio"),
-        sounds="audio/*.wav",
-        num_sounds=2_000,
+        markers=("meta/esc50.csv", "audio"),
+        recordings="audio/*.wav",
+        num_recordings=2_000,
     ),
     "speech_commands": Archive(
         title="Speech Commands V2",
@@ -78,22 +76,22 @@ ARCHIVES: dict[str, Archive] = {
         num_bytes=2_428_923_189,
         unpacked_bytes=3_700_000_000,
         folder="speech_commands_v0.02",
-        signs=("validation_list.txt", "testing_list.txt"),
-        sounds="[!_]*/*.wav",  # all but _background_noise_
-        num_sounds=105_829,
+        markers=("validation_list.txt", "testing_list.txt"),
+        recordings="[!_]*/*.wav",  # without _background_noise_
+        num_recordings=105_829,
         sha256="af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
     ),
 }
-_BEYOND_REACH = {
+_NOT_DOWNLOADABLE = {
     "audioset": (
-        "AudioSet's clips cannot be fetched: it is published as a list of YouTube segments. Set "
-        "data.path to your copy (recipes/README.md says how it is laid out)"
+        "AudioSet's clips cannot be downloaded: it is published as a list of YouTube segments. Set "
+        "data.path to your copy (recipes/README.md describes its layout)"
     ),
 }
 
 
 def data_folder() -> pathlib.Path:
-    """Returns where public data is looked for and fetched to; it need not exist.
+    """Returns the folder of public data sets; it need not exist.
 
     Example:
 
@@ -107,22 +105,26 @@ def data_folder() -> pathlib.Path:
     return files.cache_folder() / "data"
 
 
-def find_data(kind: str, log: Say | None = None) -> pathlib.Path | None:
-    """Returns the folder of public data, fetched if it is not here yet; None for other kinds.
+def find_data(kind: str, log: Log | None = None) -> pathlib.Path | None:
+    """Returns the folder of a public data set, downloading it first if necessary.
 
-    In the data folder (`data_folder`) it may lie under its kind, as its archive unpacks
-    (ESC-50-master, speech_commands_v0.02), or still be packed. Else it is downloaded, from the
-    mirror AST_KERAS_MIRROR (an address to which `/` and the file's name are added) or from its
-    publisher, checked and unpacked. A download that broke off goes on where it was, and several
-    processes fetch once.
+    The data folder (`data_folder`) is searched for a folder named after the kind, a folder as the
+    archive unpacks (ESC-50-master, speech_commands_v0.02), and the archive itself. If none is
+    found, the archive is downloaded from the mirror AST_KERAS_MIRROR (a URL to which `/` and the
+    name of the archive are added) or from its publisher, verified and unpacked. An interrupted
+    download is resumed. Of several processes only one downloads; the others wait for it.
 
     Args:
-      kind: A kind of `load_dataset`.
-      log: Takes the lines that announce what is fetched; left out, they are printed on stderr.
+        kind: Kind of data set, a key of `READERS`.
+        log: Called with each message about the download. By default messages are logged as
+            warnings, because commands show no messages below that level.
+
+    Returns:
+        The path of the folder, or None for a kind that is not a public data set.
 
     Raises:
-      DatasetError: If it is nowhere to be had (the message says which file to put where), or what
-        was fetched is not what it should be.
+        DatasetError: If the data set is not found and cannot be downloaded (the message names the
+            file to provide), or if the download is not the expected data set.
 
     Example:
 
@@ -135,45 +137,46 @@ def find_data(kind: str, log: Say | None = None) -> pathlib.Path | None:
     ...     find_data("esc50").name
     'ESC-50-master'
     """
-    if kind in _BEYOND_REACH:
-        raise DatasetError(f"{_BEYOND_REACH[kind]}. Received: data.path=None")
+    if kind in _NOT_DOWNLOADABLE:
+        raise DatasetError(f"{_NOT_DOWNLOADABLE[kind]}. Received: data.path=None")
     if kind not in ARCHIVES:
         return None
     archive, root = ARCHIVES[kind], data_folder()
-    if found := _unpacked(archive, kind, root):
+    if found := _find_unpacked(archive, kind, root):
         return found
-    log = log or _print
+    log = log or logging.warning
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _alone(root / f".{kind}.lock", log):
-            # Another process may have fetched it in the meantime.
-            return _unpacked(archive, kind, root) or _fetch(archive, kind, root, log)
+        with _locked(root / f".{kind}.lock", log):
+            # Another process may have downloaded it in the meantime.
+            return _find_unpacked(archive, kind, root) or _fetch(archive, kind, root, log)
     except (DownloadError, ArchiveError, OSError) as error:
-        raise DatasetError(_advice(archive, kind, root, error)) from error
+        raise DatasetError(_failure_message(archive, kind, root, error)) from error
 
 
-def _unpacked(archive: Archive, kind: str, root: pathlib.Path) -> pathlib.Path | None:
+def _find_unpacked(archive: Archive, kind: str, root: pathlib.Path) -> pathlib.Path | None:
     for folder in (root / kind, root / archive.folder):
-        if all((folder / sign).exists() for sign in archive.signs):
+        if all((folder / marker).exists() for marker in archive.markers):
             return folder
     return None
 
 
-def _fetch(archive: Archive, kind: str, root: pathlib.Path, log: Say) -> pathlib.Path:
+def _fetch(archive: Archive, kind: str, root: pathlib.Path, log: Log) -> pathlib.Path:
+    """Downloads (unless the archive is there), verifies and unpacks a data set."""
     target = root / kind
     if target.exists():
-        raise ArchiveError(f"{target} holds something else: move it away")
-    for left in root.glob(f".{kind}-*"):  # of a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
+        raise ArchiveError(f"{target} exists and is not {archive.title}: move it elsewhere")
+    for leftover in root.glob(f".{kind}-*"):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     packed = root / archive.filename
-    given = packed.is_file()
-    if not given:
+    provided = packed.is_file()
+    if not provided:
         _require_room(root, archive.num_bytes + archive.unpacked_bytes)
         log(
-            f"Fetching {archive.title}: {_megabytes(archive.num_bytes)} MB of {_url(archive)}, "
-            f"{_megabytes(archive.unpacked_bytes)} MB unpacked, to {target}"
+            f"Downloading {archive.title}: {_megabytes(archive.num_bytes)} MB from "
+            f"{_url(archive)}, {_megabytes(archive.unpacked_bytes)} MB unpacked, to {target}"
         )
-        download(_url(archive), packed, 2 * archive.num_bytes, log)
+        download(_url(archive), packed, 2 * archive.num_bytes)
     try:
         _require_digest(archive, packed)
         log(f"Unpacking {packed}")
@@ -182,10 +185,10 @@ def _fetch(archive: Archive, kind: str, root: pathlib.Path, log: Say) -> pathlib
             unpack(packed, part, 2 * archive.unpacked_bytes)
             _require_complete(archive, part)
     except ArchiveError:
-        if not given:
-            packed.unlink()  # so that it is fetched anew
+        if not provided:
+            packed.unlink()  # so that the next call downloads it again
         raise
-    if not given:
+    if not provided:
         packed.unlink()
     return target
 
@@ -200,7 +203,7 @@ def _require_room(root: pathlib.Path, num_bytes: int) -> None:
     if free < num_bytes:
         raise ArchiveError(
             f"{_megabytes(num_bytes)} MB are needed in {root} and {_megabytes(free)} MB are free: "
-            "make room, or set AST_KERAS_DATA_DIR to another folder"
+            "free some space, or set AST_KERAS_DATA_DIR to another folder"
         )
 
 
@@ -211,47 +214,45 @@ def _require_digest(archive: Archive, path: pathlib.Path) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != archive.sha256:
         raise ArchiveError(
-            f"{path} is damaged: its SHA-256 is {digest}, that of {archive.title} {archive.sha256}"
+            f"{path} is damaged: its SHA-256 is {digest}, that of {archive.title} is "
+            f"{archive.sha256}"
         )
 
 
 def _require_complete(archive: Archive, folder: pathlib.Path) -> None:
-    count = sum(1 for _ in folder.glob(archive.sounds))
-    missing = [sign for sign in archive.signs if not (folder / sign).exists()]
-    if missing or count != archive.num_sounds:
+    count = sum(1 for _ in folder.glob(archive.recordings))
+    missing = [marker for marker in archive.markers if not (folder / marker).exists()]
+    if missing or count != archive.num_recordings:
         raise ArchiveError(
-            f"What was unpacked is not {archive.title}: {count} of {archive.num_sounds} recordings "
-            f"{archive.sounds}{', without ' + ', '.join(missing) if missing else ''}"
+            f"The archive does not hold {archive.title}: {count} of {archive.num_recordings} "
+            f"recordings {archive.recordings}"
+            f"{', without ' + ', '.join(missing) if missing else ''}"
         )
 
 
 @contextlib.contextmanager
-def _alone(path: pathlib.Path, log: Say) -> Iterator[None]:
-    """Waits until no other process fetches the same."""
-    if fcntl is None:
+def _locked(path: pathlib.Path, log: Log) -> Iterator[None]:
+    """Waits until no other process downloads the same data set."""
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        log(f"Another process is downloading to {path.parent}: waiting for it")
+        lock.acquire()
+    try:
         yield
-        return
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log(f"Another process is fetching to {path.parent}: waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    finally:
+        lock.release()
 
 
-def _advice(archive: Archive, kind: str, root: pathlib.Path, error: Exception) -> str:
+def _failure_message(archive: Archive, kind: str, root: pathlib.Path, error: Exception) -> str:
     reason = " ".join(str(error).split()).rstrip(". ")
     return (
-        f"{archive.title} is not on this machine and cannot be fetched ({reason}). "
+        f"{archive.title} is not on this machine and cannot be downloaded ({reason}). "
         f"Put {archive.url} ({_megabytes(archive.num_bytes)} MB) at {root / archive.filename}, or "
-        f"what it unpacks to at {root / kind}, or set data.path to a folder that holds it"
+        f"its unpacked content at {root / kind}, or set data.path to a folder that holds it"
     )
 
 
 def _megabytes(num_bytes: int) -> int:
     return round(num_bytes / 1e6)
-
-
-def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -150,7 +150,7 @@ def test_public_data_needs_no_path(name, data, monkeypatch):
     [
         ("esc50", r"Put https://.*/ESC-50/archive/master.zip \(645 MB\) at .*/ESC-50-master.zip"),
         ("speech_commands", r"Put http://.*/speech_commands_v0.02.tar.gz \(2429 MB\) at"),
-        ("audioset_balanced", r"cannot be fetched.*Set data.path to your copy"),
+        ("audioset_balanced", r"cannot be downloaded.*Set data.path to your copy"),
     ],
 )
 def test_public_data_that_cannot_be_had_is_named(name, message, tmp_path, monkeypatch):

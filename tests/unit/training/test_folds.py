@@ -104,8 +104,7 @@ def test_a_file_is_decoded_once_for_all_folds(recipe, data, monkeypatch):
         decoded[os.path.basename(path)] += 1
         return load(path, rate)
 
-    monkeypatch.setattr(folds, "load_audio", count)
-    monkeypatch.setattr(audio, "load_audio", count)
+    monkeypatch.setattr("ast_keras.audio.loading.load_audio", count)
     for number, dataset in folds._read_folds(recipe, [1, 2]).items():
         plain = make_dataset(with_fold(recipe, number))
         assert fingerprint(dataset) == fingerprint(plain)
