@@ -12,22 +12,30 @@ from ast_keras.layers.initializers import truncated_normal
 class SelfAttention(keras.layers.Layer):
     """Multi-head self-attention with one joint projection to queries, keys and values.
 
-    Args:
-      num_heads: Number of heads; must divide the embedding size.
-      dropout: Rate on the attention weights while training; these are kept then, all of them.
+    `call` is attention as usual. Two more methods return a second result for special purposes:
+    `attend_with_cache` for streams, and `attend_with_keys` for token merging.
 
-    Input: `[batch, tokens, embed_dim]`; optionally `attention_mask`, bool `[batch or 1, queries or
-      1, keys]`, True where a query may look (each must have something to look at); `past`, a pair
-      of earlier keys and values, each `[batch, heads, past tokens, head_dim]`, which come before
-      the tokens' own; `num_queries`, how many tokens, from the first on, are asked for; `norm`, a
-      `TokenNormalization` that the tokens go through first; `window`, which is `(window, rows,
-      num_special)` of `attention_ops.windowed_attention`; and `sizes`, of
-      `attention_ops.attention`.
-    Output: `[batch, num_queries or tokens, embed_dim]`; with `past` also the pair of all keys and
-      values, with `return_keys` the keys `[batch, heads, tokens, head_dim]`.
+    Args:
+        num_heads: Number of heads; must divide the embedding size.
+        dropout: Dropout rate of the attention weights. A non-zero rate stores the full attention
+            matrix for the backward pass.
+
+    Call arguments:
+        tokens: `[batch, tokens, embed_dim]`.
+        attention_mask: Optional bool `[batch or 1, tokens or 1, tokens]`, True where a query may
+            attend to a key. Every query needs at least one such key.
+        training: Whether dropout is active and a gradient will be computed.
+        num_queries: Number of tokens, counted from the first, for which the output is computed;
+            None for all. All tokens serve as keys.
+
+    Output shape:
+        `[batch, num_queries or tokens, embed_dim]`.
 
     Raises:
-      ValueError: If `num_heads` does not divide the embedding size.
+        ArgumentError: If `num_heads` does not divide the embedding size.
+
+    Reference:
+        Vaswani et al., "Attention Is All You Need", NeurIPS 2017, section 3.2.
 
     Example:
 
@@ -36,7 +44,7 @@ class SelfAttention(keras.layers.Layer):
     TensorShape([1, 146, 48])
     """
 
-    def __init__(self, num_heads, dropout=0.0, **kwargs):
+    def __init__(self, *, num_heads, dropout=0.0, **kwargs):
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.dropout = dropout
@@ -67,69 +75,124 @@ class SelfAttention(keras.layers.Layer):
         self.qkv.build(input_shape)
         self.projection.build(input_shape)
 
-    def attention_weights(self, tokens, attention_mask=None):
-        """Returns how much each query attends to each key, `[batch, heads, query, key]`.
+    def call(self, tokens, attention_mask=None, training=None, num_queries=None):
+        return self.attend(
+            self._project(tokens), ops.shape(tokens)[:2], attention_mask, training, num_queries
+        )
 
-        The rows sum to one. This is the layer's own computation, so the tokens must already be
-        normalised, as `TransformerBlock` does.
+    def attend(self, qkv, batch_shape, attention_mask=None, training=None, num_queries=None):
+        """Computes `call` for tokens that are already projected to queries, keys and values.
+
+        `TransformerBlock` uses it, because it computes its normalisation and this projection
+        together.
+
+        Args:
+            qkv: `[batch * tokens, 3 * embed_dim]`, the output of the layer `qkv`.
+            batch_shape: The pair `(batch, tokens)`, ints or int tensors.
+            attention_mask: Optional bool `[batch or 1, tokens or 1, tokens]`.
+            training: Whether dropout is active and a gradient will be computed.
+            num_queries: Number of tokens, counted from the first, for which the output is
+                computed; None for all.
+
+        Returns:
+            `[batch, num_queries or tokens, embed_dim]`.
         """
-        query, key, _ = self._split_heads(tokens)
-        return attention_ops.attention_weights(query, key, attention_mask)
+        with self._name_scope():
+            query, key, value = self._split_heads(qkv, batch_shape)
+            if num_queries is not None:
+                query = self._first_queries(query, num_queries)
+                if attention_mask is not None and attention_mask.shape[1] != 1:
+                    attention_mask = attention_mask[:, :num_queries]
+            if training and self.dropout:
+                weights = attention_ops.attention_weights(query, key, attention_mask)
+                mixed = ops.matmul(self.weights_dropout(weights, training=True), value)
+                mixed = ops.transpose(mixed, (0, 2, 1, 3))  # [batch, queries, heads, head_dim]
+            else:
+                mixed = attention_ops.attention(query, key, value, attention_mask, bool(training))
+            return self._project_output(mixed)
 
-    def call(
-        self,
-        tokens,
-        training=None,
-        attention_mask=None,
-        past=None,
-        num_queries=None,
-        norm=None,
-        window=None,
-        sizes=None,
-        return_keys=False,
-    ):
-        query, key, value = self._split_heads(tokens, norm, training)
-        if past is not None:
+    def attend_with_cache(self, tokens, past, attention_mask=None):
+        """Attends to earlier tokens, given by their keys and values, and to `tokens`.
+
+        Args:
+            tokens: New tokens `[batch, tokens, embed_dim]`.
+            past: Pair of the keys and the values of earlier tokens, each
+                `[batch, heads, past tokens, head_dim]`.
+            attention_mask: Optional bool `[batch or 1, tokens or 1, past tokens + tokens]`.
+
+        Returns:
+            The output for the new tokens `[batch, tokens, embed_dim]`, and the pair of all keys
+            and values, each `[batch, heads, past tokens + tokens, head_dim]`.
+        """
+        with self._name_scope():
+            query, key, value = self._split_heads(self._project(tokens), ops.shape(tokens)[:2])
             key = ops.concatenate([past[0], key], axis=2)
             value = ops.concatenate([past[1], value], axis=2)
-        if num_queries is not None:
-            window = None  # special tokens look everywhere
-            query = query[:, :, :num_queries]
-            query.set_shape((*query.shape[:2], num_queries, self.head_dim))
-            if attention_mask is not None and attention_mask.shape[1] != 1:
-                attention_mask = attention_mask[:, :num_queries]
-        mixed = self._mix(query, key, value, attention_mask, training, window, sizes)
-        batch, length = ops.shape(mixed)[:2]
-        # Flat, so that product and bias are one operation.
-        found = self.projection(ops.reshape(mixed, (-1, self.num_heads * self.head_dim)))
-        found = ops.reshape(found, (batch, length, found.shape[-1]))
-        if return_keys:
-            return found, key
-        return found if past is None else (found, (key, value))
+            mixed = attention_ops.attention(query, key, value, attention_mask)
+            return self._project_output(mixed), (key, value)
 
-    def _split_heads(self, tokens, norm=None, training=False):
-        batch, length = ops.shape(tokens)[:2]
-        shape = (batch, length, self.num_heads, self.head_dim)
-        flat = ops.reshape(tokens, (-1, tokens.shape[-1]))
-        joint = self.qkv(flat) if norm is None else norm.then(self.qkv, flat, training)
-        # Never more than four axes: a phone's GPU takes no more.
-        parts = (ops.reshape(part, shape) for part in ops.split(joint, 3, axis=-1))
-        return [ops.transpose(part, (0, 2, 1, 3)) for part in parts]  # [batch, heads, tokens, head]
+    def attend_with_keys(self, tokens, token_counts=None, num_queries=None):
+        """Attends to tokens of which some represent several, and returns the keys as well.
 
-    def _mix(self, query, key, value, attention_mask, training, window, sizes):
-        """Returns `[batch, queries, heads, head_dim]`."""
-        training = bool(training)
-        if window is not None:
-            heads = (query, key, value)
-            return attention_ops.windowed_attention(*heads, *window, attention_mask, training)
-        if training and self.dropout:
-            weights = attention_ops.attention_weights(query, key, attention_mask)
-            mixed = ops.matmul(self.weights_dropout(weights, training=True), value)
-            return ops.transpose(mixed, (0, 2, 1, 3))
-        return attention_ops.attention(query, key, value, attention_mask, training, sizes=sizes)
+        Args:
+            tokens: `[batch, tokens, embed_dim]`.
+            token_counts: Number of original tokens that each token represents, float
+                `[batch, tokens]`; None for one each.
+            num_queries: Number of tokens, counted from the first, for which the output is
+                computed; None for all.
 
-    def compute_output_shape(self, tokens_shape):
-        return tokens_shape
+        Returns:
+            The output `[batch, num_queries or tokens, embed_dim]`, and the keys
+            `[batch, heads, tokens, head_dim]`, by which `merge_similar_tokens` compares tokens.
+        """
+        with self._name_scope():
+            query, key, value = self._split_heads(self._project(tokens), ops.shape(tokens)[:2])
+            if num_queries is not None:
+                query = self._first_queries(query, num_queries)
+            mixed = attention_ops.attention(query, key, value, token_counts=token_counts)
+            return self._project_output(mixed), key
+
+    def attention_weights(self, tokens, attention_mask=None):
+        """Returns the attention weights, `[batch, heads, queries, keys]`; each row sums to one.
+
+        Args:
+            tokens: The input of `call`, `[batch, tokens, embed_dim]`.
+            attention_mask: Optional bool `[batch or 1, tokens or 1, tokens]`.
+        """
+        query, key, _ = self._split_heads(self._project(tokens), ops.shape(tokens)[:2])
+        return attention_ops.attention_weights(query, key, attention_mask)
+
+    def _name_scope(self):
+        # `__call__` opens this scope too; Keras then opens it only once.
+        return keras.name_scope(self.name, caller=self)
+
+    # The dense layers take flat rows, so that product and bias are one fused operation.
+
+    def _project(self, tokens):
+        """Returns queries, keys and values in one, `[batch * tokens, 3 * embed_dim]`."""
+        return self.qkv(ops.reshape(tokens, (-1, tokens.shape[-1])))
+
+    def _split_heads(self, qkv, batch_shape):
+        """Returns query, key and value, each `[batch, heads, tokens, head_dim]`."""
+        # Split before the reshape: tensors of five axes do not run on the GPUs of phones.
+        shape = (*batch_shape, self.num_heads, self.head_dim)
+        parts = (ops.reshape(part, shape) for part in ops.split(qkv, 3, axis=-1))
+        return [ops.transpose(part, (0, 2, 1, 3)) for part in parts]
+
+    def _first_queries(self, query, num_queries):
+        query = query[:, :, :num_queries]
+        query.set_shape((*query.shape[:2], num_queries, self.head_dim))
+        return query
+
+    def _project_output(self, mixed):
+        """Returns `[batch, queries, embed_dim]` for `[batch, queries, heads, head_dim]`."""
+        batch, queries = ops.shape(mixed)[:2]
+        output = self.projection(ops.reshape(mixed, (-1, self.num_heads * self.head_dim)))
+        return ops.reshape(output, (batch, queries, output.shape[-1]))
+
+    def compute_output_shape(self, tokens_shape, num_queries=None):
+        batch, tokens, embed_dim = tokens_shape
+        return (batch, num_queries or tokens, embed_dim)
 
     def get_config(self):
         return {**super().get_config(), "num_heads": self.num_heads, "dropout": self.dropout}

@@ -1,10 +1,12 @@
-"""What a block computes between its matrix products, in forms that spare memory and time.
+"""Scaled dot-product attention in forms that save memory and time.
 
-TensorFlow's automatic gradients keep every intermediate result. For AST those are the attention
-weights, 12 heads x 1,214 x 1,214 in each of 12 blocks, and several copies of every token. The
-functions here keep only their inputs and compute the rest again, which is faster, too, since less
-is moved. They do so where a gradient is to be expected, `training=True`; otherwise they are plain
-operations, which TensorFlow fuses and converters read.
+TensorFlow's automatic gradients store every intermediate result. In AST-base those are the
+attention weights, 12 heads x 1,214 x 1,214 in each of 12 blocks. With `training=True` the functions
+here store only their inputs and compute the weights a second time for the gradient. That is also
+faster, because less memory is moved. With `training=False` they consist of plain operations, which
+TensorFlow fuses and which converters (TFLite, XLA) understand.
+
+For long clips the queries are processed in chunks, so that memory grows linearly with the length.
 """
 
 import math
@@ -14,275 +16,260 @@ import tensorflow as tf
 
 from ast_keras.layers.fused_ops import _late_zero
 
-# So many attention weights of one clip are computed at once: 128 MB in float32, all of AST-base's
-# for 10 s. Longer clips take their queries in chunks, of a size that keeps products efficient.
-WEIGHTS_AT_ONCE = 2**25
-_LEAST_CHUNK = 128
+# Largest number of attention weights per clip that is computed at once: 128 MB in float32, enough
+# for AST-base with 10 s. Longer clips are split into chunks of queries.
+MAX_WEIGHTS_AT_ONCE = 2**25
+# Smaller chunks would make the matrix products inefficient.
+MIN_CHUNK_SIZE = 128
 
 
-def attention(query, key, value, mask=None, training=False, chunk=None, sizes=None):
-    """Returns what each query finds: the values, weighted by softmax over scaled products.
+def attention(
+    query, key, value, mask=None, training=False, chunk_size=None, token_counts=None
+):
+    """Computes scaled dot-product attention.
 
-    For clips with more than `WEIGHTS_AT_ONCE` weights, queries are taken in chunks, one after the
-    other, so that memory grows with the length and not with its square. The result is the same
-    within rounding.
+    Clips with more than `MAX_WEIGHTS_AT_ONCE` attention weights are computed in chunks of queries,
+    one after another. The result is the same within float32 rounding.
 
     Args:
-      query: `[batch, heads, queries, head_dim]`.
-      key: `[batch, heads, keys, head_dim]`.
-      value: As `key`.
-      mask: bool `[batch or 1, queries or 1, keys]`, True where a query may look; None for
-        everywhere.
-      training: Whether gradients are to be expected: then the weights are not kept.
-      chunk: Number of queries at once; None chooses by length.
-      sizes: How many equal tokens each key stands for, `[batch, keys]`; None for one each.
+        query: `[batch, heads, queries, head_dim]`.
+        key: `[batch, heads, keys, head_dim]`.
+        value: `[batch, heads, keys, head_dim]`.
+        mask: Optional bool `[batch or 1, queries or 1, keys]`, True where a query may attend to a
+            key. Every query needs at least one such key.
+        training: Whether a gradient will be computed. If so, the attention weights are not stored.
+        chunk_size: Number of queries per chunk; None chooses it from the lengths.
+        token_counts: Optional float `[batch, keys]`: number of original tokens that each key
+            represents after token merging. A key with count 2 has the weight of two equal keys.
 
     Returns:
-      `[batch, queries, heads, head_dim]`: the heads of a query side by side.
+        `[batch, queries, heads, head_dim]`, in the dtype of the inputs.
 
     Reference:
-      Rabe and Staats, "Self-attention Does Not Need O(n^2) Memory", 2021.
+        Vaswani et al., "Attention Is All You Need", NeurIPS 2017; for the chunks Rabe and Staats,
+        "Self-attention Does Not Need O(n^2) Memory", 2021.
 
     Example:
 
     >>> heads = tf.random.normal([1, 3, 146, 16])
-    >>> whole, parts = (attention(heads, heads, heads, chunk=size) for size in (None, 32))
-    >>> bool(tf.reduce_max(tf.abs(whole - parts)) < 1e-5)
+    >>> whole, chunked = (attention(heads, heads, heads, chunk_size=n) for n in (None, 32))
+    >>> bool(tf.reduce_max(tf.abs(whole - chunked)) < 1e-5)
     True
     """
-    chunk = chunk or _chunk_size(query, key)
-    query = _scaled(query)
-    if sizes is not None:
-        query, key = _counting(query, key, sizes)
-    if chunk is not None:
-        return _in_chunks(query, key, value, mask, chunk)
+    chunk_size = chunk_size or choose_chunk_size(query, key)
+    query = _scale(query)
+    if token_counts is not None:
+        query, key = _add_log_counts(query, key, token_counts)
+    if chunk_size is not None:
+        return ChunkedAttention(key, value, mask, chunk_size)(query)
     if training:
-        return _at_once(query, key, value, mask)
-    return _by_query(tf.matmul(_weights(query, key, mask), value))
+        return _attention_storing_inputs_only(query, key, value, mask)
+    return _swap_heads(tf.matmul(_softmax_weights(query, key, mask), value))
 
 
 def attention_weights(query, key, mask=None):
-    """Returns how much each query attends to each key, `[batch, heads, queries, keys]`.
+    """Computes the softmax weights of scaled dot-product attention.
 
-    Arguments as of `attention`; the rows add up to one.
+    Args:
+        query: `[batch, heads, queries, head_dim]`.
+        key: `[batch, heads, keys, head_dim]`.
+        mask: Optional bool `[batch or 1, queries or 1, keys]`, True where a query may attend to a
+            key.
+
+    Returns:
+        `[batch, heads, queries, keys]`; each row sums to one.
     """
-    return _weights(_scaled(query), key, mask)
+    return _softmax_weights(_scale(query), key, mask)
 
 
-def _scaled(query):
-    # The query and not the scores: fewer numbers, and products inside float16's range.
+def choose_chunk_size(query, key):
+    """Chooses how many queries are processed at once, from the number of attention weights.
+
+    Args:
+        query: `[batch, heads, queries, head_dim]`; only the shape is used.
+        key: `[batch, heads, keys, head_dim]`; only the shape is used.
+
+    Returns:
+        None if all queries fit at once, else an int; an int tensor if a length is only known when
+        the graph runs.
+    """
+    heads, queries, keys = query.shape[1], query.shape[2], key.shape[2]
+    if queries is not None and keys is not None:
+        chunks = math.ceil(heads * queries * keys / MAX_WEIGHTS_AT_ONCE)
+        return None if chunks <= 1 else max(math.ceil(queries / chunks), MIN_CHUNK_SIZE)
+    queries, keys = tf.shape(query)[2], tf.shape(key)[2]
+    fitting = MAX_WEIGHTS_AT_ONCE // (heads * keys)
+    return tf.clip_by_value(fitting, MIN_CHUNK_SIZE, tf.maximum(queries, 1))
+
+
+class ChunkedAttention:
+    """Attention over chunks of queries, one after another, with its own gradient.
+
+    Only the inputs and the result are stored. The gradient visits the same chunks again and adds
+    up the gradients for keys and values.
+
+    Args:
+        key: `[batch, heads, keys, head_dim]`.
+        value: `[batch, heads, keys, head_dim]`.
+        mask: Optional bool `[batch or 1, queries or 1, keys]`.
+        chunk_size: Number of queries per chunk, an int or an int tensor.
+    """
+
+    def __init__(self, key, value, mask, chunk_size):
+        self.key, self.value = key, value
+        self.chunk_size = chunk_size
+        self._mask, self._mask_chunks = mask, None
+        if mask is not None and mask.shape[1] != 1:
+            self._mask_chunks = _split_queries(mask[:, None], chunk_size, fill=True)
+
+    def __call__(self, query):
+        """Returns `[batch, queries, heads, head_dim]` for the scaled queries."""
+
+        @tf.custom_gradient
+        def attend(query, key, value):
+            output = self.forward(query, key, value)
+            return output, lambda upstream: self.backward(query, key, value, output, upstream)
+
+        return attend(query, self.key, self.value)
+
+    def forward(self, query, key, value):
+        """Computes the attention chunk by chunk, `[batch, queries, heads, head_dim]`."""
+
+        def attend(index, queries):
+            weights = _softmax_weights(queries[index], key, self._mask_of(index))
+            return (tf.matmul(weights, value),)
+
+        (output,) = _loop_over_chunks(attend, value.shape[-1], self.chunk_size, (query,))
+        return _swap_heads(output)
+
+    def backward(self, query, key, value, output, upstream):
+        """Computes the gradients for query, key and value chunk by chunk."""
+
+        def differentiate(index, queries, means, upstreams, for_key, for_value):
+            for_query, more_for_key, more_for_value = _gradients(
+                queries[index], key, value, self._mask_of(index), means[index], upstreams[index]
+            )
+            return for_query, for_key + more_for_key, for_value + more_for_value
+
+        chunked = (query, *_mean_and_upstream(output, upstream))
+        sums = (tf.zeros_like(key), tf.zeros_like(value))
+        return _loop_over_chunks(differentiate, query.shape[-1], self.chunk_size, chunked, sums)
+
+    def _mask_of(self, index):
+        return self._mask if self._mask_chunks is None else self._mask_chunks[index][:, 0]
+
+
+def _scale(query):
+    # Scaling the query costs less than scaling the scores, and keeps the products in float16's
+    # range.
     return query * query.shape[-1] ** -0.5
 
 
-def _weights(query, key, mask):
+def _softmax_weights(query, key, mask):
     scores = tf.matmul(query, key, transpose_b=True)
-    return tf.nn.softmax(scores if mask is None else _masked(scores, mask))
+    return tf.nn.softmax(scores if mask is None else _mask_scores(scores, mask))
 
 
-def _counting(query, key, sizes):
-    """Returns queries and keys whose products have the logarithm of the keys' sizes added.
+def _add_log_counts(query, key, token_counts):
+    """Appends a column to queries and keys that adds `log(token_counts)` to their products.
 
-    As one more column of both: an addition to all scores would read and write them once more.
+    Adding the logarithms to the scores would read and write all of them once more.
     """
     ones = tf.ones_like(query[..., :1])
-    logs = tf.cast(tf.math.log(sizes), key.dtype)[:, None, :, None] * tf.ones_like(key[..., :1])
+    logs = tf.cast(tf.math.log(token_counts), key.dtype)[:, None, :, None]
+    logs = logs * tf.ones_like(key[..., :1])
     return tf.concat([query, ones], axis=-1), tf.concat([key, logs], axis=-1)
 
 
-def _masked(scores, mask):
-    """Returns scores `[batch, heads, ...]`, lowest where the mask `[batch, ...]` is not True."""
-    # Lowest, not infinite: its weight is zero all the same, and no gradient is NaN.
+def _mask_scores(scores, mask):
+    """Returns scores `[batch, heads, ...]` with the lowest number where `mask` is False."""
+    # The lowest finite number gives a weight of zero like minus infinity, but no NaN gradients.
     lowest = float(ml_dtypes.finfo(scores.dtype.name).min)
     return tf.where(mask[:, None], scores, tf.constant(lowest, scores.dtype))
 
 
-def windowed_attention(query, key, value, window, rows, num_special, mask=None, training=False):
-    """Returns `attention` where patches look no further along time than a window.
-
-    A patch attends to the patches at most `window` columns before and after its own, and to the
-    special tokens, which attend to all. Memory and time grow with the length, not its square.
-
-    Args:
-      query: `[batch, heads, tokens, head_dim]`: special tokens, then the patches column by column
-        (not mel-major).
-      key: As `query`.
-      value: As `query`.
-      window: Number of columns to either side, at least 1.
-      rows: Number of patches in a column.
-      num_special: Number of special tokens.
-      mask: bool `[batch or 1, 1, tokens]`, True for what may be looked at; None for all.
-      training: As of `attention`.
-
-    Returns:
-      `[batch, tokens, heads, head_dim]`.
-
-    Reference:
-      Beltagy et al., "Longformer: The Long-Document Transformer", 2020.
-
-    Example:
-
-    >>> heads = tf.random.normal([1, 3, 2 + 12 * 40, 16])
-    >>> windowed_attention(heads, heads, heads, window=5, rows=12, num_special=2).shape
-    TensorShape([1, 482, 3, 16])
-    """
-    tokens, special = query.shape[2] or tf.shape(query)[2], num_special
-    columns = (tokens - special) // rows
-    everywhere = attention(query[:, :, :special], key, value, mask, training)
-    blocks = (columns + window - 1) // window
-    size = window * rows
-
-    def by_block(heads):  # [batch, heads, blocks, size, head_dim]
-        short = blocks * window * rows - rows * columns
-        patches = tf.pad(heads[:, :, special:], ((0, 0), (0, 0), (0, short), (0, 0)))
-        shape = tf.shape(heads)
-        return tf.reshape(patches, (shape[0], heads.shape[1], blocks, size, heads.shape[3]))
-
-    def in_sight(heads):  # of each block, the one before and the one after; special tokens first
-        parts = tf.pad(by_block(heads), ((0, 0), (0, 0), (1, 1), (0, 0), (0, 0)))
-        around = tf.concat([parts[:, :, :-2], parts[:, :, 1:-1], parts[:, :, 2:]], axis=3)
-        first = heads[:, :, None, :special]
-        shape = tf.shape(around)
-        first = tf.broadcast_to(first, (shape[0], shape[1], shape[2], special, shape[4]))
-        return tf.concat([first, around], axis=3)
-
-    allowed = _window_mask(mask, rows, columns, window, special, blocks)
-    scores = tf.matmul(_scaled(by_block(query)), in_sight(key), transpose_b=True)
-    found = tf.matmul(tf.nn.softmax(_masked(scores, allowed)), in_sight(value))
-    shape = tf.shape(query)
-    found = tf.reshape(found, (shape[0], shape[1], blocks * size, query.shape[3]))
-    found = _by_query(found[:, :, : rows * columns])
-    return tf.concat([everywhere, found], axis=1)
+def _swap_heads(tensor):
+    """Transposes `[batch, heads, queries, size]` to `[batch, queries, heads, size]` or back."""
+    return tf.transpose(tensor, (0, 2, 1, 3))
 
 
-def _window_mask(mask, rows, columns, window, special, blocks):
-    """Returns where a block's patches may look, bool `[batch or 1, blocks, queries, keys]`."""
-    own = tf.range(window)  # the queries' columns, within their block
-    seen = tf.range(-window, 2 * window)  # the keys' columns, as counted there
-    near = tf.abs(own[:, None] - seen[None]) <= window
-    near = tf.repeat(tf.repeat(near, rows, axis=0), rows, axis=1)
-    place = tf.range(blocks)[:, None] * window + seen[None]
-    exists = tf.repeat((place >= 0) & (place < columns), rows, axis=1)[None]
-    if mask is not None:
-        pad = ((0, 0), (0, blocks * window * rows - rows * columns))
-        heard = tf.pad(mask[:, 0, special:], pad)
-        heard = tf.pad(tf.reshape(heard, (-1, blocks, window * rows)), ((0, 0), (1, 1), (0, 0)))
-        exists &= tf.concat([heard[:, :-2], heard[:, 1:-1], heard[:, 2:]], axis=2)
-    patches = near[None, None] & exists[:, :, None]
-    shape = tf.shape(patches)
-    return tf.concat([tf.ones((*tf.unstack(shape[:3]), special), "bool"), patches], axis=3)
+def _attention_storing_inputs_only(query, key, value, mask):
+    @tf.custom_gradient
+    def attend(query, key, value):
+        output = _swap_heads(tf.matmul(_softmax_weights(query, key, mask), value))
 
+        def gradient(upstream):
+            mean_and_upstream = _mean_and_upstream(output, upstream)
+            return _gradients(query, key, value, mask, *mean_and_upstream)
 
-def _chunk_size(query, key):
-    """Returns how many queries are taken at once, a number or, of unknown lengths, a tensor."""
-    heads, queries, keys = query.shape[1], query.shape[2], key.shape[2]
-    if queries is not None and keys is not None:
-        chunks = math.ceil(heads * queries * keys / WEIGHTS_AT_ONCE)
-        return None if chunks <= 1 else max(math.ceil(queries / chunks), _LEAST_CHUNK)
-    queries, keys = tf.shape(query)[2], tf.shape(key)[2]
-    return tf.clip_by_value(WEIGHTS_AT_ONCE // (heads * keys), _LEAST_CHUNK, tf.maximum(queries, 1))
+        return output, gradient
 
-
-def _by_query(heads):
-    """Returns `[batch, queries, heads, size]` of `[batch, heads, queries, size]`, or back."""
-    return tf.transpose(heads, (0, 2, 1, 3))
+    return attend(query, key, value)
 
 
 def _gradients(query, key, value, mask, mean, upstream):
-    """Returns the gradients for query, key and value; the weights are computed again.
+    """Returns the gradients for query, key and value, computing the weights a second time.
 
     Args:
-      query, key, value, mask: As of `attention`, the query scaled.
-      mean: `[batch, heads, queries, 1]`, what softmax's gradient removes from each row: the mean
-        over keys, which is the product of the result with its gradient.
-      upstream: `[batch, heads, queries, head_dim]`.
+        query: Scaled queries `[batch, heads, queries, head_dim]`.
+        key: `[batch, heads, keys, head_dim]`.
+        value: `[batch, heads, keys, head_dim]`.
+        mask: Optional bool `[batch or 1, queries or 1, keys]`.
+        mean: `[batch, heads, queries, 1]`: the mean over keys that the gradient of softmax
+            subtracts from each row, which equals the product of the output and its gradient.
+        upstream: Gradient of the output, `[batch, heads, queries, head_dim]`.
     """
-    weights = _weights(query + _late_zero(upstream), key, mask)
+    weights = _softmax_weights(query + _late_zero(upstream), key, mask)
     for_value = tf.matmul(weights, upstream, transpose_a=True)
-    # The mean goes in one more column: subtracted afterwards, it would cost a pass over them all.
+    # The mean is one more column of the product: subtracting it afterwards would read and write
+    # all scores once more.
     upstream = tf.concat([upstream, -mean], axis=-1)
     value = tf.concat([value, tf.ones_like(value[..., :1])], axis=-1)
-    with tf.control_dependencies([for_value]):  # so that the next two can reuse the weights' memory
+    with tf.control_dependencies([for_value]):  # so that the next two reuse the weights' memory
         for_scores = tf.matmul(upstream, value, transpose_b=True)
     for_scores = for_scores * weights
     for_key = tf.matmul(for_scores, query, transpose_a=True)
     return tf.matmul(for_scores, key), for_key, for_value
 
 
-def _mean_and_upstream(found, upstream):
-    mean = tf.reduce_sum(upstream * found, axis=-1, keepdims=True)
-    return _by_query(mean), _by_query(upstream)
+def _mean_and_upstream(output, upstream):
+    mean = tf.reduce_sum(upstream * output, axis=-1, keepdims=True)
+    return _swap_heads(mean), _swap_heads(upstream)
 
 
-def _at_once(query, key, value, mask):
-    @tf.custom_gradient
-    def attend(query, key, value):
-        found = _by_query(tf.matmul(_weights(query, key, mask), value))
+def _loop_over_chunks(function, size, chunk_size, tensors, sums=()):
+    """Calls a function for one chunk of queries after another.
 
-        def gradient(upstream):
-            parts = _mean_and_upstream(found, upstream)
-            return _gradients(query, key, value, mask, *parts)
+    The last chunk is filled up with zeros, which are zero in the gradients as well and are cut off
+    from the result.
 
-        return found, gradient
+    Args:
+        function: Takes `(index, *split tensors, *sums)`; returns the chunk's result with `size`
+            numbers along the last axis, and the new sums.
+        size: Length of the result's last axis.
+        chunk_size: Number of queries per chunk.
+        tensors: Tensors `[batch, heads, queries, any]` that are split along the queries.
+        sums: Tensors that are accumulated over the chunks.
 
-    return attend(query, key, value)
-
-
-def _in_chunks(query, key, value, mask, chunk):
-    if mask is not None and mask.shape[1] != 1:
-        masks = _split(mask[:, None], chunk, fill=True)
-
-        def mask_of(index):
-            return masks[index][:, 0]
-    else:
-
-        def mask_of(index):
-            return mask
-
-    @tf.custom_gradient
-    def attend(query, key, value):
-        def forward(index, queries):
-            return (tf.matmul(_weights(queries[index], key, mask_of(index)), value),)
-
-        (found,) = _over_chunks(forward, value.shape[-1], chunk, (query,))
-        found = _by_query(found)
-
-        def gradient(upstream):
-            def backward(index, queries, means, upstreams, for_key, for_value):
-                parts = mask_of(index), means[index], upstreams[index]
-                for_query, more_key, more_value = _gradients(queries[index], key, value, *parts)
-                return for_query, for_key + more_key, for_value + more_value
-
-            tensors = (query, *_mean_and_upstream(found, upstream))
-            sums = (tf.zeros_like(key), tf.zeros_like(value))
-            return _over_chunks(backward, query.shape[-1], chunk, tensors, sums)
-
-        return found, gradient
-
-    return attend(query, key, value)
-
-
-def _over_chunks(function, size, chunk, tensors, sums=()):
-    """Calls `function(index, *split tensors, *sums)` for one chunk of queries after the other.
-
-    It returns a chunk of the result, of this size along the last axis, and the new sums. What fills
-    the last chunk is all zero, in the gradients too, and is cut off again.
+    Returns:
+        The result `[batch, heads, queries, size]`, and the sums.
     """
     length = tf.shape(tensors[0])[2] if tensors[0].shape[2] is None else tensors[0].shape[2]
-    parts = [_split(tensor, chunk) for tensor in tensors]
-    number = (length + chunk - 1) // chunk
+    parts = [_split_queries(tensor, chunk_size) for tensor in tensors]
+    num_chunks = (length + chunk_size - 1) // chunk_size
     static = (*parts[0].shape[1:-1], size)
-    results = tf.TensorArray(tensors[0].dtype, number, element_shape=static)
+    results = tf.TensorArray(tensors[0].dtype, num_chunks, element_shape=static)
 
     def body(index, results, *sums):
         part, *sums = function(index, *parts, *sums)
         return (index + 1, results.write(index, part), *sums)
 
     _, results, *sums = tf.while_loop(
-        lambda index, *_: index < number,
+        lambda index, *_: index < num_chunks,
         body,
         (tf.constant(0), results, *sums),
         parallel_iterations=1,
-        maximum_iterations=number,
+        maximum_iterations=num_chunks,
     )
     joined = tf.transpose(results.stack(), (1, 2, 0, 3, 4))  # [batch, heads, chunks, chunk, size]
     batch, heads = tf.unstack(tf.shape(joined)[:2])
@@ -291,13 +278,14 @@ def _over_chunks(function, size, chunk, tensors, sums=()):
     return (joined, *sums)
 
 
-def _split(tensor, chunk, fill=0):
-    """Returns `[chunks, batch, heads, chunk, size]` of `[batch, heads, queries, size]`."""
+def _split_queries(tensor, chunk_size, fill=0):
+    """Splits `[batch, heads, queries, size]` into `[chunks, batch, heads, chunk_size, size]`."""
     length = tf.shape(tensor)[2] if tensor.shape[2] is None else tensor.shape[2]
-    short = (chunk - length % chunk) % chunk
-    tensor = tf.pad(tensor, ((0, 0), (0, 0), (0, short), (0, 0)), constant_values=fill)
+    missing = (chunk_size - length % chunk_size) % chunk_size
+    tensor = tf.pad(tensor, ((0, 0), (0, 0), (0, missing), (0, 0)), constant_values=fill)
     batch, heads, _, size = tensor.shape
     batch = tf.shape(tensor)[0] if batch is None else batch
     size = tf.shape(tensor)[3] if size is None else size
-    number = (length + short) // chunk
-    return tf.transpose(tf.reshape(tensor, (batch, heads, number, chunk, size)), (2, 0, 1, 3, 4))
+    num_chunks = (length + missing) // chunk_size
+    chunks = tf.reshape(tensor, (batch, heads, num_chunks, chunk_size, size))
+    return tf.transpose(chunks, (2, 0, 1, 3, 4))

@@ -1,4 +1,6 @@
-"""AST for endless streams: attention over the current block of time and a fixed past, cached."""
+"""CausalASTBackbone: AST for streams, with attention to the current block and a fixed past."""
+
+import dataclasses
 
 import keras
 from keras import ops
@@ -11,25 +13,35 @@ from ast_keras.models.ast_backbone import ASTBackbone
 class CausalASTBackbone(ASTBackbone):
     """An AST whose tokens attend to their own block of time and to a fixed number of earlier ones.
 
-    Time is cut into blocks of `block_columns` patches. Each block has special tokens of its own,
-    which the classifier reads, so that there is a result for every block. `num_frames` is how far
-    attention reaches, the current block included; positions repeat with that period, which tells
-    any two blocks that see each other apart. Computed block by block with the keys and values of
-    the past kept (`step`), the result is that of the whole sound, at a cost that does not grow.
+    Time is divided into blocks of `block_columns` patches. Every block has its own special tokens,
+    which the classifier reads, so there is a result for every block. `num_frames` is the reach of
+    attention: the current block and the past ones. The positions repeat with this period, so that
+    any two blocks that attend to each other have different positions.
 
-    It takes weights of an `ASTBackbone` of the same sizes, but is to be trained or fine-tuned
-    before it is of use: `ast_keras.weights.build.to_causal`, or `model.block_columns` in a
-    recipe. A sound of any length is heard as whole blocks, at least one; what is left is not.
+    Computed block by block with a cache of keys and values (`step`), the result equals that of the
+    whole clip, and the cost of a block does not grow with the length of the stream.
+
+    The weights have the shapes of an `ASTBackbone` of the same sizes, but the model must be trained
+    or fine-tuned before it is useful: see `ast_keras.to_causal`, or `model.block_columns` in a
+    recipe. Only whole blocks of a clip are processed, at least one.
 
     Args:
-      block_columns: Patches along time in a block; must divide those of `num_frames`.
-      **arguments: As of `ASTBackbone`; `padding` is always "masked".
+        block_columns: Number of patches along time in a block; must divide that of `num_frames`.
+        **arguments: Arguments of `ASTBackbone`. `padding` is always "masked". The options that drop
+            or merge tokens are refused, because every token must keep its place.
 
-    Input: As of `ASTBackbone`, with at least `min_frames` frames.
-    Output: `[batch, blocks * (special tokens + patches of a block), embed_dim]`, block by block.
+    Call arguments:
+        spectrogram: Normalised log-mels `[batch, frames, num_mel_bins]`, at least `min_frames`.
+        training: Whether dropout and stochastic depth are active.
+        lengths: Optional int `[batch]`, the number of valid frames of each clip.
+        num_tokens: Number of tokens to return, counted from the first; None for all.
+
+    Output shape:
+        `[batch, blocks * (special tokens + patches of a block), embed_dim]`, block by block.
 
     Raises:
-      ValueError: If `num_frames` does not hold a whole number of blocks.
+        ArgumentError: If `num_frames` is not a whole number of blocks, or tokens would be dropped
+            or merged.
 
     Example:
 
@@ -41,15 +53,15 @@ class CausalASTBackbone(ASTBackbone):
     (2, TensorShape([1, 600, 48]))
     """
 
-    def __init__(self, *args, block_columns, **arguments):
-        arguments = {**arguments, "padding": "masked"}
-        super().__init__(*args, **arguments)
-        self._refuse_dials()
+    def __init__(self, *, block_columns, **arguments):
+        super().__init__(**{**arguments, "padding": "masked"})
+        self._require_every_token()
         columns = self.grid[1]
         if block_columns < 1 or columns % block_columns:
-            step, patch = self.strides[1], self.patch_size[1]
             blocks = max(1, round(columns / max(1, block_columns)))
-            fitting = (blocks * max(1, block_columns) - 1) * step + patch
+            fitting = _count_frames(
+                blocks * max(1, block_columns), self.strides[1], self.patch_size[1]
+            )
             raise ArgumentError(
                 "num_frames must hold a whole number of blocks: set it to "
                 f"{fitting}, for {blocks} blocks. Received: block_columns={block_columns}, "
@@ -57,29 +69,64 @@ class CausalASTBackbone(ASTBackbone):
             )
         self.block_columns = block_columns
 
-    def _refuse_dials(self):
-        names = ("patchout", "patchout_mel", "patchout_time", "merge_tokens", "attention_window")
-        for name in names:
-            if getattr(self, name):
+    @classmethod
+    def from_backbone(cls, backbone, block_columns, past_blocks):
+        """Makes a causal backbone with the sizes of another one.
+
+        Its weights are new. `ast_keras.to_causal` makes a causal classifier and copies the weights.
+
+        Args:
+            backbone: An `ASTBackbone`.
+            block_columns: Number of patches along time in a block. With strides of 10 frames of
+                10 ms, 10 are one second.
+            past_blocks: Number of earlier blocks that a token attends to.
+
+        Raises:
+            ArgumentError: If a number is out of its range.
+
+        Example:
+
+        >>> plain = ASTBackbone(embed_dim=48, num_layers=1, num_heads=3, mlp_dim=96)
+        >>> CausalASTBackbone.from_backbone(plain, block_columns=10, past_blocks=4).num_frames
+        506
+        """
+        if block_columns < 1 or past_blocks < 0:
+            raise ArgumentError(
+                "block_columns must be at least 1 and past_blocks at least 0. "
+                f"Received: block_columns={block_columns}, past_blocks={past_blocks}"
+            )
+        columns = (past_blocks + 1) * block_columns
+        num_frames = _count_frames(columns, backbone.strides[1], backbone.patch_size[1])
+        changes = {"num_frames": num_frames, "block_columns": block_columns}
+        return cls.from_config({**backbone.get_config(), **changes})
+
+    def _require_every_token(self):
+        for name, value in dataclasses.asdict(self.token_options).items():
+            if name != "padding" and value:
                 raise ArgumentError(
-                    "A causal backbone needs all of its tokens in their places, and has blocks "
-                    f"for windows: leave {name} out. Received: {name}={getattr(self, name)}"
+                    "A causal backbone needs every token in its place: leave "
+                    f"{name} out. Received: {name}={value}"
                 )
 
     @property
     def past_blocks(self):
-        """How many earlier blocks a token attends to."""
+        """Number of earlier blocks that a token attends to."""
         return self.grid[1] // self.block_columns - 1
 
     @property
     def min_frames(self):
-        """Frames of one block."""
-        return (self.block_columns - 1) * self.strides[1] + self.patch_size[1]
+        """Smallest number of frames of an input: the length of one block."""
+        return _count_frames(self.block_columns, self.strides[1], self.patch_size[1])
 
     @property
     def block_tokens(self):
-        """Tokens of one block, special tokens included."""
+        """Number of tokens in a block, special tokens included."""
         return self.num_special_tokens + self.grid[0] * self.block_columns
+
+    @property
+    def num_pooled_tokens(self):
+        # None for all: every block has its own special tokens, in between the patches.
+        return None
 
     def describe_positions(self, columns):
         return f", in {self.count_blocks(columns)} whole blocks of {self.block_columns} patches"
@@ -88,18 +135,22 @@ class CausalASTBackbone(ASTBackbone):
         return self.block_tokens * self.count_blocks(self.count_columns(num_frames))
 
     def count_blocks(self, columns):
-        """Returns how many whole blocks lie in so many patches along time, at least one."""
+        """Returns the number of whole blocks in `columns` patches along time, at least one.
+
+        Args:
+            columns: An int or an int tensor.
+        """
         blocks = columns // self.block_columns
         return max(blocks, 1) if isinstance(blocks, int) else ops.maximum(blocks, 1)
 
     def embed_tokens(self, patches, columns=None):
-        # Of the columns nothing is needed: no block sees a later one, `pool` leaves padding out.
+        # `columns` is not needed: no block attends to a later one, and `pool` ignores the padding.
         mel, size = self.grid[0], self.block_columns
         width = ops.shape(patches)[1] // mel
         blocks = width // size
         if isinstance(blocks, int) and blocks < 1:
             raise ArgumentError(
-                f"A sound must fill a block, {self.min_frames} frames: pad it. Received: "
+                f"The input must fill a block, {self.min_frames} frames: pad it. Received: "
                 f"{width} patches along time, of {size} in a block"
             )
         grid = ops.reshape(patches, (-1, mel, width, self.embed_dim))[:, :, : blocks * size]
@@ -108,15 +159,15 @@ class CausalASTBackbone(ASTBackbone):
         by_block = ops.reshape(grid, (-1, mel * size, self.embed_dim))
         tokens = self.get_layer("special_tokens")(by_block)
         tokens = ops.reshape(tokens, (-1, blocks, self.block_tokens, self.embed_dim))
-        number = ops.arange(blocks)
-        tokens = tokens + ops.cast(self._positions(number), tokens.dtype)
+        block_index = ops.arange(blocks)
+        tokens = tokens + ops.cast(self._block_positions(block_index), tokens.dtype)
         tokens = ops.reshape(tokens, (-1, blocks * self.block_tokens, self.embed_dim))
-        number = ops.repeat(number, self.block_tokens)
-        ago = number[:, None] - number[None, :]
-        return tokens, ((ago >= 0) & (ago <= self.past_blocks))[None]
+        block_index = ops.repeat(block_index, self.block_tokens)  # of every token
+        age = block_index[:, None] - block_index[None, :]  # blocks between query and key
+        return tokens, ((age >= 0) & (age <= self.past_blocks))[None]
 
-    def _positions(self, number):
-        """Returns the positions of blocks by number, `[blocks, tokens of a block, embed_dim]`."""
+    def _block_positions(self, block_index):
+        """Returns the positions of blocks, `[blocks, tokens of a block, embed_dim]`."""
         mel, columns = self.grid
         embedding = ops.convert_to_tensor(self.get_layer("positions").embedding)
         special = embedding[: self.num_special_tokens]
@@ -124,63 +175,85 @@ class CausalASTBackbone(ASTBackbone):
             embedding[self.num_special_tokens :],
             (mel, columns // self.block_columns, self.block_columns, self.embed_dim),
         )
-        grid = ops.transpose(grid, (1, 0, 2, 3))  # [phase, mel, column, embed]
+        grid = ops.transpose(grid, (1, 0, 2, 3))  # [block of the period, mel, column, embed]
         patches = ops.reshape(grid, (-1, mel * self.block_columns, self.embed_dim))
         special = ops.broadcast_to(
             special[None], (ops.shape(patches)[0], self.num_special_tokens, self.embed_dim)
         )
         table = ops.concatenate([special, patches], axis=1)
-        return ops.take(table, number % (self.past_blocks + 1), axis=0)
-
-    @property
-    def num_pooled_tokens(self):
-        return None  # every block of the sound has special tokens of its own, among the others
+        return ops.take(table, block_index % (self.past_blocks + 1), axis=0)
 
     def pool(self, tokens, lengths=None):
+        """Returns the mean of the special tokens of all valid blocks, `[batch, embed_dim]`.
+
+        Args:
+            tokens: The backbone's output.
+            lengths: Number of valid frames of each clip, int `[batch]`; None if all are valid.
+        """
         special = self.pool_blocks(tokens)
         if lengths is None:
             return ops.mean(special, axis=1)
         blocks = self.count_blocks(self.count_columns(lengths))
-        heard = ops.arange(ops.shape(special)[1])[None, :] < ops.cast(blocks, "int32")[:, None]
-        share = ops.cast(heard, special.dtype) / ops.cast(blocks, special.dtype)[:, None]
-        return ops.sum(special * share[..., None], axis=1)
+        valid = ops.arange(ops.shape(special)[1])[None, :] < ops.cast(blocks, "int32")[:, None]
+        weights = ops.cast(valid, special.dtype) / ops.cast(blocks, special.dtype)[:, None]
+        return ops.sum(special * weights[..., None], axis=1)
 
     def pool_blocks(self, tokens):
-        """Returns the mean of each block's special tokens, `[batch, blocks, embed_dim]`."""
+        """Returns the mean of each block's special tokens, `[batch, blocks, embed_dim]`.
+
+        Args:
+            tokens: The backbone's output, or that of `step`.
+        """
         blocks = ops.shape(tokens)[1] // self.block_tokens
         tokens = ops.reshape(tokens, (-1, blocks, self.block_tokens, self.embed_dim))
         return ops.mean(tokens[:, :, : self.num_special_tokens], axis=2)
 
-    def initial_cache(self, batch_size=1):
-        """Returns the keys and values of no past, for `step`: zeros, which are not attended to.
+    # --- Streaming ---
 
-        A list of pairs, one for each transformer block, each
-        `[batch, heads, past tokens, head_dim]`.
+    def initial_cache(self, batch_size=1):
+        """Returns the cache for the first `step`: zeros, which are not attended to.
+
+        Args:
+            batch_size: Number of streams.
+
+        Returns:
+            A list with a pair of keys and values for each transformer block, each
+            `[batch, heads, past tokens, head_dim]`.
         """
         heads, size = self.num_heads, self.embed_dim // self.num_heads
         shape = (batch_size, heads, self.past_blocks * self.block_tokens, size)
         dtype = self.policy.compute_dtype
         return [(ops.zeros(shape, dtype), ops.zeros(shape, dtype)) for _ in self.blocks]
 
-    def step(self, patches, number, cache):
-        """Returns the tokens of one block, `[batch, tokens of a block, embed_dim]`, and the cache.
+    def step(self, patches, block_index, cache):
+        """Computes one block of a stream.
 
         Args:
-          patches: The block's embedded patches `[batch, patches of a block, embed_dim]`, mel-major,
-            as the layer "patches" gives them.
-          number: How many blocks came before, an int tensor or a number.
-          cache: Of the block before, or `initial_cache`.
+            patches: Output of the layer "patches" for the block,
+                `[batch, patches of a block, embed_dim]`, mel-major.
+            block_index: Number of blocks before this one, an int or an int tensor.
+            cache: The cache that the previous step returned, or `initial_cache()`.
+
+        Returns:
+            The block's tokens `[batch, tokens of a block, embed_dim]`, and the new cache.
         """
         tokens = self.get_layer("special_tokens")(patches)
-        number = ops.reshape(ops.cast(number, "int32"), (1,))
-        tokens = tokens + ops.cast(self._positions(number), tokens.dtype)
-        ago = self.past_blocks - ops.arange(self.past_blocks + 1)  # of each block in sight
-        seen = ops.repeat(ago <= number, self.block_tokens)[None, None, :]
-        kept = []
+        block_index = ops.reshape(ops.cast(block_index, "int32"), (1,))
+        tokens = tokens + ops.cast(self._block_positions(block_index), tokens.dtype)
+        # The cache starts with zeros: blocks before the first one are not attended to.
+        age = self.past_blocks - ops.arange(self.past_blocks + 1)
+        attention_mask = ops.repeat(age <= block_index, self.block_tokens)[None, None, :]
+        new_cache = []
         for block, past in zip(self.blocks, cache, strict=True):
-            tokens, (keys, values) = block(tokens, attention_mask=seen, past=past)
-            kept.append((keys[:, :, self.block_tokens :], values[:, :, self.block_tokens :]))
-        return self.get_layer("norm")(tokens), kept
+            tokens, (keys, values) = block.step(tokens, past, attention_mask)
+            oldest = self.block_tokens  # the tokens that the next block does not attend to
+            new_cache.append((keys[:, :, oldest:], values[:, :, oldest:]))
+        return self.get_layer("norm")(tokens), new_cache
 
     def get_config(self):
         return {**super().get_config(), "block_columns": self.block_columns}
+
+
+def _count_frames(columns, stride, patch):
+    """Returns the number of frames that hold `columns` patches along time."""
+    return (columns - 1) * stride + patch
