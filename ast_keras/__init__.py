@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOME` says the same at run
     from ast_keras.layers.transformer_block import TransformerBlock as TransformerBlock
     from ast_keras.models.ast_backbone import ASTBackbone as ASTBackbone
     from ast_keras.models.ast_classifier import ASTClassifier as ASTClassifier
+    from ast_keras.models.audio_classifier import AudioClassifier as AudioClassifier
     from ast_keras.models.causal_ast_backbone import CausalASTBackbone as CausalASTBackbone
     from ast_keras.presets.loading import from_preset as from_preset
     from ast_keras.presets.saving import save_to_preset as save_to_preset
@@ -57,6 +58,7 @@ _HOME = {
     "ASTClassifier": "models.ast_classifier",
     "AdamL2": "training.optimizers",
     "AstKerasError": "errors",
+    "AudioClassifier": "models.audio_classifier",
     "AudioError": "errors",
     "AudioWarning": "errors",
     "CausalASTBackbone": "models.causal_ast_backbone",
@@ -97,6 +99,7 @@ _HOME = {
 _LIGHT_ROOMS = ("errors", "labels", "audio", "recipe", "data")
 # Modules with a Keras class that may occur in a saved model; between them they import all.
 _REGISTERED = (
+    "models.ast_classifier",
     "models.causal_ast_backbone",
     "evaluation.keras_metrics",
     "training.optimizers",

@@ -22,14 +22,13 @@ import numpy as np
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
 DIALS = {
     "merge_tokens": (10, 40, 80, 110, 140),
-    "attention_window": (25, 12, 6, 3),
     "strides": (12, 14, 16),
     "patchout_time": (0.25, 0.5, 0.75),
     "patchout": (0.25, 0.5, 0.75),
 }
 # What a saved model may have been trained with, and dropout, which would hide what Patchout does.
 OFF = {
-    **{"merge_tokens": 0, "attention_window": None},
+    **{"merge_tokens": 0},
     **{"patchout": 0.0, "patchout_mel": 0.0, "patchout_time": 0.0},
     **{"dropout": 0.0, "attention_dropout": 0.0, "drop_path": 0.0},
 }

@@ -52,7 +52,9 @@ def plain():
 def ours():
     from ast_keras import ASTBackbone, ASTClassifier
 
-    backbone = ASTBackbone(WIDTH, BLOCKS, HEADS, HIDDEN, num_frames=FRAMES)
+    backbone = ASTBackbone(
+        embed_dim=WIDTH, num_layers=BLOCKS, num_heads=HEADS, mlp_dim=HIDDEN, num_frames=FRAMES
+    )
     return ASTClassifier(backbone, CLASSES)
 
 

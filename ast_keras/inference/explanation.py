@@ -257,10 +257,6 @@ def _plain_backbone(model: ASTClassifier) -> ASTBackbone:
             "A causal model has special tokens in every block, and no one map of attention: take "
             "gradients or occlusion"
         )
-    if model.backbone.attention_window is not None:
-        raise InferenceError(
-            "With attention_window there is no one map of attention: take gradients or occlusion"
-        )
     return model.backbone
 
 

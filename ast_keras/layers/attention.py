@@ -190,9 +190,8 @@ class SelfAttention(keras.layers.Layer):
         output = self.projection(ops.reshape(mixed, (-1, self.num_heads * self.head_dim)))
         return ops.reshape(output, (batch, queries, output.shape[-1]))
 
-    def compute_output_shape(self, tokens_shape, num_queries=None):
-        batch, tokens, embed_dim = tokens_shape
-        return (batch, num_queries or tokens, embed_dim)
+    def compute_output_shape(self, tokens_shape):
+        return tokens_shape
 
     def get_config(self):
         return {**super().get_config(), "num_heads": self.num_heads, "dropout": self.dropout}

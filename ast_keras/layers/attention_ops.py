@@ -23,9 +23,7 @@ MAX_WEIGHTS_AT_ONCE = 2**25
 MIN_CHUNK_SIZE = 128
 
 
-def attention(
-    query, key, value, mask=None, training=False, chunk_size=None, token_counts=None
-):
+def attention(query, key, value, mask=None, training=False, chunk_size=None, token_counts=None):
     """Computes scaled dot-product attention.
 
     Clips with more than `MAX_WEIGHTS_AT_ONCE` attention weights are computed in chunks of queries,

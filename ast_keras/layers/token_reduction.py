@@ -196,7 +196,9 @@ def merge_similar_tokens(tokens, token_counts, metric, num_merged, num_special_t
 
     # Output order: special tokens, the patches of A that stay, all of B, the odd last patch.
     start_of_b = num_special_tokens + pairs - num_merged
-    target_of_a = tf.where(rank < num_merged, start_of_b + partner[..., 0], start_of_b + rank - pairs)
+    target_of_a = tf.where(
+        rank < num_merged, start_of_b + partner[..., 0], start_of_b + rank - pairs
+    )
     target_of_b = tf.broadcast_to(start_of_b + tf.range(pairs), (batch, pairs))
     targets = tf.reshape(tf.stack([target_of_a, target_of_b], axis=-1), (batch, 2 * pairs))
     before, after = tf.range(num_special_tokens), tf.range(paired_end, num_tokens) - num_merged

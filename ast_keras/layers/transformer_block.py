@@ -179,9 +179,8 @@ class TransformerBlock(keras.layers.Layer):
     def _name_scope(self):
         return keras.name_scope(self.name, caller=self)
 
-    def compute_output_shape(self, tokens_shape, num_queries=None):
-        batch, tokens, embed_dim = tokens_shape
-        return (batch, num_queries or tokens, embed_dim)
+    def compute_output_shape(self, tokens_shape):
+        return tokens_shape
 
     def get_config(self):
         return {

@@ -3,7 +3,7 @@
 | module | holds |
 |---|---|
 | `ast_backbone` | `ASTBackbone`, the Audio Spectrogram Transformer |
-| `causal_ast_backbone` | `CausalASTBackbone`, for streams: attends to a fixed number of past blocks |
+| `causal_ast_backbone` | `CausalASTBackbone`, for streams: attends to a fixed past |
 | `token_options` | `TokenOptions`: padding, dropping and merging of tokens, declared once |
 | `audio_classifier` | `AudioClassifier`: filterbank, any encoder and a head |
 | `ast_classifier` | `ASTClassifier`: `AudioClassifier` with an `ASTBackbone`, and `from_preset` |

@@ -141,7 +141,11 @@ class ASTBackbone(keras.Model):
         grid = patch_grid(num_mel_bins, num_frames, patch_size, strides)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         patches = PatchEmbedding(
-            embed_dim=embed_dim, patch_size=patch_size, strides=strides, dtype=policy, name="patches"
+            embed_dim=embed_dim,
+            patch_size=patch_size,
+            strides=strides,
+            dtype=policy,
+            name="patches",
         )
         special_tokens = SpecialTokens(
             use_distillation_token=use_distillation_token, dtype=policy, name="special_tokens"
@@ -365,7 +369,7 @@ class ASTBackbone(keras.Model):
         return max(whole, 1) if isinstance(whole, int) else ops.maximum(whole, 1)
 
     def count_tokens(self, num_frames):
-        """Returns the number of tokens, special tokens included, for `num_frames` frames, an int."""
+        """Returns the number of tokens, special ones included, in `num_frames` frames, an int."""
         return self.num_special_tokens + self.grid[0] * self.count_columns(num_frames)
 
     def compute_output_shape(self, spectrogram_shape, lengths_shape=None, num_tokens=None):

@@ -24,7 +24,8 @@ class ASTClassifier(AudioClassifier):
             spectrograms `[batch, num_frames, num_mel_bins]`. May also be a dictionary with the keys
             "waveform", "lengths" and "seeds".
         training: Whether dropout and augmentation are active.
-        lengths: Optional int `[batch]`, the valid samples (without a frontend: frames) of each clip.
+        lengths: Optional int `[batch]`, the valid samples (without a frontend: frames) of each
+            clip.
         seeds: Optional int `[batch, 2]`, the seeds of the augmentation.
 
     Output shape:

@@ -194,7 +194,7 @@ class AudioClassifier(keras.Model):
         return self.backbone.pool(tokens, lengths)
 
     def classify(self, pooled):
-        """Applies the head: logits `[batch, num_classes]` for pooled tokens `[batch, embed_dim]`."""
+        """Applies the head to pooled tokens `[batch, embed_dim]`: logits `[batch, num_classes]`."""
         return self.head(self.head_norm(pooled))
 
     def scores(self, logits):

@@ -12,6 +12,7 @@ from ast_keras.labels import LabelSet
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.models.ast_backbone import ASTBackbone
 from ast_keras.models.ast_classifier import ASTClassifier
+from ast_keras.models.token_options import TokenOptions
 from ast_keras.presets import hub
 from ast_keras.presets.released import PUBLISHED, ReleasedWeights
 from ast_keras.presets.saving import is_saved_model, load_saved_model, save_to_preset
@@ -33,8 +34,8 @@ _CLASSIFIER_ARGUMENTS = ("frontend", "augment", "score_activation", "head_layer_
 _READING_ARGUMENTS = ("format", "num_heads")
 # What may be set on loading, since no weight depends on it.
 _DIALS = (
-    *("dropout", "attention_dropout", "drop_path", "padding", "gradient_checkpointing"),
-    *("patchout", "patchout_mel", "patchout_time", "merge_tokens", "attention_window"),
+    *("dropout", "attention_dropout", "drop_path", "gradient_checkpointing"),
+    *TokenOptions.names(),
 )
 _FITTING_ARGUMENTS = frozenset(
     name
@@ -69,7 +70,7 @@ def from_preset(
       **overrides: For a size, arguments of `ASTBackbone`. For weights, `num_frames`, `strides`,
         `num_mel_bins`, `patch_size`, `rgb_reduction`, `position_resize` (see `build_classifier`),
         and what changes no weight: `dropout`, `attention_dropout`, `drop_path`, `padding`,
-        `patchout`, `patchout_mel`, `patchout_time`, `merge_tokens`, `attention_window`,
+        `patchout`, `patchout_mel`, `patchout_time`, `merge_tokens`,
         `gradient_checkpointing` and `dtype`; for files, `format` and `num_heads` too.
         For all, `frontend` (a `LogMelFilterbank`, or None for spectrogram input), `augment` and
         `score_activation`.

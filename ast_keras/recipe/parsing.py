@@ -26,6 +26,8 @@ _EARLIER_NAMES = {
     ("model", "position"): "position_resize",
     ("train", "choose"): "final_model",
 }
+# Fields that no longer exist. recipe.json files of earlier runs contain them, always as null.
+_REMOVED = {("model", "attention_window")}
 
 # --- Recipes by name and from files ---
 
@@ -113,6 +115,8 @@ def _from_json(path: pathlib.Path) -> Recipe:
             raise RecipeError(f"{key} must be an object. Received: {key}={value!r} in {path}")
         hints, fields = _hints(group), {}
         for name, field_value in value.items():
+            if (key, name) in _REMOVED and field_value is None:
+                continue
             field = _field_name(key, name, hints)
             fields[field] = convert_value(field_value, hints[field], f"{key}.{field}")
         changes[key] = dataclasses.replace(group, **fields)  # type: ignore[type-var]

@@ -117,12 +117,6 @@ class Model:
         "ast_tiny takes less than half the time.",
         range=RATE,
     )
-    attention_window: int | None = setting(
-        None,
-        "Number of columns of patches before and after its own that a patch attends to, for long "
-        "audio. None attends to all patches. Excludes patchout and attention dropout.",
-        range=POSITIVE,
-    )
     gradient_checkpointing: bool = setting(
         False,
         "Whether blocks are computed a second time in the backward pass. Needs less memory and a "

@@ -156,7 +156,6 @@ def _make_classifier(
         "patchout": settings.patchout,
         "patchout_mel": settings.patchout_mel,
         "patchout_time": settings.patchout_time,
-        "attention_window": settings.attention_window,
         "gradient_checkpointing": settings.gradient_checkpointing,
         "dtype": recipe.train.precision,
     }

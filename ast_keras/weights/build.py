@@ -8,10 +8,9 @@ import gc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
-from ast_keras.errors import ArgumentError, LabelError, WeightsError
+from ast_keras.errors import LabelError, WeightsError
 from ast_keras.labels import LabelSet
 from ast_keras.layers.initializers import without_random_start
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
@@ -131,7 +130,7 @@ def build_classifier(
     head = choose_head(source, num_classes, labels)
     with without_random_start():
         backbone = ASTBackbone(
-            source.embed_dim,
+            embed_dim=source.embed_dim,
             num_layers=source.num_layers,
             num_heads=source.num_heads,
             mlp_dim=source.mlp_dim,
@@ -182,21 +181,12 @@ def to_causal(model: ASTClassifier, block_columns: int, past_blocks: int) -> AST
     >>> to_causal(model, block_columns=10, past_blocks=4).backbone.num_frames
     506
     """
-    if block_columns < 1 or past_blocks < 0:
-        raise ArgumentError(
-            "A block has at least one column, and there is no negative number of past blocks. "
-            f"Received: block_columns={block_columns}, past_blocks={past_blocks}"
-        )
-    stride, patch = model.backbone.strides[1], model.backbone.patch_size[1]
-    num_frames = ((past_blocks + 1) * block_columns - 1) * stride + patch
     source = as_pretrained(model)
-    config = {**model.backbone.get_config(), "num_frames": num_frames, "padding": "masked"}
     with without_random_start():
-        policy = keras.saving.deserialize_keras_object(config["dtype"])
-        backbone = CausalASTBackbone(**{**config, "dtype": policy}, block_columns=block_columns)
+        backbone = CausalASTBackbone.from_backbone(model.backbone, block_columns, past_blocks)
     frontend = model.frontend
     if frontend is not None:
-        changes = {"num_frames": num_frames, "remove_waveform_mean": False}
+        changes = {"num_frames": backbone.num_frames, "remove_waveform_mean": False}
         frontend = LogMelFilterbank.from_config({**frontend.get_config(), **changes})
     causal = ASTClassifier(
         backbone,

@@ -19,6 +19,7 @@ from ast_keras.layers.token_reduction import Patchout
 from ast_keras.layers.transformer_block import TransformerBlock
 from ast_keras.models.ast_backbone import ASTBackbone
 from ast_keras.models.ast_classifier import ASTClassifier
+from ast_keras.models.audio_classifier import AudioClassifier
 from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 from tests import contract
 from tests.contract import POLICIES, Descriptor
@@ -37,10 +38,9 @@ TOKENS = random(2, 7, 12)
 SEEDS = np.array([[1, 2], [3, 4]], "int32")
 
 
-# Every dial: two sets, since some exclude each other.
+# Every option of the tokens, and gradient checkpointing, which excludes dropout.
 THINNED = dict(patchout=0.2, patchout_mel=0.4, patchout_time=0.3, merge_tokens=2)
-WINDOWED = dict(
-    attention_window=2,
+CHECKPOINTED = dict(
     gradient_checkpointing=True,
     dropout=0.0,
     attention_dropout=0.0,
@@ -96,8 +96,8 @@ def make_frontend(num_frames=24, method="fft"):
     )
 
 
-def make_classifier():
-    return ASTClassifier(
+def make_classifier(kind=ASTClassifier):
+    return kind(
         make_backbone(),
         num_classes=3,
         frontend=make_frontend(),
@@ -116,16 +116,34 @@ LOGS = 2e-7
 DESCRIPTORS = {
     "DropPath": [Descriptor(lambda: DropPath(0.5, seed=3), {"branch": TOKENS})],
     "SelfAttention": [
-        Descriptor(lambda: SelfAttention(3, dropout=0.1), {"tokens": TOKENS}, tolerance=SUMS)
+        Descriptor(
+            lambda: SelfAttention(num_heads=3, dropout=0.1), {"tokens": TOKENS}, tolerance=SUMS
+        )
     ],
     "TransformerBlock": [
         Descriptor(
-            lambda: TransformerBlock(3, 20, 0.1, 0.2, 0.3, 1e-5), {"tokens": TOKENS}, tolerance=SUMS
+            lambda: TransformerBlock(
+                num_heads=3,
+                mlp_dim=20,
+                dropout=0.1,
+                attention_dropout=0.2,
+                drop_path=0.3,
+                layer_norm_epsilon=1e-5,
+            ),
+            {"tokens": TOKENS},
+            tolerance=SUMS,
         )
     ],
     "Patchout": [
         Descriptor(
-            lambda: Patchout((2, 3), 0.1, 0.5, 0.4, num_special_tokens=1, seed=2),
+            lambda: Patchout(
+                grid=(2, 3),
+                patch_rate=0.1,
+                mel_rate=0.5,
+                time_rate=0.4,
+                num_special_tokens=1,
+                seed=2,
+            ),
             {"tokens": TOKENS},
         )
     ],
@@ -180,7 +198,7 @@ DESCRIPTORS = {
             tolerance=SUMS,
         ),
         Descriptor(
-            lambda: make_backbone("masked", **WINDOWED),
+            lambda: make_backbone("masked", **CHECKPOINTED),
             {"spectrogram": random(2, 31, 16), "lengths": np.array([31, 12], "int32")},
             tolerance=SUMS,
         ),
@@ -198,6 +216,14 @@ DESCRIPTORS = {
             {"spectrogram": random(2, 47, 16), "lengths": np.array([47, 25], "int32")},
             tolerance=SUMS,
         )
+    ],
+    "AudioClassifier": [
+        Descriptor(
+            lambda: make_classifier(AudioClassifier),
+            {"waveform": WAVEFORM, "lengths": LENGTHS},
+            output_dtype="float32",
+            tolerance=SUMS,
+        ),
     ],
     "ASTClassifier": [
         Descriptor(

@@ -195,7 +195,7 @@ def test_half_precision_model_is_exported_in_float32(clips, tmp_path):
     np.testing.assert_allclose(found, keras_scores(single, clips), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("dial", [{"merge_tokens": 8}, {"attention_window": 3}])
+@pytest.mark.parametrize("dial", [{"merge_tokens": 8}])
 def test_models_with_dials_are_exported_as_they_are(dial, tmp_path):
     """The bounds compare with the model itself, merged or not; all operators are built in."""
     turned = make_model(**dial)

@@ -34,7 +34,6 @@ SETTINGS = [
     ("model.patchout", "0.25", 0.25),
     ("model.patchout_mel", "0.1", 0.1),
     ("model.patchout_time", "0.5", 0.5),
-    ("model.attention_window", "12", 12),
     ("model.gradient_checkpointing", "true", True),
     ("model.block_columns", "10", 10),
     ("model.past_blocks", "4", 4),

@@ -32,6 +32,7 @@ GOLDENS = pathlib.Path(__file__).parents[2] / "goldens"
 GOLDEN = GOLDENS / "original_small.safetensors"
 SIZE = {"strides": (4, 4), "num_frames": 12, "num_mel_bins": 8}  # 2 x 3 patches of 4 x 4
 SMALL = {"num_heads": 3, "frontend": None}
+ONE_BLOCK = {"embed_dim": 48, "num_layers": 1, "num_heads": 3, "mlp_dim": 96}
 SPECTROGRAM = np.random.default_rng(4).standard_normal((2, 256, 128)).astype("float32")
 DEIT = canonical(channels=3, head=False, grid=(3, 3))
 VIT = canonical(channels=3, head=False, grid=(3, 3), distilled=False)
@@ -181,8 +182,8 @@ def test_weights_have_our_layout():
 
 
 def test_weights_by_path_is_the_same_under_any_model_name():
-    named = ASTClassifier(ASTBackbone(48, 1, 3, 96, num_frames=32, name="head"), 2, name="norm")
-    plain = ASTClassifier(ASTBackbone(48, 1, 3, 96, num_frames=32), 2)
+    named = ASTClassifier(ASTBackbone(**ONE_BLOCK, num_frames=32, name="head"), 2, name="norm")
+    plain = ASTClassifier(ASTBackbone(**ONE_BLOCK, num_frames=32), 2)
     assert list(weights_by_path(named)) == list(weights_by_path(plain))
     assert len(weights_by_path(named)) == len(named.weights)
 
@@ -340,6 +341,6 @@ def test_without_random_start_is_undone():
         raise KeyError
     assert isinstance(initializers.truncated_normal(), keras.initializers.TruncatedNormal)
     golden_model(num_classes=3)
-    backbone = ASTBackbone(48, 1, 3, 96, num_frames=32)
+    backbone = ASTBackbone(**ONE_BLOCK, num_frames=32)
     for path in ("patches/projection/kernel", "block_0/attention/qkv/kernel"):
         assert np.any(weights_by_path(ASTClassifier(backbone, 2))[path])
