@@ -15,6 +15,8 @@ from ast_keras.files import replacing
 
 HEADER = ("index", "mid", "display_name")
 PUBLISHED = ("audioset", "esc50", "speech_commands")
+# Mean and standard deviation of AudioSet's log-mel values, as published by the AST's authors.
+AUDIOSET_MEAN, AUDIOSET_STD = -4.2677393, 4.5689974
 LABEL_SETS_DIR = pathlib.Path(__file__).resolve().parent / "label_sets"
 
 

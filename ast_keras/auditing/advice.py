@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ast_keras.auditing.inspect_sound import MAX_FRAMES
-from ast_keras.presets.released import AUDIOSET_MEAN, AUDIOSET_STD
+from ast_keras.labels import AUDIOSET_MEAN, AUDIOSET_STD
 from ast_keras.recipe import list_recipes
 
 # Of the authors' data sets their own recipes; all else is fine-tuned.

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from ast_keras.audio import mel
 from ast_keras.errors import ArgumentError
+from ast_keras.labels import AUDIOSET_MEAN, AUDIOSET_STD
 
 
 @keras.saving.register_keras_serializable(package="ast_keras")
@@ -72,8 +73,8 @@ class LogMelFilterbank(keras.layers.Layer):
         f_max_hz=None,
         preemphasis=0.97,
         remove_waveform_mean=True,
-        mean=-4.2677393,
-        std=4.5689974,
+        mean=AUDIOSET_MEAN,
+        std=AUDIOSET_STD,
         method="fft",
         **kwargs,
     ):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-AUDIOSET_MEAN, AUDIOSET_STD = -4.2677393, 4.5689974
+from ast_keras.labels import AUDIOSET_MEAN, AUDIOSET_STD
+
 _AUTHORS = {
     "ast": "https://github.com/YuanGongND/ast",
     "image": "https://github.com/facebookresearch/deit",

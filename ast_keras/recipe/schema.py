@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+from ast_keras.labels import AUDIOSET_MEAN, AUDIOSET_STD
 from ast_keras.recipe.checks import check_combinations
 from ast_keras.recipe.fields import (
     FRACTION,
@@ -39,13 +40,13 @@ class Frontend:
         "hann", "Window function of the short-time Fourier transform.", choices=("hann", "hamming")
     )
     mean: float | None = setting(
-        -4.2677393,
+        AUDIOSET_MEAN,
         "Mean of the log-mel values, subtracted from the spectrogram. The default is AudioSet's. "
         "None uses the mean that the start weights were trained with, or AudioSet's if they have "
         "none.",
     )
     std: float | None = setting(
-        4.5689974,
+        AUDIOSET_STD,
         "Standard deviation of the log-mel values. The spectrogram is divided by twice this "
         "number. The default is AudioSet's. None uses the deviation that the start weights were "
         "trained with, or AudioSet's if they have none.",

@@ -8,8 +8,8 @@ from typing import Any
 
 from ast_keras.data.dataset import SoundDataset
 from ast_keras.errors import RecipeError
+from ast_keras.labels import AUDIOSET_MEAN, AUDIOSET_STD
 from ast_keras.presets.loading import SIZES, read_preset
-from ast_keras.presets.released import AUDIOSET_MEAN, AUDIOSET_STD
 from ast_keras.recipe import Frontend, Model, Recipe
 from ast_keras.training import precision
 from ast_keras.training.build import likely_spectrogram
