@@ -15,7 +15,7 @@ from absl import app, flags
 from ast_keras.commands.runner import run_command
 from ast_keras.errors import EvaluationError
 from ast_keras.evaluation.averaging import average_models
-from ast_keras.training.kept import epoch_models
+from ast_keras.training.run_folder import epoch_models
 
 
 def main(argv: list[str]) -> int:

@@ -1,31 +1,41 @@
-"""Trains, tests and uses a small model on rendered sounds: `python -m ast_keras.quickstart`."""
+"""Trains a small model on rendered sounds and classifies a file: `python -m ast_keras.quickstart`."""
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
-import sys
 
-from absl import app, flags
+from absl import flags
 
-from ast_keras.commands.runner import run_command
+from ast_keras.commands.flags import CommandOptions, flag, settings_flag
+from ast_keras.commands.runner import run_app
 from ast_keras.recipe import load_recipe, override
 
 
-def main(argv: list[str]) -> int:
-    recipe = override(load_recipe("quickstart"), flags.FLAGS["set"].value)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(CommandOptions):
+    """Options of the command."""
+
+    usage = "python -m ast_keras.quickstart [--workdir DIR] [--set group.field=value]"
+    workdir: str = flag(flags.DEFINE_string, "runs/quickstart", "Folder of the run.")
+    settings: tuple[str, ...] = settings_flag()
+
+
+def main(options: Options) -> int:
+    """Trains, tests and uses the model; returns the exit status."""
+    recipe = override(load_recipe("quickstart"), options.settings)
+    # TensorFlow is imported only now: a mistyped setting must not wait for it.
     from ast_keras.data.readers.synthetic import write_examples
     from ast_keras.inference.predictor import Predictor
     from ast_keras.presets.loading import from_preset
     from ast_keras.training.run import Run
 
-    workdir = pathlib.Path(flags.FLAGS.workdir)
-    result = Run(recipe, workdir).train()
+    workdir = pathlib.Path(options.workdir)
+    result = Run.prepare(recipe, workdir).train()
     print(f"\n{result.table()}\n")
-    # Clips of the test split, as files: what a user's own recordings look like to the model.
+    # Clips of the test split as sound files, like a user's own recordings.
     files = write_examples(
-        workdir / "examples",
-        clip_seconds=recipe.data.clip_seconds,
-        seed=recipe.seed,
+        workdir / "examples", clip_seconds=recipe.data.clip_seconds, seed=recipe.seed
     )
     predictor = Predictor(from_preset(workdir / "model"))
     for path in files[:1]:
@@ -35,15 +45,13 @@ def main(argv: list[str]) -> int:
             print(f"  {prediction['score']:.4f}  {prediction['label']}")
     print(f"\ntest accuracy: {(result.test or result.chosen)['accuracy']:.4f}")
     print(f"saved model:   {workdir / 'model'}")
-    print(f"more like it:  python -m ast_keras.predict --model {workdir / 'model'} FILE...")
+    print(f"next files:    python -m ast_keras.predict --model {workdir / 'model'} FILE...")
     return 0
 
 
 def run() -> None:
-    """Defines the flags and runs the command; also what the installed program calls."""
-    flags.DEFINE_string("workdir", "runs/quickstart", "Folder of the run.")
-    flags.DEFINE_multi_string("set", [], "group.field=value, repeatable.")
-    app.run(lambda argv: sys.exit(run_command(main, argv)))
+    """Runs the command with the process's arguments."""
+    run_app(main, Options)
 
 
 if __name__ == "__main__":

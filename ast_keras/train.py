@@ -1,68 +1,92 @@
 """Trains a recipe: `python -m ast_keras.train --recipe esc50 --workdir DIR`.
 
-The same command again goes on where a stopped run was. `--set group.field=value` changes single
-settings, `--print_recipe` shows the result without training. `--all_folds` trains on every fold of
-data that has folds, each in DIR/fold_N, and reports mean and spread; `--folds 1,3` on some.
+The same command resumes a stopped run. `--set group.field=value` changes single settings,
+`--print_recipe` prints the resulting recipe, and `--list_settings` describes every setting.
+`--all_folds` trains on every fold of data that has folds, each in WORKDIR/fold_N, and reports mean
+and standard deviation; `--folds 1,3` trains on some of them.
 """
 
 from __future__ import annotations
 
-from absl import app, flags
+import dataclasses
 
-from ast_keras.commands.runner import exit_process, run_command
-from ast_keras.errors import RecipeError
+from absl import flags
+
+from ast_keras.commands.flags import CommandOptions, flag, settings_flag
+from ast_keras.commands.runner import run_app
+from ast_keras.errors import CommandError
 from ast_keras.recipe import list_recipes, load_recipe, override
+from ast_keras.recipe.fields import describe_settings
 
 
-def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        raise RecipeError(f"Unexpected argument; did you mean --set? Received: {argv[1]!r}")
-    if flags.FLAGS.recipe is None:
-        raise RecipeError(f"Say what to train: --recipe NAME, one of {', '.join(list_recipes())}")
-    recipe = override(load_recipe(flags.FLAGS.recipe), flags.FLAGS["set"].value)
-    if flags.FLAGS.print_recipe:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(CommandOptions):
+    """Options of the command."""
+
+    usage = "python -m ast_keras.train --recipe NAME [--workdir DIR] [--set group.field=value]"
+    recipe: str = flag(
+        flags.DEFINE_string, None,
+        f"A name ({', '.join(list_recipes())}), a Python file or a saved recipe.json.",
+        required=True,
+    )  # fmt: skip
+    workdir: str | None = flag(
+        flags.DEFINE_string, None, "Folder of the run. Default: runs/RECIPE-seedN."
+    )
+    settings: tuple[str, ...] = settings_flag()
+    print_recipe: bool = flag(flags.DEFINE_bool, False, "Print the recipe and exit.")
+    list_settings: bool = flag(
+        flags.DEFINE_bool, False, "Print every setting with its value and description, and exit."
+    )
+    all_folds: bool = flag(
+        flags.DEFINE_bool, False, "Train on every fold of the data, each in WORKDIR/fold_N."
+    )
+    folds: tuple[str, ...] | None = flag(
+        flags.DEFINE_list, None, "Train on these folds only, such as 1,3."
+    )
+
+
+def main(options: Options) -> int:
+    """Trains one run or several folds; returns the exit status."""
+    recipe = override(load_recipe(options.recipe), options.settings)
+    if options.print_recipe:
         print(recipe.to_json(), end="")
         return 0
-    folds = _folds()
-    workdir = flags.FLAGS.workdir or f"runs/{recipe.name}-seed{recipe.seed}"
-    # TensorFlow is imported only now: a mistyped setting should not wait for it.
-    if flags.FLAGS.all_folds or folds:
+    if options.list_settings:
+        print(describe_settings(recipe))
+        return 0
+    folds = _fold_numbers(options)
+    workdir = options.workdir or f"runs/{recipe.name}-seed{recipe.seed}"
+    # TensorFlow is imported only now: a mistyped setting must not wait for it.
+    if options.all_folds or folds:
         from ast_keras.training.folds import run_folds
 
-        workdir = flags.FLAGS.workdir or f"{workdir}-folds"
-        print(run_folds(recipe, workdir, folds).table())
+        print(run_folds(recipe, options.workdir or f"{workdir}-folds", folds).table())
     else:
         from ast_keras.training.run import Run
 
-        print(Run(recipe, workdir).train().table())
+        print(Run.prepare(recipe, workdir).train().table())
     return 0
 
 
-def _folds() -> list[int] | None:
+def _fold_numbers(options: Options) -> list[int] | None:
     """Returns the folds of --folds; None without it."""
-    texts = flags.FLAGS.folds
-    if (texts or flags.FLAGS.all_folds) and any(
-        setting.startswith("data.fold=") for setting in flags.FLAGS["set"].value
-    ):
-        raise RecipeError("Set data.fold, or train --all_folds or --folds, but not both.")
+    texts = options.folds
+    sets_fold = any(setting.startswith("data.fold=") for setting in options.settings)
+    if (texts or options.all_folds) and sets_fold:
+        raise CommandError(
+            "Set data.fold, or train with --all_folds or --folds, but not both. "
+            f"Received: --set {' --set '.join(options.settings)}"
+        )
     if not texts:
         return None
     if not all(text.strip().isdecimal() for text in texts):
-        raise RecipeError(f"Folds are numbers, as 1,3. Received: --folds={','.join(texts)}")
+        raise CommandError(f"Folds are numbers, such as 1,3. Received: --folds={','.join(texts)}")
     return [int(text) for text in texts]
 
 
 def run() -> None:
-    """Defines the flags and runs the command; also what the installed program calls."""
-    flags.DEFINE_string(
-        "recipe", None, f"A name ({', '.join(list_recipes())}), a .py file or a saved recipe.json."
-    )
-    flags.DEFINE_string("workdir", None, "Folder of the run; default runs/RECIPE-seedN.")
-    flags.DEFINE_multi_string("set", [], "group.field=value, repeatable.")
-    flags.DEFINE_bool("print_recipe", False, "Print the resolved recipe and exit.")
-    flags.DEFINE_bool("all_folds", False, "Train on every fold of the data, in WORKDIR/fold_N.")
-    flags.DEFINE_list("folds", None, "Train on these folds only, as 1,3.")
-    app.run(lambda argv: exit_process(run_command(main, argv)))
+    """Runs the command with the process's arguments."""
+    run_app(main, Options)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ import sys
 import tempfile
 import time
 
-from ast_keras.training.precision import processor_has_bfloat16
 from benchmarks.contenders import CONTENDERS, num_tokens
 
 OURS = ("ours", "products alone")
@@ -204,6 +203,8 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/benchmark"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    from ast_keras.training.distribution import processor_has_bfloat16  # loads TensorFlow
+
     able = processor_has_bfloat16()
     half = options.all_precisions or able
     head = f"{processor()}, {options.threads} threads, "

@@ -1,4 +1,4 @@
-"""A recipe's parts made into objects: data, pipelines, model, optimizer."""
+"""Makes the objects of a run from its recipe: data set, pipelines, model, optimizer and loss."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ast_keras.training.schedules import EpochDecaySchedule, WarmupCosineSchedul
 from ast_keras.weights.build import build_classifier, to_causal
 from ast_keras.weights.pretrained import PretrainedNetwork
 
-# Settings of `recipe.Data` that a reader may take; None leaves the reader's default.
+# Fields of `recipe.Data` that are arguments of readers. None leaves the reader's default.
 _READER_SETTINGS = (
     "fold", "subset", "words", "labels_path", "multi_label", "allow_missing", "test_fraction",
     "validation_fraction", "num_train", "num_validation", "num_test", "clips_path", "test_path",
@@ -32,11 +32,14 @@ _READER_SETTINGS = (
 
 
 def make_dataset(recipe: Recipe) -> SoundDataset:
-    """Reads the recipe's data set, fetched where the recipe gives no path and it is public.
+    """Reads the recipe's data set. Public data is downloaded if the recipe gives no path.
+
+    Args:
+        recipe: The recipe.
 
     Raises:
-      DatasetError: If the data is not there or not as expected.
-      RecipeError: If the recipe's loss does not fit its labels.
+        DatasetError: If the data cannot be read or fetched.
+        RecipeError: If the recipe's loss does not fit the labels.
     """
     data = recipe.data
     settings = {name: getattr(data, name) for name in _READER_SETTINGS}
@@ -59,18 +62,39 @@ def make_dataset(recipe: Recipe) -> SoundDataset:
 
 
 def validation_split(recipe: Recipe, dataset: SoundDataset) -> str:
-    """Returns the name of the split that is scored after every epoch and chooses the best one."""
-    wanted = recipe.data.validation_split
-    # Data without a validation split is scored on its test split, as the ESC-50 protocol does.
-    name = "test" if wanted == "validation" and wanted not in dataset.splits else wanted
-    dataset.split(name)
+    """Returns the name of the split that is scored after every epoch.
+
+    Data without a validation split is scored on its test split, as in the ESC-50 protocol.
+
+    Args:
+        recipe: The recipe.
+        dataset: The recipe's data set.
+
+    Raises:
+        DatasetError: If the data set has no such split.
+    """
+    name = recipe.data.validation_split
+    if name == "validation" and name not in dataset.splits:
+        name = "test"
+    dataset.split(name)  # raises if there is none
     return name
 
 
 def make_pipeline(
     recipe: Recipe, dataset: SoundDataset, split: str, training: bool = False
 ) -> Pipeline:
-    """Makes the batches of one split, augmented only for training."""
+    """Makes the batches of one split.
+
+    Args:
+        recipe: The resolved recipe.
+        dataset: The recipe's data set.
+        split: Name of the split.
+        training: Whether examples are sampled and augmented. Otherwise every example comes once,
+            in the order of the split.
+
+    Raises:
+        DatasetError: If the data set has no such split.
+    """
     rate = recipe.frontend.sample_rate
     common = {
         "num_classes": len(dataset.labels),
@@ -101,8 +125,14 @@ def make_pipeline(
 def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
     """Makes the classifier with the recipe's start weights.
 
+    Args:
+        recipe: The resolved recipe.
+        labels: Labels of the data set, one for each class.
+
     Raises:
-      WeightsError: If the start weights cannot be had.
+        RecipeError: If the recipe's network is not that of its start weights.
+        ArgumentError: If options of the network cannot be combined.
+        WeightsError: If the start weights cannot be read or fetched.
     """
     frontend = LogMelFilterbank(
         sample_rate=recipe.frontend.sample_rate,
@@ -132,17 +162,17 @@ def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
 def _make_classifier(
     recipe: Recipe, labels: LabelSet, frontend: LogMelFilterbank, augment: SpectrogramAugment
 ) -> ASTClassifier:
+    if recipe.model.size not in (*SIZES, "auto"):
+        raise RecipeError(
+            f"model.size must be one of {', '.join(SIZES)}, auto. "
+            f"Received: model.size={recipe.model.size!r}"
+        )
     parts = {
         "labels": labels,
         "frontend": frontend,
         "augment": augment,
         "score_activation": "softmax" if recipe.train.loss == "categorical" else "sigmoid",
     }
-    if recipe.model.size not in (*SIZES, "auto"):
-        raise RecipeError(
-            f"model.size must be one of {', '.join(SIZES)}, auto. "
-            f"Received: model.size={recipe.model.size!r}"
-        )
     settings = recipe.model
     network = {
         "num_mel_bins": recipe.frontend.num_mel_bins,
@@ -163,25 +193,34 @@ def _make_classifier(
         depth = {} if settings.num_layers is None else {"num_layers": settings.num_layers}
         tokens = {"use_distillation_token": settings.use_distillation_token}
         return from_preset(settings.size, **network, **depth, **tokens, **parts)
-    source, _ = read_preset(settings.start, {}, likely_spectrogram(recipe))
+    source, _ = read_preset(settings.start, {}, requested_geometry(recipe))
     _require_same_network(settings, source)
-    # The start's head comes along where it is for the same labels.
-    fitting = {"rgb_reduction": settings.rgb_reduction, "position_resize": settings.position_resize}
-    return build_classifier(source, **network, **fitting, **parts)
+    # The head of the start weights is used if it has the same labels.
+    resizing = {
+        "rgb_reduction": settings.rgb_reduction,
+        "position_resize": settings.position_resize,
+    }
+    return build_classifier(source, **network, **resizing, **parts)
 
 
-def likely_spectrogram(recipe: Recipe) -> dict[str, Any]:
-    """What a start without a configuration may have been made for: what the recipe asks for."""
-    size = {
+def requested_geometry(recipe: Recipe) -> dict[str, Any]:
+    """Returns the strides and the spectrogram size that the recipe asks for.
+
+    They are tried as the geometry of start weights whose files do not state one.
+
+    Args:
+        recipe: The recipe; settings that it leaves open are left out.
+    """
+    geometry = {
         "strides": recipe.model.strides,
         "num_frames": recipe.frontend.num_frames,
         "num_mel_bins": recipe.frontend.num_mel_bins,
     }
-    return {name: value for name, value in size.items() if value is not None}
+    return {name: value for name, value in geometry.items() if value is not None}
 
 
 def _require_same_network(settings: Model, source: PretrainedNetwork) -> None:
-    """Refuses settings that the start's weights would silently overrule."""
+    """Raises if the recipe asks for another network than that of its start weights."""
     wanted: dict[str, Any] = {}
     if settings.size != "auto":
         wanted |= SIZES[settings.size]
@@ -191,16 +230,22 @@ def _require_same_network(settings: Model, source: PretrainedNetwork) -> None:
     for name, value in wanted.items():
         if getattr(source, name) != value:
             raise RecipeError(
-                f"The start's weights keep their network: its {name} is {getattr(source, name)}, "
-                f"the recipe's {value}. Set model.size, num_layers or use_distillation_token to "
-                f"that of the start. Received: model.start={settings.start!r}"
+                f"The network of the start weights cannot be changed: its {name} is "
+                f"{getattr(source, name)}, the recipe's {value}. Set model.size, num_layers and "
+                "use_distillation_token to those of the start weights. "
+                f"Received: model.start={settings.start!r}"
             )
 
 
 def make_schedule(
     recipe: Recipe, steps_per_epoch: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Makes the recipe's learning rate as a function of the step."""
+    """Makes the learning-rate schedule.
+
+    Args:
+        recipe: The recipe.
+        steps_per_epoch: Number of batches in an epoch.
+    """
     settings, epochs = recipe.optimizer, recipe.train.num_epochs
     if settings.schedule == "warmup_cosine":
         return WarmupCosineSchedule(
@@ -221,9 +266,14 @@ def make_schedule(
 
 
 def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """Makes Adam with L2 in the gradient, or AdamW if the recipe decays decoupled.
+    """Makes `AdamL2`, or AdamW if the recipe has a decoupled weight decay.
 
-    `gradient_clip_norm` is the trainer's: it knows the gradient of all devices.
+    The optimizer does not apply `gradient_clip_norm`: the trainer does, since only it has the
+    gradient of all devices.
+
+    Args:
+        recipe: The resolved recipe.
+        steps_per_epoch: Number of batches in an epoch.
     """
     settings = recipe.optimizer
     common = {
@@ -234,7 +284,7 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
     }
     if settings.weight_decay:
         optimizer = keras.optimizers.AdamW(weight_decay=settings.weight_decay, **common)
-        # Gains, offsets, tokens and positions are not shrunk, as is usual for transformers.
+        # Biases, normalisation, tokens and positions do not decay, as is usual for transformers.
         optimizer.exclude_from_weight_decay(
             var_names=["bias", "gamma", "beta", "tokens", "embedding"]
         )
@@ -246,7 +296,11 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
 
 
 def make_loss(recipe: Recipe) -> keras.losses.Loss:
-    """Makes the loss of each example, from logits."""
+    """Makes the loss from logits, one value per example.
+
+    Args:
+        recipe: The resolved recipe.
+    """
     kind = {
         "categorical": keras.losses.CategoricalCrossentropy,
         "binary": keras.losses.BinaryCrossentropy,

@@ -1,8 +1,8 @@
-"""Devices and workers: which there are, what each of them reads, what they decide together.
+"""Devices and workers: distribution strategy, input per device, and agreement between workers.
 
-A worker is a process with its own devices, mostly one per machine. All workers run the same
-program; the first one also writes the files. How many there are, and which one a process is, says
-the environment variable `TF_CONFIG`, as everywhere in TensorFlow:
+A worker is a process with its own devices, usually one per machine. All workers run the same
+program, and the first one (the chief) also writes the files. The environment variable `TF_CONFIG`
+lists the workers and says which one a process is, as everywhere in TensorFlow:
 
     TF_CONFIG='{"cluster": {"worker": ["host0:12345", "host1:12345"]},
                 "task": {"type": "worker", "index": 0}}'
@@ -15,6 +15,7 @@ import functools
 import hashlib
 import json
 import os
+import pathlib
 import socket
 import time
 
@@ -24,9 +25,11 @@ from absl import logging
 
 from ast_keras.errors import ArgumentError, WorkerError
 
-_MEETING_SECONDS = 600.0  # for all workers to come
-# What TensorFlow makes of a worker that is gone, depending on who is doing what at that moment.
-_GONE = (
+_START_SECONDS = 600.0  # time for all workers to start
+_CPUINFO = pathlib.Path("/proc/cpuinfo")
+_BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})  # Linux's names
+# TensorFlow's errors after the loss of a worker; which one depends on the operation that waited.
+_LOST_WORKER_ERRORS = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
@@ -34,21 +37,23 @@ _GONE = (
     tf.errors.UnavailableError,
 )
 
+# --- Strategy ---
+
 
 def make_strategy() -> tf.distribute.Strategy:
-    """Returns the strategy for all workers of `TF_CONFIG`, or for all visible GPUs without it.
+    """Returns the strategy for all workers of `TF_CONFIG`; without it, for all visible GPUs.
 
-    With several workers it waits for them, and must be called before anything else is computed in
-    TensorFlow. Later calls return the same object: two strategies on the same devices would take
-    each other's messages for their own.
+    With several workers it waits for them, and must be called before anything is computed in
+    TensorFlow. Later calls return the same object, because two strategies on the same devices
+    would receive each other's messages.
 
     Raises:
-      ValueError: If `TF_CONFIG` is malformed, or TensorFlow was used before.
-      WorkerError: If the other workers do not come.
+        ArgumentError: If `TF_CONFIG` is malformed, or TensorFlow was used before.
+        WorkerError: If another worker does not start.
 
     Example:
 
-    >>> make_strategy().num_replicas_in_sync  # one processor, or one GPU
+    >>> make_strategy().num_replicas_in_sync  # on a CPU, or on one GPU
     1
     """
     return _strategy(os.environ.get("TF_CONFIG", ""))
@@ -56,7 +61,7 @@ def make_strategy() -> tf.distribute.Strategy:
 
 @functools.cache
 def _strategy(tf_config):
-    addresses, index = _read_tf_config(tf_config)
+    addresses, index = read_tf_config(tf_config)
     if len(addresses) > 1:
         return _multi_worker_strategy(addresses, index)
     if len(tf.config.list_logical_devices("GPU")) > 1:
@@ -76,11 +81,24 @@ def _multi_worker_strategy(addresses, index):
             "for anything else. Received: make_strategy() called too late"
         ) from None
     except tf.errors.OpError as error:
-        raise WorkerError(_lost(index, len(addresses))) from error
+        raise WorkerError(_lost_worker(index, len(addresses))) from error
 
 
-def _read_tf_config(text):
-    """Returns the workers' addresses, the one that writes first, and which of them this is."""
+def read_tf_config(text):
+    """Returns the addresses of all workers, the chief's first, and the index of this worker.
+
+    Args:
+        text: Value of `TF_CONFIG`. Empty for a single process.
+
+    Raises:
+        ArgumentError: If the text is malformed.
+
+    Example:
+
+    >>> read_tf_config('{"cluster": {"worker": ["a:1", "b:2"], "chief": ["c:3"]},'
+    ...                ' "task": {"type": "worker", "index": 1}}')
+    (['c:3', 'a:1', 'b:2'], 2)
+    """
     try:
         config = json.loads(text or "{}")
         cluster, task = config.get("cluster", {}), config.get("task", {})
@@ -100,43 +118,43 @@ def _read_tf_config(text):
     return addresses, index
 
 
-def await_workers(addresses, index, seconds=_MEETING_SECONDS):
-    """Waits until all workers have started, so that TensorFlow need not (it would for an hour).
+def await_workers(addresses, index, seconds=_START_SECONDS):
+    """Waits until all workers have started. TensorFlow would wait for an hour.
 
     Args:
-      addresses: "host:port" of each worker.
-      index: Which of them this process is.
-      seconds: How long to wait.
+        addresses: "host:port" of each worker.
+        index: Index of this worker.
+        seconds: Maximum time to wait.
 
     Raises:
-      WorkerError: If one has not come by then, or this one's port is taken.
+        WorkerError: If a worker has not started by then, or this worker's port is in use.
     """
     missing = [address for i, address in enumerate(addresses) if i != index]
-    began, said = time.monotonic(), False
-    with _listening(addresses[index], len(addresses)):  # as the others wait for this one
-        while missing := [address for address in missing if not _listens(address)]:
-            waited = time.monotonic() - began
+    started, logged = time.monotonic(), False
+    with _listening(addresses[index], len(addresses)):  # the other workers look for this one
+        while missing := [address for address in missing if not _is_listening(address)]:
+            waited = time.monotonic() - started
             if waited > seconds:
                 raise WorkerError(
                     f"{len(missing)} of {len(addresses)} workers did not start within "
                     f"{seconds:.0f} seconds: start the same command on all machines of TF_CONFIG. "
-                    f"Received: nobody at {', '.join(missing)}"
+                    f"Received: no worker at {', '.join(missing)}"
                 )
-            if waited > 5 and not said:
+            if waited > 5 and not logged:
                 logging.warning("waiting for the workers at %s", ", ".join(missing))
-                said = True
+                logged = True
             time.sleep(0.2)
 
 
 def _listening(address, backlog):
-    both = socket.has_dualstack_ipv6()
+    dual_stack = socket.has_dualstack_ipv6()
     port = int(address.rpartition(":")[2])
     try:
         return socket.create_server(
             ("", port),
-            family=socket.AF_INET6 if both else socket.AF_INET,
+            family=socket.AF_INET6 if dual_stack else socket.AF_INET,
             backlog=backlog,
-            dualstack_ipv6=both,
+            dualstack_ipv6=dual_stack,
         )
     except OSError as error:
         raise WorkerError(
@@ -144,7 +162,7 @@ def _listening(address, backlog):
         ) from None
 
 
-def _listens(address):
+def _is_listening(address):
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
@@ -153,33 +171,39 @@ def _listens(address):
         return False
 
 
-def distribute(strategy, pipeline, first_step, last_step, parts=1):
-    """Returns a pipeline's batches, split over the strategy's devices in the order of their rows.
+# --- Input ---
 
-    Each worker makes, and decodes, only the rows of its own devices. Where a batch does not divide
-    evenly, shares are filled up with rows of weight zero.
+
+def distribute(strategy, pipeline, first_step, last_step, parts=1):
+    """Returns the batches of a pipeline, split over all devices in the order of their rows.
+
+    Each worker decodes only the rows of its own devices. If a batch does not divide evenly, the
+    last devices receive additional rows of weight zero.
 
     Args:
-      strategy: A `tf.distribute.Strategy`.
-      pipeline: A `Pipeline`.
-      first_step: First batch.
-      last_step: Behind the last batch.
-      parts: Each device's share can be divided by this.
+        strategy: A `tf.distribute.Strategy`.
+        pipeline: A `Pipeline`.
+        first_step: Index of the first batch.
+        last_step: Index after the last batch.
+        parts: The number of rows on each device is made a multiple of this number.
+
+    Returns:
+        A distributed data set of dictionaries, as `Pipeline.dataset` makes them.
     """
 
     def own_rows(context):
-        local = context.num_replicas_in_sync // context.num_input_pipelines
+        num_local = context.num_replicas_in_sync // context.num_input_pipelines
         rows = -(-pipeline.batch_size // (context.num_replicas_in_sync * parts)) * parts
-        first = context.input_pipeline_id * local * rows
-        dataset = pipeline.dataset(first_step, last_step, slice(first, first + local * rows))
-        if local == 1 and rows == dataset.element_spec["weight"].shape[0]:
+        first = context.input_pipeline_id * num_local * rows
+        dataset = pipeline.dataset(first_step, last_step, slice(first, first + num_local * rows))
+        if num_local == 1 and rows == dataset.element_spec["weight"].shape[0]:
             return dataset
 
         def split(batch):
-            return {name: _split(value, local, rows) for name, value in batch.items()}
+            return {name: _split(value, num_local, rows) for name, value in batch.items()}
 
         # One element for each device, in turn.
-        return dataset.map(split).unbatch().prefetch(local)
+        return dataset.map(split).unbatch().prefetch(num_local)
 
     return strategy.distribute_datasets_from_function(own_rows)
 
@@ -191,19 +215,22 @@ def _split(values, groups, rows):
     return tf.reshape(values, [groups, rows, *values.shape[1:]])
 
 
+# --- Agreement ---
+
+
 class Workers:
     """The processes that train together: one, or those of a `MultiWorkerMirroredStrategy`.
 
-    Whatever waits for the other workers (a step, an evaluation, every method here) must be called
-    by all of them, in the same order. So what depends on one process alone, such as a clock or a
-    signal, decides nothing before it was gathered.
+    Everything that waits for other workers (a step, an evaluation, every method here) must be
+    called by all of them in the same order. A value that differs between processes, such as a clock
+    or a signal, must therefore be gathered before it decides anything.
 
     Args:
-      strategy: A `tf.distribute.Strategy`.
+        strategy: A `tf.distribute.Strategy`.
 
     Attributes:
-      index: Which of them this process is; the first one writes.
-      count: How many there are.
+        index: Index of this process; 0 is the chief.
+        num_workers: Number of processes.
 
     Example:
 
@@ -223,11 +250,11 @@ class Workers:
 
     @property
     def is_chief(self):
-        """Whether this process writes the files and the lines to watch."""
+        """Whether this process writes files and prints progress."""
         return self.index == 0
 
     def gather(self, *numbers):
-        """Returns the numbers of all workers, float64 `[workers, numbers]`."""
+        """Returns the numbers of all workers, a float64 array `[num_workers, len(numbers)]`."""
         if self.num_workers == 1:
             return np.array([numbers], np.float64)
         values = self._strategy.experimental_distribute_values_from_function(
@@ -235,14 +262,14 @@ class Workers:
         )
         with self.translate_errors():
             rows = self._gathered(values).numpy()
-        return rows[:: len(rows) // self.num_workers]  # every device of a worker says the same
+        return rows[:: len(rows) // self.num_workers]  # all devices of a worker have the same row
 
     @functools.cached_property
     def _gathered(self):
         return tf.function(lambda values: self._strategy.gather(values, axis=0))
 
     def wait(self):
-        """Waits until all workers have come to this place."""
+        """Waits until all workers have called this method."""
         self.gather(0.0)
 
     def all_equal(self, text):
@@ -253,18 +280,52 @@ class Workers:
 
     @contextlib.contextmanager
     def translate_errors(self):
-        """Raises `WorkerError` instead of what TensorFlow makes of a worker that is gone."""
+        """Raises `WorkerError` instead of TensorFlow's errors after the loss of a worker."""
         try:
             yield
-        except _GONE as error:
+        except _LOST_WORKER_ERRORS as error:
             if self.num_workers == 1:
                 raise
-            raise WorkerError(_lost(self.index, self.num_workers)) from error
+            raise WorkerError(_lost_worker(self.index, self.num_workers)) from error
 
 
-def _lost(index, count):
+def _lost_worker(index, num_workers):
     return (
-        "Another worker was lost, its own output says why; all stop. The same command on all "
-        f"workers goes on from the last checkpoint. Received: an end of {count} workers, noticed "
-        f"by worker {index}"
+        "Another worker was lost; its own output gives the reason. All workers stop. The same "
+        "command on all workers goes on from the last checkpoint. Received: the loss of one of "
+        f"{num_workers} workers, noticed by worker {index}"
     )
+
+
+# --- Precision ---
+
+
+def fast_precision():
+    """Returns "mixed_bfloat16" if all devices compute with bfloat16, otherwise "float32".
+
+    GPUs do from compute capability 8.0 on (NVIDIA Ampere). Processors are looked up in Linux's
+    list of their features; on other systems the answer is "float32".
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "mixed_bfloat16" if processor_has_bfloat16() else "float32"
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    able = all(detail.get("compute_capability", (0, 0)) >= (8, 0) for detail in details)
+    return "mixed_bfloat16" if able else "float32"
+
+
+def processor_has_bfloat16(cpuinfo=_CPUINFO):
+    """Returns whether the processor has instructions for products of bfloat16 matrices.
+
+    Without them bfloat16 is slower than float32: two thirds of its speed on a third-generation AMD
+    EPYC.
+
+    Args:
+        cpuinfo: Path of Linux's list of processors.
+    """
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    flags = (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features")))
+    return any(not _BFLOAT16_FLAGS.isdisjoint(line.split()) for line in flags)

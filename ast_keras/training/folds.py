@@ -1,10 +1,10 @@
-"""Cross-validation: a recipe trained on every fold of its data, one after the other.
+"""Cross-validation: trains a recipe on every fold of its data, one after the other.
 
 | file | holds |
 |---|---|
-| fold_1/, fold_2/, ... | a run each, as `ast_keras.training.run` describes it |
-| folds.json, folds.csv | scores of each fold, mean and spread |
-| folds.png, report.html | the same to look at |
+| fold_1/, fold_2/, ... | one run each (`training.run`) |
+| folds.json, folds.csv | scores of each fold, mean and standard deviation |
+| folds.png, report.html | the same for reading |
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from ast_keras.training.resolve import resolve
 from ast_keras.training.run import Run
 from ast_keras.training.run_folder import check_workdir
 
-_OFFICIAL = (1, 2, 3, 4, 5)  # of ESC-50 and ESC-10
-_OURS = ("folds.json", "folds.csv", "folds.png", "report.html")
+_ESC_FOLDS = (1, 2, 3, 4, 5)  # of ESC-50 and ESC-10
+_REPORT_FILES = ("folds.json", "folds.csv", "folds.png", "report.html")
 
 
 def run_folds(
@@ -50,84 +50,83 @@ def run_folds(
     folds: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> FoldScores:
-    """Trains a recipe on folds of its data, each in WORKDIR/fold_N, and reports over them.
+    """Trains a recipe on folds of its data, each in WORKDIR/fold_N, and writes a common report.
 
-    Every fold ends in the same weights as if it were trained alone. The same call goes on within
-    the fold where it was stopped. Other processes may train other folds in the same folder; the
-    report is over all that have been trained to the end by then. Keras's global state is cleared
-    before each fold.
+    Every fold ends with the same weights as if it were trained alone. After an interruption, the
+    same call continues within the fold where it was stopped. Several processes may train different
+    folds in the same folder; the report covers all folds that are finished at that time. Keras's
+    global state is cleared before each fold.
 
     Args:
-      recipe: What to train; its `data.fold` is replaced.
-      workdir: A new folder, or one in which folds of the same recipe were trained.
-      folds: Which ones; None for all.
-      progress: Where progress goes.
+        recipe: The recipe to train. Its `data.fold` is replaced.
+        workdir: A new folder, or one in which folds of the same recipe were trained.
+        folds: Numbers of the folds to train. None for all.
+        progress: Where progress is printed. None for standard output.
+
+    Returns:
+        The scores of all finished folds.
 
     Raises:
-      RecipeError: If the data has no folds, or the folder holds something else.
-      DatasetError: If a fold of the data is not there.
-      TrainingError, Interrupted: As `Run.train`.
+        RecipeError: If the data has no folds, or the folder holds other files.
+        DatasetError: If the data does not have a fold.
+        TrainingError: If training fails (`Run.train`).
+        Interrupted: After SIGTERM or SIGINT, when the state has been saved.
     """
     workdir, progress = pathlib.Path(workdir), progress or Progress()
-    wanted = _wanted_folds(recipe, folds)
-    strategy = make_strategy()  # before TensorFlow is used
+    numbers = folds_to_train(recipe, folds)
+    strategy = make_strategy()  # before TensorFlow computes anything
     is_chief = Workers(strategy).is_chief
-    datasets = _read_folds(recipe, wanted)  # all of them: a mistake stops before any training
+    datasets = read_folds(recipe, numbers)  # all of them: a mistake stops before any training
     if is_chief:
-        _check_folder(workdir, resolve(recipe, datasets[wanted[0]]))
-    with _without_retracing_notes():
-        for number in wanted:
+        _check_folder(workdir, resolve(recipe, datasets[numbers[0]]))
+    with _without_retracing_warnings():
+        for number in numbers:
             if is_chief:
-                progress.say(f"fold {number} of {', '.join(map(str, wanted))}, in {workdir}")
+                progress.log(f"fold {number} of {', '.join(map(str, numbers))}, in {workdir}")
             keras.utils.clear_session()
-            folder, dataset = workdir / f"fold_{number}", datasets[number]
-            Run(with_fold(recipe, number), folder, strategy, progress, dataset).train()
+            fold_recipe, fold_dir = with_fold(recipe, number), workdir / f"fold_{number}"
+            run = Run.prepare(fold_recipe, fold_dir, strategy, progress, datasets[number])
+            run.train()
     scores = read_fold_scores(workdir)
     if is_chief:
-        _write(scores, progress)
+        write_fold_scores(scores)
+        try:
+            write_fold_report(scores)
+        except Exception as error:
+            line = " ".join(str(error).split())
+            progress.log(
+                f"warning: no report.html: {type(error).__name__}: {line}; folds.json is written"
+            )
     return scores
 
 
-def _write(scores: FoldScores, progress: Progress) -> None:
-    write_fold_scores(scores)
-    try:
-        write_fold_report(scores)
-    except Exception as error:
-        line = " ".join(str(error).split())
-        progress.say(
-            f"warning: no report.html: {type(error).__name__}: {line}; folds.json is there"
-        )
-
-
-@contextlib.contextmanager
-def _without_retracing_notes() -> Iterator[None]:
-    """Silences TensorFlow's advice on functions that are traced again: each fold has its own."""
-
-    def keep(record: logging.LogRecord) -> bool:
-        return "function retracing" not in record.getMessage()
-
-    logger = tf.get_logger()
-    logger.addFilter(keep)
-    try:
-        yield
-    finally:
-        logger.removeFilter(keep)
-
-
 def with_fold(recipe: Recipe, number: int) -> Recipe:
-    """Returns the recipe with a fold of its data as the one to test on."""
+    """Returns the recipe with another fold to test on.
+
+    Args:
+        recipe: The recipe.
+        number: Number of the fold.
+    """
     return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, fold=number))
 
 
-def _wanted_folds(recipe: Recipe, folds: Sequence[int] | None) -> list[int]:
-    """Returns the folds to train: all that the data has, or those asked for."""
+def folds_to_train(recipe: Recipe, folds: Sequence[int] | None = None) -> list[int]:
+    """Returns the numbers of the folds to train, sorted.
+
+    Args:
+        recipe: The recipe, whose data has folds.
+        folds: Requested folds. None for all that the data has.
+
+    Raises:
+        RecipeError: If the data has no folds, or not the requested ones.
+    """
     kind = recipe.data.kind
     if kind in READERS and "fold" not in inspect.signature(READERS[kind]).parameters:
         raise RecipeError(
             "This data has no folds: train it without --all_folds and --folds. "
             f"Received: data.kind={kind}"
         )
-    known = _OFFICIAL
+    known = _ESC_FOLDS
     if kind == "manifest" and recipe.data.path is not None:
         known = manifest_folds(os.path.expanduser(recipe.data.path))
         if not known:
@@ -143,10 +142,31 @@ def _wanted_folds(recipe: Recipe, folds: Sequence[int] | None) -> list[int]:
     return sorted(set(folds or known))
 
 
+def read_folds(recipe: Recipe, numbers: Sequence[int]) -> dict[int, SoundDataset]:
+    """Returns the data sets of several folds. Each file is decoded once for all of them.
+
+    Args:
+        recipe: The recipe, whose data has folds.
+        numbers: Numbers of the folds.
+
+    Raises:
+        DatasetError: If the data cannot be read, or does not have a fold.
+    """
+    sample_rate = recipe.frontend.sample_rate
+    clip_samples = int(recipe.data.clip_seconds * sample_rate)
+    decoder = SharedDecoder(sample_rate, clip_samples, recipe.data.cache_megabytes << 20)
+    datasets = {}
+    for number in numbers:
+        dataset = build.make_dataset(with_fold(recipe, number))
+        splits = {name: decoder.wrap(split) for name, split in dataset.splits.items()}
+        datasets[number] = dataclasses.replace(dataset, splits=splits)
+    return datasets
+
+
 def _check_folder(workdir: pathlib.Path, recipe: Recipe) -> None:
-    """Checks that the folder holds nothing but folds of this recipe."""
-    known = {*_OURS, *(folder.name for folder in fold_folders(workdir).values())}
-    found = [p.name for p in workdir.iterdir()] if workdir.is_dir() else []
+    """Raises if the folder holds anything but folds of this recipe."""
+    known = {*_REPORT_FILES, *(folder.name for folder in fold_folders(workdir).values())}
+    found = [path.name for path in workdir.iterdir()] if workdir.is_dir() else []
     foreign = [name for name in found if name not in known and not name.startswith(".")]
     if foreign:
         raise RecipeError(
@@ -157,14 +177,16 @@ def _check_folder(workdir: pathlib.Path, recipe: Recipe) -> None:
         check_workdir(with_fold(recipe, number), folder)
 
 
-def _read_folds(recipe: Recipe, wanted: Sequence[int]) -> dict[int, SoundDataset]:
-    """Reads every fold's data set; a file is decoded once for all of them."""
-    rate = recipe.frontend.sample_rate
-    clip_samples = int(recipe.data.clip_seconds * rate)
-    decoder = SharedDecoder(rate, clip_samples, recipe.data.cache_megabytes << 20)
-    datasets = {}
-    for number in wanted:
-        dataset = build.make_dataset(with_fold(recipe, number))
-        splits = {name: decoder.wrap(split) for name, split in dataset.splits.items()}
-        datasets[number] = dataclasses.replace(dataset, splits=splits)
-    return datasets
+@contextlib.contextmanager
+def _without_retracing_warnings() -> Iterator[None]:
+    """Silences TensorFlow's warning that functions are traced again: every fold has new ones."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "function retracing" not in record.getMessage()
+
+    logger = tf.get_logger()
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)

@@ -1,4 +1,4 @@
-"""Stopping a run where nothing is lost."""
+"""Stopping at a safe point after SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from collections.abc import Iterator
 
 
 class Interrupted(Exception):
-    """Raised between two steps after SIGTERM or SIGINT asked to stop, when all is saved."""
+    """Raised between two training steps after SIGTERM or SIGINT, once the state is saved.
+
+    Args:
+        signal_number: Number of the signal.
+    """
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
@@ -17,10 +21,10 @@ class Interrupted(Exception):
 
 
 class SignalGuard:
-    """Remembers SIGTERM and SIGINT until the program is where it can stop without loss.
+    """Records SIGTERM and SIGINT until the program reaches a point where it can stop.
 
     Attributes:
-      number: The signal that came last; 0 for none.
+        number: Number of the last signal; 0 if none was received.
     """
 
     def __init__(self) -> None:
@@ -28,18 +32,18 @@ class SignalGuard:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Remembers signals inside; asked a second time, the program stops at once."""
+        """Records the first signal inside the block; a second one stops the program at once."""
         if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may handle signals
+            yield  # Python allows only the main thread to install signal handlers
             return
 
-        def remember(number: int, _: object) -> None:
+        def record(number: int, _: object) -> None:
             self.number = number
-            signal.signal(number, old[signal.Signals(number)])
+            signal.signal(number, previous[signal.Signals(number)])
 
-        old = {n: signal.signal(n, remember) for n in (signal.SIGTERM, signal.SIGINT)}
+        previous = {n: signal.signal(n, record) for n in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
-            for number, handler in old.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)

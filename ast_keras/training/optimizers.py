@@ -1,4 +1,4 @@
-"""Adam with L2 regularisation inside the gradient, as the published AST was trained."""
+"""Adam with L2 regularisation in the gradient, the optimizer of the published AST."""
 
 import math
 
@@ -14,36 +14,36 @@ from ast_keras.errors import ArgumentError
 class AdamL2(keras.optimizers.Optimizer):
     """Applies Adam to the gradient plus `l2` times the variable, in PyTorch's arithmetic.
 
-    The penalty passes through both moments, unlike the decoupled `weight_decay` of Keras, which
-    needs `l2=0` (and makes this PyTorch's AdamW). `epsilon` is added after the second moment is
-    corrected for its bias, whereas `keras.optimizers.Adam` adds it before: early in training the
-    two differ. Every trainable variable is penalised, biases and norms included, and the penalty
-    is not part of the loss that training reports.
+    The penalty passes through both moments. The decoupled `weight_decay` of Keras does not, and
+    requires `l2=0`; the result is then PyTorch's AdamW. `epsilon` is added after the bias
+    correction of the second moment. `keras.optimizers.Adam` adds it before, so that the two differ
+    early in training. Every trainable variable is penalised, including biases and normalisation.
+    The penalty is not part of the loss that training reports.
 
     Args:
         learning_rate: A number or a `keras.optimizers.schedules.LearningRateSchedule`.
-        beta_1: Decay of the mean of gradients per step, in [0, 1).
-        beta_2: Decay of the mean of squared gradients per step, in [0, 1).
-        epsilon: Added to the denominator of the update, not negative.
-        l2: Factor of the variable added to its gradient, not negative
-            (`weight_decay` of `torch.optim.Adam`).
+        beta_1: Decay rate of the mean of gradients, in [0, 1).
+        beta_2: Decay rate of the mean of squared gradients, in [0, 1).
+        epsilon: Constant added to the denominator of the update, not negative.
+        l2: Factor of the variable that is added to its gradient, not negative. It is the
+            `weight_decay` of `torch.optim.Adam`.
         name: Name of the optimizer.
         **kwargs: Other arguments of `keras.optimizers.Optimizer`: `weight_decay`, clipping, moving
             average of the variables, loss scaling, gradient accumulation.
 
     Raises:
-        ValueError: If a value is outside its range, or `l2` meets a decoupled `weight_decay`.
+        ArgumentError: If a value is outside its range, or `l2` and `weight_decay` are both given.
 
     Reference:
-        Kingma and Ba (2015), Algorithm 1; the defaults are those of Gong, Chung and Glass (2021),
-        section 3.
+        Kingma and Ba (2015), Algorithm 1. Defaults: Gong, Chung and Glass (2021), section 3.
 
     Example:
-        >>> variable = keras.Variable([1.0, 2.0])
-        >>> optimizer = AdamL2(learning_rate=0.1)
-        >>> optimizer.apply([ops.array([3.0, -0.5])], [variable])
-        >>> [round(float(value), 4) for value in variable.numpy()]
-        [0.9, 2.1]
+
+    >>> variable = keras.Variable([1.0, 2.0])
+    >>> optimizer = AdamL2(learning_rate=0.1)
+    >>> optimizer.apply([ops.array([3.0, -0.5])], [variable])
+    >>> [round(float(value), 4) for value in variable.numpy()]
+    [0.9, 2.1]
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class AdamL2(keras.optimizers.Optimizer):
                 raise ArgumentError(f"{key} must not be negative. Received: {key}={value}")
         if l2 and kwargs.get("weight_decay"):
             raise ArgumentError(
-                "l2 (in the gradient) and weight_decay (decoupled) exclude each other: set one to "
-                f"0. Received: l2={l2}, weight_decay={kwargs['weight_decay']}"
+                "l2 (added to the gradient) and weight_decay (decoupled) exclude each other: set "
+                f"one to 0. Received: l2={l2}, weight_decay={kwargs['weight_decay']}"
             )
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.beta_1 = beta_1
@@ -82,7 +82,7 @@ class AdamL2(keras.optimizers.Optimizer):
 
     def apply(self, grads, trainable_variables=None):
         step = ops.cast(self.iterations + 1, "float32")
-        # The same for all variables, and 20 operations: not to be made for each of them.
+        # Computed once for all variables: each correction is ten operations.
         self._mean_correction = _bias_correction(self.beta_1, step)
         self._square_correction = _bias_correction(self.beta_2, step)
         try:
@@ -96,13 +96,15 @@ class AdamL2(keras.optimizers.Optimizer):
         if self.l2:
             gradient = gradient + self.l2 * variable
         for moments, beta in ((self._means, self.beta_1), (self._squares, self.beta_2)):
-            if beta == 0:  # the operation adds a difference, in which a small gradient is lost
+            # The operation below adds `(1 - beta) * (gradient - moment)` to the moment. With beta 0
+            # a small gradient would be lost in the difference: start from a moment of 0.
+            if beta == 0:
                 self.assign(moments[index], tf.zeros_like(variable))
         rate = ops.cast(learning_rate, "float32") / self._mean_correction
         root, zero = ops.sqrt(self._square_correction), ops.cast(0, dtype)
-        # One operation does it all, in place; in Keras's arithmetic it would be a dozen, and each
-        # would read and write as much memory as the weights have. Its own corrections of bias,
-        # which lose digits, are off.
+        # A single operation updates variable and moments in place. With Keras's operations it would
+        # be a dozen, each reading and writing the memory of all weights. The operation's own bias
+        # corrections lose digits and are switched off by powers of zero.
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._means[index].value.handle,
@@ -130,8 +132,9 @@ class AdamL2(keras.optimizers.Optimizer):
 
 
 def _bias_correction(beta, step):
-    """Returns `1 - beta ** step`, which in float32 would lose up to 5e-5 of itself for 0.999.
+    """Returns `1 - beta ** step` without cancellation.
 
-    It is that of the float32 nearest to beta, which the moments are made with.
+    Computed directly in float32, the relative error would be up to 5e-5 for a beta of 0.999. Beta
+    is rounded to float32 first, since the moments use the rounded value.
     """
     return -ops.expm1(step * (math.log(np.float32(beta)) if beta else -math.inf))

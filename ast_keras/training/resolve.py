@@ -1,4 +1,4 @@
-"""What a recipe leaves open, decided by the data's labels, the start weights and the devices."""
+"""Fills in the settings that a recipe leaves open: from labels, start weights and devices."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from ast_keras.data.dataset import SoundDataset
 from ast_keras.errors import RecipeError
 from ast_keras.labels import AUDIOSET_MEAN, AUDIOSET_STD
 from ast_keras.presets.loading import SIZES, read_preset
-from ast_keras.recipe import Frontend, Model, Recipe
-from ast_keras.training import precision
-from ast_keras.training.build import likely_spectrogram
+from ast_keras.recipe import Frontend, Model, Recipe, Train
+from ast_keras.training.build import requested_geometry
+from ast_keras.training.distribution import fast_precision
 from ast_keras.weights.pretrained import PretrainedNetwork
 
 _PATHS = ("path", "labels_path", "clips_path", "test_path", "enhanced_labels")
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """Returns the recipe with its paths as seen from any folder; `~` is understood.
+    """Returns the recipe with absolute paths, `~` expanded.
+
+    Args:
+        recipe: A recipe whose paths are relative to the current folder.
 
     Example:
 
@@ -32,72 +35,81 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     def absolute(path: str) -> str:
         return os.path.abspath(os.path.expanduser(path))
 
-    found = {name: getattr(recipe.data, name) for name in _PATHS}
-    data = {name: absolute(path) for name, path in found.items() if path is not None}
+    paths = {name: getattr(recipe.data, name) for name in _PATHS}
+    paths = {name: absolute(path) for name, path in paths.items() if path is not None}
     start = recipe.model.start
-    if os.path.exists(os.path.expanduser(start)):  # a file, not a preset's name
+    if os.path.exists(os.path.expanduser(start)):  # a path and not the name of a preset
         start = absolute(start)
     return dataclasses.replace(
         recipe,
-        data=dataclasses.replace(recipe.data, **data),
+        data=dataclasses.replace(recipe.data, **paths),
         model=dataclasses.replace(recipe.model, start=start),
     )
 
 
 def resolve(recipe: Recipe, dataset: SoundDataset) -> Recipe:
-    """Returns the recipe with what it leaves to the data and to the start weights decided.
+    """Returns the recipe with all of its "auto" and None settings decided.
+
+    A size that has no name stays "auto".
+
+    Args:
+        recipe: A recipe with absolute paths.
+        dataset: The recipe's data set.
 
     Raises:
-      RecipeError: If a size is wanted of random weights.
-      WeightsError: If the start weights cannot be had.
+        RecipeError: If random weights are to have the size of the start weights.
+        WeightsError: If the start weights cannot be read or fetched.
     """
-    loss, metric = recipe.train.loss, recipe.train.metric
+    recipe = dataclasses.replace(recipe, train=_resolve_train(recipe.train, dataset))
+    model, frontend = recipe.model, recipe.frontend
+    left_open = (model.patch_size, model.strides, frontend.mean, frontend.std)
+    if model.size != "auto" and None not in left_open:
+        return recipe  # without reading the start weights
+    if model.start != "random":
+        network, _ = read_preset(model.start, {}, requested_geometry(recipe))
+    elif model.size != "auto":
+        network = None
+    else:
+        raise RecipeError(
+            "Random weights have no size of their own: set model.size to one of "
+            f"{', '.join(SIZES)}, or model.start. Received: model.size='auto', "
+            "model.start='random'"
+        )
+    return dataclasses.replace(
+        recipe, model=_resolve_model(model, network), frontend=_resolve_frontend(frontend, network)
+    )
+
+
+def _resolve_train(settings: Train, dataset: SoundDataset) -> Train:
+    loss, metric, precision = settings.loss, settings.metric, settings.precision
     if loss == "auto":
         loss = "binary" if dataset.multi_label else "categorical"
     if metric == "auto":
         metric = "mean_average_precision" if dataset.multi_label else "accuracy"
-    wanted = recipe.train.precision
-    wanted = precision.fast_precision() if wanted == "auto" else wanted
-    train = dataclasses.replace(recipe.train, loss=loss, metric=metric, precision=wanted)
-    recipe = dataclasses.replace(recipe, train=train)
-    model, frontend = recipe.model, recipe.frontend
-    left_open = (model.patch_size, model.strides, frontend.mean, frontend.std)
-    if model.size != "auto" and None not in left_open:
-        return recipe
-    if model.start == "random":
-        if model.size == "auto":
-            raise RecipeError(
-                "Random weights have no size of their own: set model.size to one of "
-                f"{', '.join(SIZES)}, or model.start. Received: model.size='auto', "
-                "model.start='random'"
-            )
-        source = None
-    else:
-        source, _ = read_preset(model.start, {}, likely_spectrogram(recipe))
-    return dataclasses.replace(
-        recipe, model=_model_of(model, source), frontend=_frontend_of(frontend, source)
-    )
+    if precision == "auto":
+        precision = fast_precision()
+    return dataclasses.replace(settings, loss=loss, metric=metric, precision=precision)
 
 
-def _model_of(settings: Model, source: PretrainedNetwork | None) -> Model:
-    """Fills in what the start's network says; a size that has no name stays "auto"."""
+def _resolve_model(settings: Model, network: PretrainedNetwork | None) -> Model:
     changes: dict[str, Any] = {
-        "patch_size": settings.patch_size or (source.patch_size if source else (16, 16)),
-        "strides": settings.strides or (source and source.strides) or (10, 10),
+        "patch_size": settings.patch_size or (network.patch_size if network else (16, 16)),
+        "strides": settings.strides or (network and network.strides) or (10, 10),
     }
-    if source and settings.size == "auto":
-        width = {name: getattr(source, name) for name in ("embed_dim", "num_heads", "mlp_dim")}
+    if network and settings.size == "auto":
+        width = {name: getattr(network, name) for name in ("embed_dim", "num_heads", "mlp_dim")}
         for name, size in SIZES.items():
             if width.items() <= size.items():
-                changes |= {"size": name, "use_distillation_token": source.use_distillation_token}
-                if settings.num_layers is None and size["num_layers"] != source.num_layers:
-                    changes["num_layers"] = source.num_layers
+                changes |= {"size": name, "use_distillation_token": network.use_distillation_token}
+                if settings.num_layers is None and size["num_layers"] != network.num_layers:
+                    changes["num_layers"] = network.num_layers
     return dataclasses.replace(settings, **changes)
 
 
-def _frontend_of(settings: Frontend, source: PretrainedNetwork | None) -> Frontend:
-    known = source is not None and source.mean is not None
-    mean, std = (source.mean, source.std) if known else (AUDIOSET_MEAN, AUDIOSET_STD)
+def _resolve_frontend(settings: Frontend, network: PretrainedNetwork | None) -> Frontend:
+    mean, std = AUDIOSET_MEAN, AUDIOSET_STD
+    if network is not None and network.mean is not None:
+        mean, std = network.mean, network.std
     return dataclasses.replace(
         settings,
         mean=mean if settings.mean is None else settings.mean,

@@ -1,4 +1,4 @@
-"""The end of a run: which model it hands over, how that scores, and the report."""
+"""The end of a run: the final model, its scores and the report."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ast_keras.audio.mel import num_frames, seconds_to_samples
 from ast_keras.evaluation.averaging import average_models
+from ast_keras.evaluation.evaluator import ASTEvaluator
 from ast_keras.files import write_json
+from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.presets.loading import from_preset, save_to_preset
+from ast_keras.recipe import Train
 from ast_keras.reports import figures
 from ast_keras.reports.run_report import NUM_MISTAKES, RunReport, write_run_report
 from ast_keras.reports.tables import per_class, score_table
-from ast_keras.reports.worst_mistakes import describe_mistake, worst_mistakes
+from ast_keras.reports.worst_mistakes import Mistake, describe_mistake, worst_mistakes
 from ast_keras.training.build import make_pipeline
-from ast_keras.training.kept import epoch_models
+from ast_keras.training.context import RunContext
+from ast_keras.training.run_folder import epoch_models
 
-# Written in this order: a run with the first is finished, one that lacks the second writes it.
+# Written in this order. A run that has both is finished; without the second, it is written again.
 EVALUATION, REPORT = "evaluation.json", "report.html"
 
 Row = Mapping[str, Any]
@@ -30,16 +34,17 @@ Row = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a finished run reports.
+    """Scores of a finished run.
 
     Args:
-      workdir: The folder of the run; `model/` in it is the chosen model.
-      metric: What chooses the best epoch.
-      final_model: Which model is chosen: "best", "last" or "average", as in the recipe.
-      best: The row of the best epoch.
-      last: The row of the last epoch.
-      average: The scores of the averaged model on the validation split; None without one.
-      test: Those of the chosen model on the test split; None where this was the validation split.
+        workdir: Folder of the run. `model/` in it is the final model.
+        metric: Name of the score that chooses the best epoch.
+        final_model: Which model is final: "best", "last" or "average", as in the recipe.
+        best: Row of the best epoch.
+        last: Row of the last epoch.
+        average: Scores of the averaged model on the validation split. None without averaging.
+        test: Scores of the final model on the test split. None if there is no split for testing
+            apart from the one that chose the epoch.
     """
 
     workdir: pathlib.Path
@@ -52,12 +57,12 @@ class Result:
 
     @property
     def chosen(self) -> Row:
-        """The row of the chosen model."""
+        """The row of the final model."""
         rows = {"best": self.best, "last": self.last, "average": self.average}
         return rows[self.final_model] or {}
 
     def rows(self) -> list[tuple[str, Row]]:
-        """Returns the scores by name, of all models that were scored."""
+        """Returns the scores of all models that were scored, by name."""
         names = {"best": "best epoch", "last": "last epoch", "average": "averaged"}
         rows = [(names["best"], self.best), (names["last"], self.last)]
         if self.average is not None:
@@ -68,125 +73,166 @@ class Result:
         return rows
 
     def table(self) -> str:
-        """Returns the scores as a table to print, and where the model and the report are."""
+        """Returns the scores, and the paths of model and report, as text to print."""
         lines = [score_table(self.rows()), f"model: {self.workdir / 'model'}"]
         if (self.workdir / REPORT).is_file():
             lines.append(f"report: {self.workdir / REPORT}")
         return "\n".join(lines)
 
 
-def best_epoch(history, metric):
-    """Returns the row of the epoch with the highest metric, the first of equals."""
+def best_epoch(history: Sequence[Row], metric: str) -> Row:
+    """Returns the row of the epoch with the highest score; of equal ones, the first.
+
+    Args:
+        history: One row for each epoch.
+        metric: Name of the score.
+    """
     return max(history, key=lambda row: -math.inf if math.isnan(row[metric]) else row[metric])
 
 
-def finished_result(run) -> Result | None:
-    """Returns the result of a run whose end was reached before; None if anything is to be done."""
-    if len(run.history) < run.recipe.train.num_epochs or not (run.workdir / REPORT).is_file():
+def finished_result(context: RunContext, history: Sequence[Row]) -> Result | None:
+    """Returns the result of a run that is finished; None if there is something left to do.
+
+    Args:
+        context: The prepared run.
+        history: One row for each finished epoch.
+    """
+    files = (context.workdir / EVALUATION, context.workdir / REPORT)
+    if len(history) < context.recipe.train.num_epochs or not all(f.is_file() for f in files):
         return None
-    file = run.workdir / EVALUATION
-    if not file.is_file():
-        return None
-    saved = json.loads(file.read_text(encoding="utf-8"))
-    return _result(run, saved.get("average"), saved["test"])
+    saved = json.loads(files[0].read_text(encoding="utf-8"))
+    return _make_result(context, history, saved.get("average"), saved["test"])
 
 
-def finish(run) -> Result:
-    """Saves the model that the recipe chooses as WORKDIR/model, scores it and reports.
+def finish(
+    context: RunContext, history: Sequence[Row], evaluate: Callable[[str], ASTEvaluator]
+) -> Result:
+    """Saves the recipe's final model as WORKDIR/model, scores it and writes the report.
 
-    Everything is computed from the state after the last epoch and from what lies in the folder, so
-    that it can be repeated after a kill at any moment. A report that cannot be written is a
-    warning: the result stands without it.
+    Everything follows from the state after the last epoch and from files in the work directory, so
+    that it can be repeated after a kill at any moment. If the report cannot be written, a warning
+    is printed and the result is returned without it.
+
+    Args:
+        context: The prepared run, with the model of the last epoch. Its model becomes the final
+            one.
+        history: One row for each epoch.
+        evaluate: Scores the model of `context` on the split of a name.
 
     Raises:
-      EvaluationError: If epochs to average are not there.
-      Interrupted: After SIGTERM or SIGINT.
+        EvaluationError: If an epoch to average was not kept.
+        Interrupted: After SIGTERM or SIGINT.
     """
-    if run.workers.is_chief:
-        save_to_preset(run.model, run.workdir / "last")
-        _save_chosen(run)
-    run.workers.wait()
-    with run.strategy.scope():
-        run.model.set_weights(from_preset(run.workdir / "model").get_weights())
-    split = "test" if "test" in run.dataset.splits else run.validation
-    average = None
-    if run.recipe.train.final_model == "average" and split != run.validation:
-        average = _averaged(run, run.evaluate(run.validation).evaluation.summary())
-    evaluator = run.evaluate(split)
+    train, validation = context.recipe.train, context.validation_split
+    if context.workers.is_chief:
+        save_to_preset(context.model, context.workdir / "last")
+        save_final_model(train, context.workdir, context.model)
+    context.workers.wait()
+    with context.strategy.scope():
+        context.model.set_weights(from_preset(context.workdir / "model").get_weights())
+
+    split = "test" if "test" in context.dataset.splits else validation
+    on_validation: Row | None = None
+    if train.final_model == "average" and split != validation:
+        on_validation = evaluate(validation).evaluation.summary()
+    evaluator = evaluate(split)
     scores = evaluator.evaluation.summary()
-    if run.recipe.train.final_model == "average" and split == run.validation:
-        average = _averaged(run, scores)
-    result = _result(run, average, scores if split != run.validation else None)
-    if run.workers.is_chief:
-        _write(run, result, evaluator, split)
+    if split == validation:
+        on_validation = scores
+
+    average = None
+    if train.final_model == "average":
+        average = {"epoch": _epoch_range(train), **(on_validation or {})}
+    test = scores if split != validation else None
+    result = _make_result(context, history, average, test)
+    if context.workers.is_chief:
+        _write_evaluation(context, result, evaluator, split)
+        try:
+            _write_report(context, history, result, evaluator, split)
+        except Exception as error:
+            line = " ".join(str(error).split())
+            context.progress.log(
+                f"warning: no {REPORT}: {type(error).__name__}: {line}; everything else is saved, "
+                "and the same command tries again"
+            )
     return result
 
 
-def _write(run, result: Result, evaluator, split: str) -> None:
-    _write_evaluation(run, result, evaluator.evaluation, split)
-    try:
-        _write_report(run, result, evaluator, split)
-    except Exception as error:
-        line = " ".join(str(error).split())
-        run.progress.say(
-            f"warning: no {REPORT}: {type(error).__name__}: {line}; everything else is saved, the "
-            "same command tries again"
-        )
+def save_final_model(train: Train, workdir: pathlib.Path, model: ASTClassifier) -> None:
+    """Makes WORKDIR/model the final model; during training it is that of the best epoch.
 
+    Args:
+        train: Training settings of the recipe; `final_model` and `keep_epochs` decide.
+        workdir: Folder of the run.
+        model: The model of the last epoch.
 
-def _save_chosen(run) -> None:
-    """Makes WORKDIR/model the chosen one; until here it is that of the best epoch."""
-    final_model = run.recipe.train.final_model
-    if final_model == "last":
-        save_to_preset(run.model, run.workdir / "model")
-    elif final_model == "average":
-        first, last = run.recipe.train.keep_epochs
+    Raises:
+        EvaluationError: If an epoch to average was not kept.
+    """
+    if train.final_model == "last":
+        save_to_preset(model, workdir / "model")
+    elif train.final_model == "average" and train.keep_epochs is not None:
+        first, last = train.keep_epochs
         if first == last:
-            model = from_preset(run.workdir / "epochs" / f"{first:02d}")
+            average = from_preset(workdir / "epochs" / f"{first:02d}")
         else:
-            model = average_models(epoch_models(str(run.workdir), f"{first}-{last}"))
-        save_to_preset(model, run.workdir / "model")
+            average = average_models(epoch_models(str(workdir), _epoch_range(train)))
+        save_to_preset(average, workdir / "model")
 
 
-def _averaged(run, scores: Row) -> Row:
-    return {"epoch": "{}-{}".format(*run.recipe.train.keep_epochs), **scores}
+def _epoch_range(train: Train) -> str:
+    first, last = train.keep_epochs or (0, 0)
+    return f"{first}-{last}"
 
 
-def _result(run, average: Row | None, test: Row | None) -> Result:
-    train = run.recipe.train
-    best = best_epoch(run.history, train.metric)
+def _make_result(
+    context: RunContext, history: Sequence[Row], average: Row | None, test: Row | None
+) -> Result:
+    train = context.recipe.train
     return Result(
-        run.workdir, train.metric, train.final_model, best, run.history[-1], average, test
+        workdir=context.workdir,
+        metric=train.metric,
+        final_model=train.final_model,
+        best=best_epoch(history, train.metric),
+        last=history[-1],
+        average=average,
+        test=test,
     )
 
 
-def _chosen_by(run) -> str:
-    train = run.recipe.train
-    if train.final_model == "average":
-        return "the mean of the weights of epochs {}-{}".format(*train.keep_epochs)
-    return (
-        f"{train.metric} on {run.validation}" if train.final_model == "best" else "the last epoch"
-    )
+# --- Files ---
 
 
-def _chosen_in_words(run, result: Result) -> str:
+def _chosen_by(context: RunContext) -> str:
+    train = context.recipe.train
+    return {
+        "best": f"{train.metric} on {context.validation_split}",
+        "last": "the last epoch",
+        "average": f"the mean of the weights of epochs {_epoch_range(train)}",
+    }[train.final_model]
+
+
+def _chosen_in_words(context: RunContext, result: Result) -> str:
     if result.final_model == "average":
-        return _chosen_by(run)
-    how = "the last one" if result.final_model == "last" else f"the best {_chosen_by(run)}"
-    return f"epoch {result.chosen['epoch']} ({how.replace('_', ' ')})"
+        return _chosen_by(context)
+    reason = "the last one" if result.final_model == "last" else f"the best {_chosen_by(context)}"
+    return f"epoch {result.chosen['epoch']} ({reason.replace('_', ' ')})"
 
 
-def _write_evaluation(run, result: Result, evaluation, split: str) -> None:
+def _write_evaluation(
+    context: RunContext, result: Result, evaluator: ASTEvaluator, split: str
+) -> None:
+    evaluation, labels = evaluator.evaluation, context.dataset.labels
     if evaluation.confusion_matrix is not None:
         figures.draw_confusion_matrix(
             evaluation.confusion_matrix,
-            run.dataset.labels.names,
-            run.workdir / "confusion.png",
-            title=f"{run.recipe.name}, {split}",
+            labels.names,
+            context.workdir / "confusion.png",
+            title=f"{context.recipe.name}, {split}",
         )
     report = {
         "chosen": result.final_model,
-        "chosen_by": _chosen_by(run),
+        "chosen_by": _chosen_by(context),
         "chosen_epoch": result.chosen,
         "best_epoch": result.best,
         "last_epoch": result.last,
@@ -194,28 +240,29 @@ def _write_evaluation(run, result: Result, evaluation, split: str) -> None:
         "split": split,
         "test": result.test,
         "scores": evaluation.summary(),
-        "per_class": per_class(evaluation, run.dataset.labels),
+        "per_class": per_class(evaluation, labels),
     }
-    write_json(run.workdir / EVALUATION, report)
+    write_json(context.workdir / EVALUATION, report)
 
 
-def _write_report(run, result: Result, evaluator, split: str) -> None:
-    frontend, dataset = run.model.frontend, run.dataset
-    matrix, workdir = run.workdir / "confusion.png", run.workdir
-    environment = (workdir / "environment.json").read_text(encoding="utf-8")
+def _write_report(
+    context: RunContext, history: Sequence[Row], result: Result, evaluator: ASTEvaluator, split: str
+) -> None:
+    frontend, dataset, workdir = context.model.frontend, context.dataset, context.workdir
+    confusion = None if dataset.multi_label else (workdir / "confusion.png").read_bytes()
     report = RunReport(
-        recipe=run.recipe,
-        environment=json.loads(environment),
+        recipe=context.recipe,
+        environment=json.loads((workdir / "environment.json").read_text(encoding="utf-8")),
         data=str(dataset),
         split=split,
-        chosen=_chosen_in_words(run, result),
+        chosen=_chosen_in_words(context, result),
         evaluation=evaluator.evaluation,
         labels=dataset.labels,
         rows=result.rows(),
-        history=run.history,
-        mistakes=_mistakes(run, evaluator, split),
+        history=history,
+        mistakes=_describe_mistakes(context, evaluator, split),
         curves=(workdir / "curves.png").read_bytes(),
-        confusion=None if dataset.multi_label else matrix.read_bytes(),
+        confusion=confusion,
         frame_step_seconds=frontend.frame_step_seconds,
         mel_range_hz=(frontend.f_min_hz, frontend.f_max_hz or frontend.sample_rate / 2),
         workdir=str(workdir),
@@ -223,46 +270,44 @@ def _write_report(run, result: Result, evaluator, split: str) -> None:
     write_run_report(report, workdir / REPORT)
 
 
-def _mistakes(run, evaluator, split: str):
-    """Returns the worst mistakes with their sounds, and what the frontend makes of these."""
-    worst = worst_mistakes(
-        evaluator.scores, evaluator.targets, run.dataset.multi_label, NUM_MISTAKES
-    )
-    pipeline, frontend = make_pipeline(run.recipe, run.dataset, split), run.model.frontend
+def _describe_mistakes(context: RunContext, evaluator: ASTEvaluator, split: str) -> list[Mistake]:
+    """Returns the worst mistakes with their waveforms and log-mel spectrograms."""
+    dataset, frontend = context.dataset, context.model.frontend
+    worst = worst_mistakes(evaluator.scores, evaluator.targets, dataset.multi_label, NUM_MISTAKES)
+    pipeline = make_pipeline(context.recipe, dataset, split)
     indices = scored_examples(evaluator.real, pipeline.batch_size)
     step = seconds_to_samples(frontend.frame_step_seconds, frontend.sample_rate)
     length = seconds_to_samples(frontend.frame_length_seconds, frontend.sample_rate)
-    found = []
-    for row, badness in worst:
-        index = indices[row]
-        waveform = pipeline.waveform(index)
-        padded = np.zeros(pipeline.clip_samples, np.float32)
-        padded[: len(waveform)] = waveform
-        seen = frontend(padded[None], lengths=np.array([len(waveform)], np.int32))[0].numpy()
-        log_mel = seen * (2 * frontend.std) + frontend.mean
-        found.append(
+    mistakes = []
+    for row, severity in worst:
+        waveform = pipeline.waveform(indices[row])
+        padded = np.zeros((1, pipeline.clip_samples), np.float32)
+        padded[0, : len(waveform)] = waveform
+        normalised = frontend(padded, lengths=np.array([len(waveform)], np.int32))[0].numpy()
+        log_mel = normalised * (2 * frontend.std) + frontend.mean
+        mistakes.append(
             describe_mistake(
-                pipeline.split.source_name(index),
+                pipeline.split.source_name(indices[row]),
                 evaluator.scores[row],
                 evaluator.targets[row],
-                run.dataset.labels,
-                badness,
+                dataset.labels,
+                severity,
                 waveform,
                 frontend.sample_rate,
                 log_mel,
                 min(num_frames(len(waveform), length, step), len(log_mel)),
             )
         )
-    return found
+    return mistakes
 
 
-def scored_examples(real, batch_size: int) -> list[int]:
-    """Returns which examples of a split were scored, in the order of their scores.
+def scored_examples(real: Sequence[Any], batch_size: int) -> list[int]:
+    """Returns the indices of the examples of a split that were scored, in the order of scores.
 
     Args:
-      real: Of each batch which rows were scored; a batch that does not divide evenly among the
-        devices has more rows at its end.
-      batch_size: Examples per batch.
+        real: For each batch, a boolean array `[rows]`: whether the row was scored. A batch that
+            does not divide evenly among the devices has additional rows at its end.
+        batch_size: Number of examples per batch.
 
     Example:
 

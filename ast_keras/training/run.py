@@ -1,14 +1,14 @@
-"""A training run in a work directory: made once, watched, stopped and resumed without loss.
+"""The training loop of one run, in a work directory from which it can be resumed at any step.
 
 | file | holds |
 |---|---|
 | recipe.json, environment.json | what is needed to repeat the run |
 | checkpoints/ | the last states of everything that training changes |
 | epochs.csv, curves.png, tensorboard/ | the history |
-| model/, last/ | the chosen model and that of the last epoch, as `from_preset` reads them |
-| epochs/ | the models of single epochs, where `train.keep_epochs` asks for them |
-| evaluation.json, confusion.png | the scores, the chosen model's in detail |
-| report.html | all of it on a page, with the worst mistakes |
+| model/, last/ | the final model and that of the last epoch, in the format of `from_preset` |
+| epochs/ | models of single epochs, if `train.keep_epochs` is set |
+| evaluation.json, confusion.png | scores of the final model |
+| report.html | all results on one page, with the worst mistakes |
 
 Until the run ends, model/ is that of the best epoch so far; `training.result` then chooses.
 """
@@ -16,54 +16,67 @@ Until the run ends, model/ is that of the best epoch so far; `training.result` t
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
-import json
 import math
+import os
 import pathlib
 import time
+from collections.abc import Iterator
+from typing import Any
 
-import keras
 import orbit
 import tensorflow as tf
 
-from ast_keras.data.dataset import fingerprint
-from ast_keras.errors import AudioError, RecipeError, TrainingError
+from ast_keras.data.dataset import SoundDataset
+from ast_keras.data.pipeline import Pipeline
+from ast_keras.errors import AudioError, TrainingError
 from ast_keras.evaluation.evaluator import ASTEvaluator
-from ast_keras.files import write_text
+from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.presets.loading import save_to_preset
-from ast_keras.reports import figures
+from ast_keras.recipe import Recipe
 from ast_keras.reports.tables import SCORES
 from ast_keras.training import build
-from ast_keras.training.distribution import Workers, distribute, make_strategy
+from ast_keras.training.checkpoints import RunCheckpoints
+from ast_keras.training.context import RunContext, make_context
+from ast_keras.training.distribution import distribute
 from ast_keras.training.interruption import Interrupted, SignalGuard
-from ast_keras.training.kept import forget_unfinished, keep_epoch
 from ast_keras.training.progress import Progress
-from ast_keras.training.resolve import resolve, with_absolute_paths
 from ast_keras.training.result import Result, best_epoch, finish, finished_result
-from ast_keras.training.run_folder import check_workdir, claim_workdir, locked, require_same_work
+from ast_keras.training.run_folder import (
+    claim_workdir,
+    delete_unfinished_epochs,
+    keep_epoch,
+    locked,
+    write_history,
+)
 from ast_keras.training.trainer import ASTTrainer
 
-_LOOP_SECONDS = 5.0  # between two looks at the loss, the clock and signals
+_LOOP_SECONDS = 5.0  # longest time between two checks of the loss, the clock and signals
 
 
 class Run:
     """Trains a recipe in a work directory, from its last checkpoint if there is one.
 
-    Several workers (`training.distribution`) all make the same run; the first one writes it.
+    `Run.prepare` does everything that can fail before training: it reads the data, builds the
+    model with its start weights, waits for other workers and claims the work directory. The
+    constructor only stores its arguments; `train` prepares the run if that was not done.
+
+    With several workers (`training.distribution`) all of them make the same run, and the first one
+    writes it.
 
     Args:
-      recipe: What to train.
-      workdir: A new folder, or one in which a run of the same recipe was stopped; one folder for
-        all workers, on a file system that they share.
-      strategy: Devices to train on; None for all visible ones of all workers.
-      progress: Where progress goes.
-      dataset: The recipe's data, where it is read already.
+        recipe: The recipe to train.
+        workdir: A new folder, or one in which a run of the same recipe was stopped. All workers
+            must see the same folder, on a file system that they share.
+        strategy: Devices to train on. None for all visible devices of all workers.
+        progress: Where progress is printed. None for standard output.
+        dataset: The recipe's data set, if it is read already.
 
-    Raises:
-      RecipeError: If the folder holds a run of another recipe, or the workers do not agree.
-      WorkerError: If another worker does not come, or is lost.
-      DatasetError, WeightsError: If data or start weights cannot be had.
+    Attributes:
+        context: The prepared objects: resolved recipe, data, pipelines, devices. None before.
+        trainer: The `ASTTrainer`, with the optimizer and the number of steps. None before.
+        checkpoints: The `RunCheckpoints`. None before.
+        history: One row for each finished epoch.
 
     Example:
 
@@ -73,320 +86,284 @@ class Run:
     >>> settings = ["model.size=ast_test", "frontend.num_frames=48", "data.clip_seconds=0.5"]
     >>> settings += ["train.num_epochs=1", "data.num_train=10", "data.num_test=10"]
     >>> recipe = override(load_recipe("quickstart"), settings)
-    >>> Run(recipe, tempfile.mkdtemp(), progress=Progress(quiet=True)).workdir.is_dir()
-    True
+    >>> run = Run.prepare(recipe, tempfile.mkdtemp(), progress=Progress(quiet=True))
+    >>> run.context.num_steps  # `run.train()` would take it
+    1
     """
 
-    def __init__(self, recipe, workdir, strategy=None, progress=None, dataset=None):
-        recipe = with_absolute_paths(recipe)  # saved, it is to work from any folder
+    def __init__(
+        self,
+        recipe: Recipe,
+        workdir: str | os.PathLike[str],
+        strategy: tf.distribute.Strategy | None = None,
+        progress: Progress | None = None,
+        dataset: SoundDataset | None = None,
+    ) -> None:
+        self.recipe = recipe
         self.workdir = pathlib.Path(workdir)
-        keras.utils.set_random_seed(recipe.seed)
-        if recipe.train.deterministic:
-            tf.config.experimental.enable_op_determinism()
-        self.strategy = strategy or make_strategy()  # before TensorFlow is used
-        self.workers = Workers(self.strategy)
-        self.progress = (progress or Progress()) if self.workers.is_chief else Progress(quiet=True)
-        self.dataset = dataset or build.make_dataset(recipe)
-        self.recipe = recipe = resolve(recipe, self.dataset)
-        self._check_devices()
-        require_same_work(recipe, fingerprint(self.dataset), self.workers)
-        if self.workers.is_chief:
-            check_workdir(recipe, self.workdir)
-        self.pipeline = build.make_pipeline(recipe, self.dataset, "train", training=True)
-        self.validation = build.validation_split(recipe, self.dataset)
-        self.validation_pipeline = build.make_pipeline(recipe, self.dataset, self.validation)
-        self.last_step = recipe.train.num_epochs * self.pipeline.steps_per_epoch
-        with self.workers.translate_errors():
-            self._make_trainer()
+        self.strategy = strategy
+        self.progress = progress
+        self.dataset = dataset
         self.history: list[dict[str, float]] = []
-        self._state = _JSONState(self)
-        self._saved_at = time.monotonic()
+        self.context: RunContext | None = None
+        self.trainer: ASTTrainer | None = None
+        self.checkpoints: RunCheckpoints | None = None
         self._signals = SignalGuard()
-        claim_workdir(recipe, self.workdir, self.workers)  # a mistake above leaves no trace
-        self._make_checkpoints()
 
-    def _check_devices(self):
-        train, devices = self.recipe.train, self.strategy.num_replicas_in_sync
-        if train.batch_size < devices * train.accumulate_steps:
-            raise RecipeError(
-                "train.batch_size must be at least train.accumulate_steps times the number of "
-                f"devices. Received: train.batch_size={train.batch_size}, "
-                f"train.accumulate_steps={train.accumulate_steps}, devices={devices}"
+    @classmethod
+    def prepare(
+        cls,
+        recipe: Recipe,
+        workdir: str | os.PathLike[str],
+        strategy: tf.distribute.Strategy | None = None,
+        progress: Progress | None = None,
+        dataset: SoundDataset | None = None,
+    ) -> Run:
+        """Returns a run that is ready to train.
+
+        A mistake in the recipe or the data raises here, before the work directory is created.
+
+        Args:
+            recipe: The recipe to train.
+            workdir: A new folder, or one in which a run of the same recipe was stopped.
+            strategy: Devices to train on. None for all visible devices of all workers.
+            progress: Where progress is printed. None for standard output.
+            dataset: The recipe's data set, if it is read already.
+
+        Raises:
+            RecipeError: If the folder holds a run of another recipe, the settings do not fit the
+                data, or the workers do not agree.
+            WorkerError: If another worker does not start, or is lost.
+            DatasetError: If the data cannot be read or fetched.
+            WeightsError: If the start weights cannot be read or fetched.
+        """
+        run = cls(recipe, workdir, strategy, progress, dataset)
+        run._prepare()
+        return run
+
+    def _prepare(self) -> None:
+        context = make_context(
+            self.recipe, self.workdir, self.strategy, self.progress, self.dataset
+        )
+        recipe, steps_per_epoch = context.recipe, context.train_pipeline.steps_per_epoch
+        with context.workers.translate_errors():
+            with context.strategy.scope():
+                optimizer = build.make_optimizer(recipe, steps_per_epoch)
+            self.trainer = ASTTrainer(
+                context.model,
+                optimizer,
+                build.make_loss(recipe),
+                None,  # `_train_epochs` sets the data
+                context.strategy,
+                accumulate_steps=recipe.train.accumulate_steps,
+                clip_norm=recipe.optimizer.gradient_clip_norm,
+                jit_compile=recipe.train.jit_compile,
             )
+        self._schedule = build.make_schedule(recipe, steps_per_epoch)
+        self._saved_at = time.monotonic()
+        claim_workdir(recipe, self.workdir, context.workers)  # nothing above writes files
+        self.checkpoints = RunCheckpoints(context, self.trainer, self.history)
+        self.recipe, self.dataset, self.context = recipe, context.dataset, context
 
-    def _make_trainer(self):
-        recipe, steps_per_epoch = self.recipe, self.pipeline.steps_per_epoch
-        with self.strategy.scope():
-            self.model = build.make_model(recipe, self.dataset.labels)
-            self.optimizer = build.make_optimizer(recipe, steps_per_epoch)
-        self.schedule = build.make_schedule(recipe, steps_per_epoch)
-        self.trainer = ASTTrainer(
-            self.model,
-            self.optimizer,
-            build.make_loss(recipe),
-            None,
-            self.strategy,
-            accumulate_steps=recipe.train.accumulate_steps,
-            clip_norm=recipe.optimizer.gradient_clip_norm,
-            jit_compile=recipe.train.jit_compile,
-        )
-        self.global_step = self.trainer.global_step
-
-    def _make_checkpoints(self):
-        checkpoint = tf.train.Checkpoint(
-            # By list, not by object: TensorFlow does not see the state of Keras's generators.
-            model=[variable.value for variable in self.model.variables],
-            optimizer=[variable.value for variable in self.optimizer.variables],
-            global_step=self.global_step,
-            loss_sum=self.trainer.loss_sum,
-            loss_steps=self.trainer.loss_steps,
-            state=self._state,
-        )
-        self.checkpoints = tf.train.CheckpointManager(
-            checkpoint,
-            str(self.workdir / "checkpoints"),
-            max_to_keep=self.recipe.train.keep_checkpoints,
-            step_counter=self.global_step,
-        )
+    @property
+    def model(self) -> ASTClassifier:
+        """The classifier that is trained; after `train`, the final model."""
+        return self.context.model
 
     # --- Training ---
 
     def train(self) -> Result:
-        """Trains to the end and reports; after an interruption, from where it was stopped.
+        """Trains to the last epoch, scores the final model and writes the report.
 
         Raises:
-          TrainingError: If the loss is no longer finite, or nothing can be written.
-          Interrupted: After SIGTERM or SIGINT, when the state has been saved.
-          AudioError: If a sound cannot be read, with its name.
-          WorkerError: If another worker is lost.
+            TrainingError: If the loss is no longer finite, or a file cannot be written.
+            Interrupted: After SIGTERM or SIGINT, when the state has been saved.
+            AudioError: If a file cannot be decoded. The message names it.
+            WorkerError: If another worker is lost.
         """
-        alone = locked(self.workdir) if self.workers.is_chief else contextlib.nullcontext()
-        with alone, self.workers.translate_errors():
-            return self._train()
+        if self.context is None:
+            self._prepare()
+        workers = self.context.workers
+        lock = locked(self.workdir) if workers.is_chief else contextlib.nullcontext()
+        with lock, workers.translate_errors():
+            self._restore()
+            result = finished_result(self.context, self.history)
+            if workers.gather(result is not None).all():
+                return result
+            with self._signals.deferred(), self._translate_errors(), workers.translate_errors():
+                try:
+                    self._train_epochs()
+                except Interrupted:
+                    self._save()
+                    workers.wait()  # a worker that exits stops the others, also while they save
+                    raise
+                finally:
+                    self.context.progress.stop()
+                result = finish(self.context, self.history, self.evaluate)
+                workers.wait()
+                return result
 
-    def _train(self):
-        self._restore()
-        result = finished_result(self)
-        if self.workers.gather(result is not None).all():
-            return result
-        with self._signals.deferred(), self._clear_errors(), self.workers.translate_errors():
-            try:
-                self._train_epochs()
-            except Interrupted:
-                self._save()
-                self.workers.wait()  # for the one that saves: a worker that leaves stops the others
-                raise
-            result = finish(self)
-            self.workers.wait()
-            return result
-
-    def _train_epochs(self):
-        steps = self.pipeline.steps_per_epoch
+    def _train_epochs(self) -> None:
+        context, train = self.context, self.recipe.train
+        first_step = self._step()
         self.trainer.train_dataset = distribute(
-            self.strategy, self.pipeline, int(self.global_step.numpy()), self.last_step
+            context.strategy, context.train_pipeline, first_step, context.num_steps
         )
-        controller = self._controller()
-        self._loop_step, self._loop_at = int(self.global_step.numpy()), time.monotonic()
-        self._loop_length = 1
-        self.progress.start(
-            name=self.recipe.name,
-            sizes=f"{self.dataset}; {self.model.count_params():,} parameters; "
-            f"{self.strategy.num_replicas_in_sync} device(s), "
-            f"{self.workers.num_workers} worker(s), {self.recipe.train.precision}",
-            first_step=int(self.global_step.numpy()),
-            last_step=self.last_step,
-            steps_per_epoch=steps,
-            batch_size=self.recipe.train.batch_size,
-            metric=self.recipe.train.metric,
+        controller = self._make_controller()
+        self._loop_step, self._loop_at, self._loop_length = first_step, time.monotonic(), 1
+        steps_per_epoch = context.train_pipeline.steps_per_epoch
+        context.progress.start(
+            f"{self.recipe.name}: {context.dataset}; {self.model.count_params():,} parameters; "
+            f"{context.strategy.num_replicas_in_sync} device(s), "
+            f"{context.workers.num_workers} worker(s), {train.precision}",
+            num_epochs=train.num_epochs,
+            steps_per_epoch=steps_per_epoch,
+            batch_size=train.batch_size,
+            first_step=first_step,
         )
-        while len(self.history) < self.recipe.train.num_epochs:
-            with _quiet():
-                controller.train((len(self.history) + 1) * steps, checkpoint_at_completion=False)
+        while len(self.history) < train.num_epochs:
+            last_step = (len(self.history) + 1) * steps_per_epoch
+            with _without_orbit_lines():
+                controller.train(last_step, checkpoint_at_completion=False)
                 scores = controller.evaluate()
             self._end_epoch(scores)
 
-    def _controller(self):
-        events = self.workdir / "tensorboard" if self.workers.is_chief else None
+    def _make_controller(self) -> orbit.Controller:
+        events = self.workdir / "tensorboard" if self.context.workers.is_chief else None
         return orbit.Controller(
             trainer=self.trainer,
-            evaluator=self._evaluator(self.validation_pipeline, self._stop_if_asked),
-            global_step=self.global_step,
-            strategy=self.strategy,
+            evaluator=self._make_evaluator(self.context.validation_pipeline),
+            global_step=self.trainer.global_step,
+            strategy=self.context.strategy,
             steps_per_loop=lambda _: self._loop_length,
-            checkpoint_manager=None,  # ours: saved with the history, never after a bad loss
+            checkpoint_manager=None,  # `RunCheckpoints` saves, and never after a loss of NaN
             summary_dir=events and str(events / "train"),
             eval_summary_dir=events and str(events / "validation"),
             train_actions=[self._after_loop],
         )
 
-    def _steps_per_loop(self, step):
-        """As many as the recipe says, but few enough that a signal is seen within seconds."""
-        per_step = (time.monotonic() - self._loop_at) / (step - self._loop_step)
-        return max(1, min(self.recipe.train.steps_per_loop, int(_LOOP_SECONDS / per_step)))
+    def _steps_per_loop(self, step: int) -> int:
+        """Returns the recipe's number of steps, or fewer if they would take too long."""
+        seconds_per_step = (time.monotonic() - self._loop_at) / (step - self._loop_step)
+        return max(1, min(self.recipe.train.steps_per_loop, int(_LOOP_SECONDS / seconds_per_step)))
 
-    def _evaluator(self, pipeline, watch=None):
-        dataset = distribute(self.strategy, pipeline, 0, pipeline.steps_per_epoch)
-        return ASTEvaluator(self.model, dataset, self.dataset.multi_label, self.strategy, watch)
-
-    def _after_loop(self, output):
-        step = int(self.global_step.numpy())
+    def _after_loop(self, output: dict[str, Any]) -> None:
+        step = self._step()
         if not math.isfinite(output["loss"]):
-            raise TrainingError(f"The loss is {output['loss']} at step {step}. {self._advice()}")
-        output["learning_rate"] = float(self.schedule(step - 1))
-        self.progress.update(step, output["epoch_loss"], output["learning_rate"])
+            raise self.checkpoints.diverged(f"The loss is {output['loss']} at step {step}.")
+        output["learning_rate"] = float(self._schedule(step - 1))
+        self.context.progress.update(step, output["epoch_loss"], output["learning_rate"])
         due = time.monotonic() - self._saved_at > 60 * self.recipe.train.checkpoint_minutes
-        # Clocks differ and a signal comes to one process: all workers do as they are told here.
-        asked, dues, lengths = self.workers.gather(
+        # Clocks differ, and a signal reaches one process: all workers act on the gathered values.
+        signals, dues, lengths = self.context.workers.gather(
             self._signals.number, due, self._steps_per_loop(step)
         ).T
         self._loop_length = int(lengths[0])
-        self._stop(asked)
+        _raise_if_interrupted(signals)
         if dues[0]:
             self._save()
 
-    def _end_epoch(self, scores):
-        step = int(self.global_step.numpy())
+    def _end_epoch(self, scores: dict[str, float]) -> None:
+        train, is_chief = self.recipe.train, self.context.workers.is_chief
         row = {
             "epoch": len(self.history) + 1,
             "train_loss": self.trainer.mean_loss(),
-            "learning_rate": float(self.schedule(step - 1)),
+            "learning_rate": float(self._schedule(self._step() - 1)),
             **{name: float(scores[name]) for name in SCORES},
         }
         self.history.append(row)
         self.trainer.reset_epoch()
-        best = best_epoch(self.history, self.recipe.train.metric)
-        first, last = self.recipe.train.keep_epochs or (0, 0)
-        if best is row and self.workers.is_chief:
+        is_best = best_epoch(self.history, train.metric) is row
+        first, last = train.keep_epochs or (0, 0)
+        if is_best and is_chief:
             save_to_preset(self.model, self.workdir / "model")
-        if first <= row["epoch"] <= last and self.workers.is_chief:
+        if first <= row["epoch"] <= last and is_chief:
             keep_epoch(self.model, self.workdir, row["epoch"])
-        # Everything that the checkpoint's history speaks of is written before the checkpoint.
+        # The models come before the checkpoint whose history names their epoch: after a kill
+        # between the two, the epoch is trained and its models are written again.
         self._save()
         self._write_history()
-        self.progress.epoch(row, best)
+        self.context.progress.epoch(row, metric=train.metric, is_best=is_best)
+
+    def _step(self) -> int:
+        return int(self.trainer.global_step.numpy())
 
     # --- State ---
 
-    def _restore(self):
-        self._restore_checkpoint()
-        if self.workers.is_chief:
-            forget_unfinished(self.workdir, last_epoch=len(self.history))
+    def _restore(self) -> None:
+        if self.checkpoints.restore():
+            self._write_history()
+        if self.context.workers.is_chief:
+            delete_unfinished_epochs(self.workdir, last_epoch=len(self.history))
 
-    def _restore_checkpoint(self):
-        latest = self.checkpoints.latest_checkpoint
-        if not latest:
-            return
-        for path in reversed(self.checkpoints.checkpoints):
-            if self.workers.gather(self._restored(path)).all():
-                break
-        else:
-            raise TrainingError(f"No checkpoint of this run can be read. Received: {latest}")
-        if self._state.data not in (None, fingerprint(self.dataset)):
-            raise RecipeError(
-                "The data is not what this run began with (labels, files or their number changed): "
-                f"restore it, or start anew in another --workdir. Received: {self.dataset}"
-            )
-        self._write_history()
-        self.progress.resumed(path, int(self.global_step.numpy()))
-
-    def _restored(self, path):
-        try:
-            with self.strategy.scope(), self.workers.translate_errors():
-                self.checkpoints.checkpoint.restore(path).assert_existing_objects_matched()
-        except (tf.errors.OpError, IndexError, ValueError) as error:
-            line = str(error).splitlines()[0]
-            self.progress.say(f"warning: {path} is damaged, going back one: {line}")
-            return False
-        return True
-
-    def _save(self):
-        finite = [tf.reduce_all(tf.math.is_finite(v)) for v in self.model.trainable_variables]
-        if not tf.reduce_all(finite):
-            raise TrainingError(f"The weights are no longer finite. {self._advice()}")
-        # A step may be saved before and after it is scored: the epochs make the number unique.
-        number = int(self.global_step.numpy()) + len(self.history)
-        if self.workers.is_chief:  # all have the same
-            self.checkpoints.save(checkpoint_number=number)
+    def _save(self) -> None:
+        self.checkpoints.save()
         self._saved_at = time.monotonic()
 
-    def _advice(self):
-        return (
-            "Lower optimizer.learning_rate or set optimizer.gradient_clip_norm=1, in another "
-            f"--workdir. Last good state: {self._last_checkpoint()}"
-        )
+    def _write_history(self) -> None:
+        if self.history and self.context.workers.is_chief:
+            write_history(self.workdir, self.history, title=self.recipe.name)
 
-    def _last_checkpoint(self):
-        return self.checkpoints.latest_checkpoint or "none, no checkpoint was written yet"
+    # --- Evaluation ---
 
-    def _write_history(self):
-        if not self.history or not self.workers.is_chief:
-            return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(self.history[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.history)
-        write_text(self.workdir / "epochs.csv", text.getvalue())
-        figures.draw_learning_curves(
-            self.history, self.workdir / "curves.png", title=self.recipe.name
-        )
+    def evaluate(self, split: str) -> ASTEvaluator:
+        """Scores the model in its current state.
 
-    def evaluate(self, split):
-        """Scores the model as it is on a split; returns the `ASTEvaluator`."""
-        pipeline = self.validation_pipeline
-        if split != self.validation:
-            pipeline = build.make_pipeline(self.recipe, self.dataset, split)
-        evaluator = self._evaluator(pipeline, self._stop_if_asked)
+        Args:
+            split: Name of the split to score.
+
+        Returns:
+            The evaluator, with scores, targets and the `Evaluation`.
+        """
+        pipeline = self.context.validation_pipeline
+        if split != self.context.validation_split:
+            pipeline = build.make_pipeline(self.recipe, self.context.dataset, split)
+        evaluator = self._make_evaluator(pipeline)
         with pipeline.translate_errors():
             evaluator.evaluate(tf.constant(-1))
         return evaluator
 
-    # --- Interruptions ---
+    def _make_evaluator(self, pipeline: Pipeline) -> ASTEvaluator:
+        context = self.context
+        batches = distribute(context.strategy, pipeline, 0, pipeline.steps_per_epoch)
+        return ASTEvaluator(
+            context.model,
+            batches,
+            context.dataset.multi_label,
+            context.strategy,
+            watch=lambda: _raise_if_interrupted(context.workers.gather(self._signals.number)),
+        )
 
-    def _stop_if_asked(self):
-        self._stop(self.workers.gather(self._signals.number))
-
-    def _stop(self, asked):
-        """Stops all workers if any of them was asked to."""
-        if asked.any():
-            raise Interrupted(int(asked.max()))
+    # --- Errors ---
 
     @contextlib.contextmanager
-    def _clear_errors(self):
-        """Turns TensorFlow's view of a failure into the cause."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Raises the cause of a failure instead of TensorFlow's report of it."""
+        train, validation = self.context.train_pipeline, self.context.validation_pipeline
         try:
-            with self.pipeline.translate_errors(), self.validation_pipeline.translate_errors():
+            with train.translate_errors(), validation.translate_errors():
                 yield
         except AudioError:
             raise
         except tf.errors.OpError as error:
             raise TrainingError(
-                f"{_cause(error)} (last checkpoint: {self._last_checkpoint()})"
+                f"{_cause(error)} (last checkpoint: {self.checkpoints.latest})"
             ) from error
         except OSError as error:
             raise TrainingError(
                 f"Cannot write to {self.workdir}: {error.strerror or error} "
-                f"(last checkpoint: {self._last_checkpoint()})"
+                f"(last checkpoint: {self.checkpoints.latest})"
             ) from error
 
 
-class _JSONState(tf.train.experimental.PythonState):
-    """The run's history, in the same checkpoint as the weights it tells of."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self.data: str | None = None  # of the run that was restored
-
-    def serialize(self) -> str:
-        return json.dumps({"history": self._run.history, "data": fingerprint(self._run.dataset)})
-
-    def deserialize(self, value: str) -> None:
-        state = json.loads(value)
-        self.data = state["data"]
-        self._run.history[:] = state["history"]
+def _raise_if_interrupted(signals: Any) -> None:
+    """Stops all workers if one of them received a signal."""
+    if signals.any():
+        raise Interrupted(int(signals.max()))
 
 
 def _cause(error: tf.errors.OpError) -> str:
-    """Returns the line of a TensorFlow error that says what happened."""
+    """Returns the line of a TensorFlow error that describes the failure."""
     noise = ("Graph execution error", "Detected at node", "File ", "[[", "Hint:", "The above")
     lines = [line.strip() for line in error.message.splitlines()]
     lines = [line for line in lines if line and not line.startswith(noise)]
@@ -394,7 +371,7 @@ def _cause(error: tf.errors.OpError) -> str:
 
 
 @contextlib.contextmanager
-def _quiet():
-    """Silences Orbit's own lines: `Progress` says the same, shorter."""
+def _without_orbit_lines() -> Iterator[None]:
+    """Drops the lines that Orbit prints; `Progress` prints shorter ones."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

@@ -1,35 +1,41 @@
-"""A run's folder: whose it is, and the recipe and environment that repeat the run."""
+"""The work directory of a run: ownership, locking, and the files that reproduce and record it.
+
+TensorFlow is imported only where files are written, so that commands which look at a work
+directory start fast.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
+import io
 import json
 import os
 import pathlib
 import platform
+import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import keras
-import tensorflow as tf
+import filelock
 
 from ast_keras import __version__
-from ast_keras.errors import RecipeError
+from ast_keras.errors import EvaluationError, RecipeError
 from ast_keras.files import write_json, write_text
 from ast_keras.recipe import Recipe, load_recipe
-from ast_keras.training.distribution import Workers
 
-try:
-    import fcntl
-except ImportError:  # Windows: there a folder is not locked
-    fcntl = None
+if TYPE_CHECKING:
+    from ast_keras.models.ast_classifier import ASTClassifier
+    from ast_keras.training.distribution import Workers
 
-_SHARED_SECONDS = 60.0  # until a file of one machine is seen on all
-# Settings that may change between two parts of one run, or differ between its workers: they do not
-# change its result (accumulation does by rounding, as the number of devices does).
-_FREE = {
+# Seconds until a file written on one machine must be visible on all machines.
+_FILE_SYSTEM_SECONDS = 60.0
+# Settings that may change when a run is resumed, or differ between its workers. They do not change
+# the result, except that accumulation rounds differently, as another number of devices does.
+_NOT_DECISIVE = {
     ("data", "path"),
     ("data", "labels_path"),
     ("data", "clips_path"),
@@ -42,63 +48,75 @@ _FREE = {
     ("train", "keep_checkpoints"),
     ("train", "accumulate_steps"),
 }
+_EPOCHS = "epochs"
+
+# --- Ownership ---
 
 
 def check_workdir(recipe: Recipe, workdir: pathlib.Path) -> None:
-    """Checks that a run of this recipe may begin or go on in a folder; writes nothing.
+    """Checks that a run of this recipe may start or continue in a folder. Writes nothing.
+
+    Args:
+        recipe: The resolved recipe of the run.
+        workdir: The work directory; it need not exist.
 
     Raises:
-      RecipeError: If the folder holds a run of another recipe, or something else.
+        RecipeError: If the folder holds a run of another recipe, or other files.
     """
     saved = workdir / "recipe.json"
     if saved.is_file():
-        # Before its first checkpoint a run has nothing to lose: its recipe may be changed.
+        # A run without a checkpoint has nothing to lose: its recipe may change.
         if (workdir / "checkpoints" / "checkpoint").is_file():
-            _require_same(recipe, load_recipe(saved), workdir)
-    elif workdir.is_dir() and any(not p.name.startswith(".") for p in workdir.iterdir()):
+            _require_same_recipe(recipe, load_recipe(saved), workdir)
+    elif workdir.is_dir() and any(not path.name.startswith(".") for path in workdir.iterdir()):
         raise RecipeError(
             "A work directory must be new, or hold a run of this recipe. "
-            f"Received: {workdir}, which holds something else"
+            f"Received: {workdir}, which holds other files"
         )
 
 
 def require_same_work(recipe: Recipe, data: str, workers: Workers) -> None:
-    """Checks that all workers are about to do the same.
+    """Checks that all workers train the same recipe on the same data.
 
     Args:
-      recipe: This worker's recipe.
-      data: The fingerprint of its data.
-      workers: All of them.
+        recipe: This worker's resolved recipe.
+        data: Fingerprint of this worker's data set.
+        workers: All workers of the run.
 
     Raises:
-      RecipeError: If one has another recipe or other data.
+        RecipeError: If a worker has another recipe or other data.
     """
-    settings = {f"{group}.{field}": value for group, field, value in _settings(recipe)}
-    for what, text in (("recipe", json.dumps(settings)), ("data", data)):
+    settings = {f"{group}.{field}": value for group, field, value in _decisive_settings(recipe)}
+    for name, text in (("recipe", json.dumps(settings)), ("data", data)):
         if not workers.all_equal(text):
             raise RecipeError(
                 "All workers must train the same recipe on the same data. Received: another "
-                f"{what} on one of {workers.num_workers} workers"
+                f"{name} on one of {workers.num_workers} workers"
             )
 
 
 def claim_workdir(recipe: Recipe, workdir: pathlib.Path, workers: Workers) -> None:
-    """Writes the recipe and the environment, with which the run can be repeated.
+    """Creates the work directory and writes recipe.json and environment.json.
 
-    What a killed run left half-written is deleted.
+    Files that a killed run left half-written are deleted.
+
+    Args:
+        recipe: The resolved recipe of the run.
+        workdir: The work directory, checked by `check_workdir`.
+        workers: All workers of the run. The first one writes.
 
     Raises:
-      RecipeError: If another process trains in the folder, or the workers do not see the same.
+        RecipeError: If another process trains in the folder, or the workers see different folders.
     """
     if workers.is_chief:
         _write_claim(recipe, workdir)
     if workers.num_workers == 1:
         return
     workers.wait()
-    began = time.monotonic()
-    while not workers.all_equal(_seen(workdir)):
-        # All workers look at the clock of one: they must agree on when to give up.
-        if workers.gather(time.monotonic() - began)[0] > _SHARED_SECONDS:
+    started = time.monotonic()
+    while not workers.all_equal(_resume_state(workdir)):
+        # All workers use the clock of the first one, so that they give up together.
+        if workers.gather(time.monotonic() - started)[0] > _FILE_SYSTEM_SECONDS:
             raise RecipeError(
                 "All workers must see one --workdir, on a file system that they share: "
                 f"{workdir} has other files on another worker. Received: --workdir {workdir}"
@@ -106,64 +124,68 @@ def claim_workdir(recipe: Recipe, workdir: pathlib.Path, workers: Workers) -> No
         time.sleep(0.5)
 
 
-def _seen(workdir: pathlib.Path) -> str:
-    """Returns what decides where a run goes on, as this worker sees it."""
+def _resume_state(workdir: pathlib.Path) -> str:
+    """Returns the text of the files that decide where a run continues."""
     files = (workdir / "recipe.json", workdir / "checkpoints" / "checkpoint")
     return "\n".join(f.read_text(encoding="utf-8") if f.is_file() else "" for f in files)
 
 
 def _write_claim(recipe: Recipe, workdir: pathlib.Path) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
-    with locked(workdir):  # a process that trains there keeps its recipe and its files
-        for left in (*workdir.glob(".model-*"), *workdir.glob(".last-*")):
-            shutil.rmtree(left, ignore_errors=True)
-        for left in workdir.glob("checkpoints/*_temp"):
-            shutil.rmtree(left, ignore_errors=True)
+    with locked(workdir):  # do not touch the files of a process that trains here
+        for pattern in (".model-*", ".last-*", "checkpoints/*_temp"):
+            for incomplete in workdir.glob(pattern):
+                shutil.rmtree(incomplete, ignore_errors=True)
         write_text(workdir / "recipe.json", recipe.to_json())
         write_json(workdir / "environment.json", _environment())
 
 
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps other processes from training in the folder; ends with the process, however it ends.
+    """Keeps other processes from training in the folder. The lock ends with the process.
+
+    Args:
+        workdir: An existing folder.
 
     Raises:
-      RecipeError: If another process trains there.
+        RecipeError: If another process trains there.
     """
-    if fcntl is None:
+    lock = filelock.FileLock(workdir / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise RecipeError(
+            "Another process is training in this folder: wait, or use another --workdir. "
+            f"Received: {workdir}"
+        ) from None
+    try:
         yield
-        return
-    with open(workdir / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RecipeError(
-                "Another process is training in this folder: wait, or use another --workdir. "
-                f"Received: {workdir}"
-            ) from None
-        yield
+    finally:
+        lock.release()
 
 
-def _require_same(recipe: Recipe, saved: Recipe, workdir: pathlib.Path) -> None:
-    for (group, field, setting), (*_, other) in zip(
-        _settings(recipe), _settings(saved), strict=True
-    ):
-        if setting != other:
+def _require_same_recipe(recipe: Recipe, saved: Recipe, workdir: pathlib.Path) -> None:
+    settings, others = _decisive_settings(recipe), _decisive_settings(saved)
+    for (group, field, value), (*_, other) in zip(settings, others, strict=True):
+        if value != other:
             name = f"{group}.{field}" if field else group
             raise RecipeError(
-                f"This work directory holds a run with {name}={other!r}: use a new one, or go on "
-                f"with --recipe {workdir}/recipe.json. Received: {name}={setting!r}"
+                f"This work directory holds a run with {name}={other!r}: use a new one, or "
+                f"continue it with --recipe {workdir}/recipe.json. Received: {name}={value!r}"
             )
 
 
-def _settings(recipe: Recipe) -> list[tuple[str, str, object]]:
-    """Returns the settings that decide a run's result: group, field and value."""
+def _decisive_settings(recipe: Recipe) -> list[tuple[str, str, object]]:
+    """Returns group, field and value of the settings that decide the result of a run."""
     groups = dataclasses.asdict(recipe).items()
     fields = [(g, v if isinstance(v, dict) else {"": v}) for g, v in groups]
-    return [(g, f, v[f]) for g, v in fields for f in v if (g, f) not in _FREE]
+    return [(g, f, v[f]) for g, v in fields for f in v if (g, f) not in _NOT_DECISIVE]
 
 
 def _environment() -> dict[str, object]:
+    import keras
+    import tensorflow as tf
+
     return {
         "ast_keras": __version__,
         "python": platform.python_version(),
@@ -173,3 +195,118 @@ def _environment() -> dict[str, object]:
         "cores": os.cpu_count(),
         "devices": [device.name for device in tf.config.list_logical_devices()],
     }
+
+
+# --- History ---
+
+
+def write_history(workdir: pathlib.Path, history: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Writes epochs.csv and curves.png.
+
+    Args:
+        workdir: The work directory.
+        history: One row per epoch: its number, training loss, learning rate and scores.
+        title: Title of the curves.
+    """
+    from ast_keras.reports import figures
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(workdir / "epochs.csv", text.getvalue())
+    figures.draw_learning_curves(history, workdir / "curves.png", title=title)
+
+
+# --- Models of single epochs (`train.keep_epochs`), in WORKDIR/epochs/NN ---
+
+
+def keep_epoch(model: ASTClassifier, workdir: str | os.PathLike[str], epoch: int) -> None:
+    """Saves the model of an epoch, replacing an older one of the same epoch as a whole.
+
+    Args:
+        model: The classifier.
+        workdir: The work directory.
+        epoch: Number of the epoch, counted from 1.
+    """
+    from ast_keras.presets.loading import save_to_preset
+
+    folder = pathlib.Path(workdir, _EPOCHS, f"{epoch:02d}")
+    save_to_preset(model, folder)
+    (folder / "model.weights.h5").unlink()  # `from_preset` reads task.weights.h5
+
+
+def kept_epochs(workdir: str | os.PathLike[str]) -> dict[int, pathlib.Path]:
+    """Returns the folders of the models that a run has kept, by epoch in order.
+
+    Args:
+        workdir: The work directory.
+
+    Example:
+
+    >>> import tempfile
+    >>> workdir = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in ("10", "09", ".11-half"):
+    ...     (workdir / "epochs" / name).mkdir(parents=True)
+    >>> list(kept_epochs(workdir))
+    [9, 10]
+    """
+    paths = pathlib.Path(workdir, _EPOCHS).glob("*")
+    folders = {int(path.name): path for path in paths if path.name.isdigit()}
+    return {epoch: folders[epoch] for epoch in sorted(folders)}
+
+
+def delete_unfinished_epochs(workdir: str | os.PathLike[str], last_epoch: int) -> None:
+    """Deletes half-written models, and models of epochs after the last checkpoint.
+
+    The model of an epoch is written before the checkpoint at the end of that epoch. If a run is
+    killed between the two, it trains the epoch, and writes its model, again.
+
+    Args:
+        workdir: The work directory.
+        last_epoch: Number of epochs in the last checkpoint.
+    """
+    for incomplete in pathlib.Path(workdir, _EPOCHS).glob(".*"):
+        shutil.rmtree(incomplete, ignore_errors=True)
+    for epoch, folder in kept_epochs(workdir).items():
+        if epoch > last_epoch:
+            shutil.rmtree(folder)
+
+
+def epoch_models(workdir: str, epochs: str) -> list[str]:
+    """Returns the folders of the models that a run has kept for a range of epochs.
+
+    Args:
+        workdir: The work directory.
+        epochs: First and last epoch, such as "6-25".
+
+    Raises:
+        EvaluationError: If the range is malformed, or an epoch was not kept. The message lists
+            the epochs that were.
+    """
+    match = re.fullmatch(r"(\d+)-(\d+)", epochs)
+    if not match or not 1 <= int(match[1]) < int(match[2]):
+        raise EvaluationError(
+            f"Epochs are written FIRST-LAST, such as 6-25. Received: --epochs={epochs}"
+        )
+    first, last = int(match[1]), int(match[2])
+    kept = kept_epochs(workdir)
+    missing = [epoch for epoch in range(first, last + 1) if epoch not in kept]
+    if missing:
+        raise EvaluationError(
+            f"The run has not kept these epochs: {_ranges(missing)}; it has {_ranges(list(kept))}. "
+            f"Train with --set train.keep_epochs={first},{last} to keep them. "
+            f"Received: --workdir={workdir} --epochs={epochs}"
+        )
+    return [str(kept[epoch]) for epoch in range(first, last + 1)]
+
+
+def _ranges(epochs: Sequence[int]) -> str:
+    """Writes sorted numbers as "1-3, 5"."""
+    parts: list[list[int]] = []
+    for epoch in epochs:
+        if parts and parts[-1][-1] == epoch - 1:
+            parts[-1] = [parts[-1][0], epoch]
+        else:
+            parts.append([epoch])
+    return ", ".join("-".join(map(str, part)) for part in parts) or "none"

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the published step decay with its warm-up, and a smooth cosine."""
+"""Learning-rate schedules: the published step decay with warm-up, and a cosine with warm-up."""
 
 import math
 
@@ -13,39 +13,43 @@ from ast_keras.errors import ArgumentError
 class EpochDecaySchedule(keras.optimizers.schedules.LearningRateSchedule):
     """Lowers the learning rate at the end of chosen epochs, after a stepped warm-up.
 
-    This is the published schedule, to the step. Its warm-up sets the rate only at every
-    `warmup_update_steps`-th step and holds it in between, so the first `warmup_update_steps` steps
-    change nothing. A decay that falls inside the warm-up lasts only until the next update, and if
-    `warmup_steps` is not a multiple of `warmup_update_steps` the base rate is never reached.
-    A step is one call of the optimizer: with gradient accumulation count batches, not updates.
-    After the last epoch the rate stays what it was.
+    Equals the published schedule at every step. The warm-up sets the rate at every
+    `warmup_update_steps`-th step and holds it in between: during the first `warmup_update_steps`
+    steps the rate is 0. A decay within the warm-up lasts only until the next update. If
+    `warmup_steps` is not a multiple of `warmup_update_steps`, the base rate is never reached.
+    After the last epoch the rate stays constant.
+
+    A step is one call of the optimizer. With gradient accumulation, count batches, not updates.
 
     Args:
         base_learning_rate: Rate before any decay.
         steps_per_epoch: Number of optimizer calls in one epoch.
         num_epochs: Number of epochs of the run.
-        decay_start_epoch: The first decay follows this epoch, counted from 1.
+        decay_start_epoch: Epoch after which the rate first decays, counted from 1.
         decay_every_epochs: Number of epochs from one decay to the next.
-        decay_rate: Factor that the rate is multiplied by at each decay.
-        warmup_steps: Step at which the warm-up ends, 0 for none (published: 1000 for AudioSet).
+        decay_rate: Factor of the rate at each decay.
+        warmup_steps: Step at which the warm-up ends (published for AudioSet: 1000). 0 for none.
         warmup_update_steps: Number of steps between two updates of the rate during the warm-up.
 
-    Input: the step, a scalar integer counted from 0, as a number, a tensor or a variable.
+    Call arguments:
+        step: Scalar integer counted from 0, as a number, a tensor or a variable.
 
-    Output: the learning rate of that step, a float32 scalar.
+    Returns:
+        The learning rate of that step, a float32 scalar.
 
     Raises:
-        ValueError: If a rate or a count is not positive, or `warmup_steps` is negative.
+        ArgumentError: If a rate or a count is not positive, or `warmup_steps` is negative.
 
     Reference:
         Gong, Chung and Glass (2021), section 3; `src/traintest.py` of YuanGongND/ast.
 
     Example:
-        >>> schedule = EpochDecaySchedule(
-        ...     1e-5, steps_per_epoch=40, num_epochs=25,
-        ...     decay_start_epoch=5, decay_every_epochs=1, decay_rate=0.85)
-        >>> [f"{float(schedule(epoch * 40)):.3e}" for epoch in (0, 4, 5, 24)]
-        ['1.000e-05', '1.000e-05', '8.500e-06', '3.876e-07']
+
+    >>> schedule = EpochDecaySchedule(
+    ...     1e-5, steps_per_epoch=40, num_epochs=25,
+    ...     decay_start_epoch=5, decay_every_epochs=1, decay_rate=0.85)
+    >>> [f"{float(schedule(epoch * 40)):.3e}" for epoch in (0, 4, 5, 24)]
+    ['1.000e-05', '1.000e-05', '8.500e-06', '3.876e-07']
     """
 
     def __init__(
@@ -78,11 +82,11 @@ class EpochDecaySchedule(keras.optimizers.schedules.LearningRateSchedule):
         self.decay_rate = decay_rate
         self.warmup_steps = warmup_steps
         self.warmup_update_steps = warmup_update_steps
-        self._starts, self._rates = self._pieces()
+        self._starts, self._rates = self._intervals()
 
     def __call__(self, step):
-        piece = ops.sum(ops.cast(ops.cast(step, "int64") >= self._starts, "int32")) - 1
-        return ops.take(ops.convert_to_tensor(self._rates), ops.maximum(piece, 0))
+        interval = ops.sum(ops.cast(ops.cast(step, "int64") >= self._starts, "int32")) - 1
+        return ops.take(ops.convert_to_tensor(self._rates), ops.maximum(interval, 0))
 
     def get_config(self):
         return {
@@ -96,22 +100,22 @@ class EpochDecaySchedule(keras.optimizers.schedules.LearningRateSchedule):
             "warmup_update_steps": self.warmup_update_steps,
         }
 
-    def _pieces(self):
-        """Returns the first step and the rate of each stretch of constant rate."""
+    def _intervals(self):
+        """Returns first step and rate of each interval of constant rate, int64 and float32."""
         decays = range(self.decay_start_epoch, self.num_epochs, self.decay_every_epochs)
         decays = {epoch * self.steps_per_epoch for epoch in decays}
         updates = set()
         if self.warmup_steps:
             updates.update(range(0, self.warmup_steps + 1, self.warmup_update_steps))
-        rate, pieces = self.base_learning_rate, {0: self.base_learning_rate}
+        rate, intervals = self.base_learning_rate, {0: self.base_learning_rate}
         for step in sorted(decays | updates):
             if step in updates:
-                # As in the original: the warm-up sets the rate and so undoes an earlier decay.
+                # As in the original: the warm-up sets the rate, which reverts an earlier decay.
                 rate = step / self.warmup_steps * self.base_learning_rate
             else:
                 rate = rate * self.decay_rate
-            pieces[step] = rate
-        return np.array(list(pieces), "int64"), np.array(list(pieces.values()), "float32")
+            intervals[step] = rate
+        return np.array(list(intervals), "int64"), np.array(list(intervals.values()), "float32")
 
 
 @keras.saving.register_keras_serializable(package="ast_keras")
@@ -123,21 +127,24 @@ class WarmupCosineSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     Args:
         base_learning_rate: Highest rate.
-        warmup_steps: Number of steps of the rise; 0 starts at the highest rate.
-        total_steps: Step at which the rate is lowest, more than `warmup_steps`.
-        final_fraction: Lowest rate as a share of the highest, in [0, 1].
+        warmup_steps: Number of steps of the warm-up. 0 starts at the highest rate.
+        total_steps: Step at which the rate is lowest, greater than `warmup_steps`.
+        final_fraction: Lowest rate as a fraction of the highest, in [0, 1].
 
-    Input: the step, a scalar integer counted from 0, as a number, a tensor or a variable.
+    Call arguments:
+        step: Scalar integer counted from 0, as a number, a tensor or a variable.
 
-    Output: the learning rate of that step, a float32 scalar.
+    Returns:
+        The learning rate of that step, a float32 scalar.
 
     Raises:
-        ValueError: If a value is outside its range.
+        ArgumentError: If a value is outside its range.
 
     Example:
-        >>> schedule = WarmupCosineSchedule(1e-3, warmup_steps=10, total_steps=110)
-        >>> [round(float(schedule(step)), 6) for step in (0, 5, 10, 60, 110)]
-        [0.0, 0.0005, 0.001, 0.0005, 0.0]
+
+    >>> schedule = WarmupCosineSchedule(1e-3, warmup_steps=10, total_steps=110)
+    >>> [round(float(schedule(step)), 6) for step in (0, 5, 10, 60, 110)]
+    [0.0, 0.0005, 0.001, 0.0005, 0.0]
     """
 
     def __init__(self, base_learning_rate, warmup_steps, total_steps, final_fraction=0.0):
@@ -145,7 +152,7 @@ class WarmupCosineSchedule(keras.optimizers.schedules.LearningRateSchedule):
         _require_not_negative(warmup_steps=warmup_steps)
         if not total_steps > warmup_steps:
             raise ArgumentError(
-                "total_steps counts the warm-up too and must exceed warmup_steps. "
+                "total_steps includes the warm-up and must exceed warmup_steps. "
                 f"Received: total_steps={total_steps}, warmup_steps={warmup_steps}"
             )
         if not 0.0 <= final_fraction <= 1.0:

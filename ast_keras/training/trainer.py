@@ -1,4 +1,4 @@
-"""One training step and one evaluation on any number of devices, in Orbit's terms."""
+"""One training step on any number of devices, as an Orbit trainer."""
 
 from __future__ import annotations
 
@@ -10,22 +10,28 @@ import tensorflow as tf
 class ASTTrainer(orbit.StandardTrainer):
     """Trains a classifier on distributed batches of `Pipeline`.
 
-    The loss is the sum over all devices of `weight * loss` per example, with weights that add up
-    to one in a batch, so neither the number of devices nor a filled-up last batch changes it.
-    Nor does gradient accumulation: the gradients of the parts of a batch are added up, and the
-    optimizer is applied once.
+    The loss is the sum of `weight * loss` over the examples on all devices, with weights that add
+    up to one in a batch. It depends neither on the number of devices nor on the rows that fill up
+    a last batch. With gradient accumulation, the gradients of the parts of a batch are added up and
+    the optimizer is applied once.
 
     Args:
-      model: An `ASTClassifier`, made under the strategy's scope.
-      optimizer: Made under the same scope; on several devices without clipping of its own, which
-        would see one device's share of a gradient.
-      loss: A Keras loss from logits with `reduction=None`.
-      dataset: Batches as `Pipeline.dataset` makes them, distributed.
-      strategy: A `tf.distribute.Strategy`.
-      accumulate_steps: In how many parts, one after another, each device computes its share of a
-        batch; needs about as many times less memory.
-      clip_norm: Largest global norm of a batch's gradient, over all devices; None for any.
-      jit_compile: Whether XLA compiles loss and gradients.
+        model: An `ASTClassifier`, built in the strategy's scope.
+        optimizer: A Keras optimizer, made in the same scope. On several devices it must not clip
+            gradients itself, because it sees only one device's part of a gradient.
+        loss: A Keras loss from logits with `reduction=None`.
+        dataset: Distributed batches (`training.distribution.distribute`). None if
+            `train_dataset` is set later.
+        strategy: A `tf.distribute.Strategy`. None for the current one.
+        accumulate_steps: Number of parts in which each device computes its rows of a batch, one
+            after the other. Memory falls about in proportion.
+        clip_norm: Maximum global norm of the gradient over all devices. None does not clip.
+        jit_compile: Whether XLA compiles the loss and its gradient.
+
+    Attributes:
+        global_step: Number of batches trained, an int64 variable.
+        loss_sum: Sum of the losses of the current epoch, a float32 variable.
+        loss_steps: Number of batches in `loss_sum`, a float32 variable.
     """
 
     def __init__(
@@ -52,16 +58,16 @@ class ASTTrainer(orbit.StandardTrainer):
             self._gradients = tf.function(self._loss_and_gradients, jit_compile=True)
         with self.strategy.scope():
             optimizer.build(model.trainable_variables)
-            # Counts batches: under loss scaling the optimizer does not count those it skips.
+            # Counts batches. Under loss scaling the optimizer does not count those it skips.
             self.global_step = tf.Variable(0, dtype=tf.int64, name="global_step")
-            # Of the epoch so far; checkpointed, so that a resumed epoch reports all of itself.
+            # In the checkpoint, so that the mean of a resumed epoch covers the whole epoch.
             self.loss_sum = tf.Variable(0.0, name="loss_sum")
             self.loss_steps = tf.Variable(0.0, name="loss_steps")
             self.last_loss = tf.Variable(0.0, name="last_loss")
         options = orbit.StandardTrainerOptions(use_tf_while_loop=False)
         super().__init__(dataset, options)
 
-    @tf.autograph.experimental.do_not_convert  # nothing to convert, and seconds to find that out
+    @tf.autograph.experimental.do_not_convert  # AutoGraph has nothing to do here and takes seconds
     def train_step(self, iterator):
         per_replica = self.strategy.run(self._replica_step, args=(next(iterator),))
         loss = self.strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
@@ -74,11 +80,11 @@ class ASTTrainer(orbit.StandardTrainer):
         return {"loss": self.last_loss.numpy(), "epoch_loss": self.mean_loss()}
 
     def mean_loss(self):
-        """Returns the mean loss of the epoch so far."""
+        """Returns the mean loss of the current epoch."""
         return float(self.loss_sum.numpy() / max(self.loss_steps.numpy(), 1.0))
 
     def reset_epoch(self):
-        """Starts a new mean."""
+        """Starts the mean loss of the next epoch."""
         self.loss_sum.assign(0.0)
         self.loss_steps.assign(0.0)
 
@@ -86,14 +92,15 @@ class ASTTrainer(orbit.StandardTrainer):
         if self.accumulate_steps == 1:
             loss, gradients = self._gradients(batch)
         else:
-            loss, gradients = self._accumulated(batch)
+            loss, gradients = self._accumulate(batch)
         if self.clip_norm is not None or self._scales_loss:
-            factor = self._factor(gradients)
+            loss_scale = self.optimizer.scale_loss(tf.constant(1.0))
+            factor = gradient_factor(gradients, self.clip_norm, loss_scale)
             gradients = [gradient * factor for gradient in gradients]
         self.optimizer.apply(gradients, self.model.trainable_variables)
         return loss
 
-    def _accumulated(self, batch):
+    def _accumulate(self, batch):
         """Returns loss and gradients of a batch, computed part by part."""
         parts = {
             name: tf.reshape(value, [self.accumulate_steps, -1, *_shape(value)[1:]])
@@ -109,24 +116,9 @@ class ASTTrainer(orbit.StandardTrainer):
             lambda part, *_: part < self.accumulate_steps,
             add,
             (tf.constant(0), tf.constant(0.0), zeros),
-            parallel_iterations=1,  # else parts are computed at once, in the memory of all
+            parallel_iterations=1,  # parallel parts would need the memory of a whole batch
         )
         return loss, sums
-
-    def _factor(self, gradients):
-        """Returns what to multiply each device's gradients with, the same on all of them.
-
-        Not a number if any is not finite: a loss scale must be halved on all devices or on none,
-        but Keras looks at each device's share.
-        """
-        context = tf.distribute.get_replica_context()
-        if self.clip_norm is None:
-            norm, factor = context.all_reduce("SUM", tf.linalg.global_norm(gradients)), 1.0
-        else:
-            norm = tf.linalg.global_norm(context.all_reduce("SUM", gradients))
-            norm /= self.optimizer.scale_loss(tf.constant(1.0))
-            factor = self.clip_norm / tf.maximum(norm, self.clip_norm)
-        return tf.where(tf.math.is_finite(norm), factor, float("nan"))
 
     def _loss_and_gradients(self, batch):
         with tf.GradientTape() as tape:
@@ -138,7 +130,32 @@ class ASTTrainer(orbit.StandardTrainer):
         return loss, tape.gradient(scaled, self._variables)
 
 
+def gradient_factor(gradients, clip_norm=None, loss_scale=1.0):
+    """Returns the factor to apply to each device's gradients, the same on all devices.
+
+    The factor is NaN if any gradient on any device is not finite. Keras then skips the step and
+    halves the loss scale, which must happen on all devices or on none, although Keras looks only at
+    the gradients of one device.
+
+    Args:
+        gradients: This device's gradients, a list of tensors, multiplied by `loss_scale`.
+        clip_norm: Maximum global norm of the sum of all devices' gradients. None does not clip.
+        loss_scale: Scale of the loss under mixed precision.
+
+    Returns:
+        A float32 scalar; 1 if the norm is below the maximum.
+    """
+    context = tf.distribute.get_replica_context()
+    if clip_norm is None:
+        norm, factor = context.all_reduce("SUM", tf.linalg.global_norm(gradients)), 1.0
+    else:
+        norm = tf.linalg.global_norm(context.all_reduce("SUM", gradients))
+        norm /= loss_scale
+        factor = clip_norm / tf.maximum(norm, clip_norm)
+    return tf.where(tf.math.is_finite(norm), factor, float("nan"))
+
+
 def _shape(tensor):
-    """Returns the shape as a list, with numbers where it is known."""
+    """Returns the shape as a list, with numbers where it is static."""
     dynamic = tf.shape(tensor)
     return [dynamic[i] if n is None else n for i, n in enumerate(tensor.shape)]

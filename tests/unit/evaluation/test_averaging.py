@@ -19,7 +19,7 @@ from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment
 from ast_keras.presets import loading
 from ast_keras.presets.loading import from_preset, save_to_preset
-from ast_keras.training.kept import epoch_models
+from ast_keras.training.run_folder import epoch_models
 
 LABELS = LabelSet(("dog", "cow", "hen"))
 ROOT = pathlib.Path(__file__).parents[3]

@@ -15,9 +15,9 @@ from ast_keras.reports.worst_mistakes import worst_mistakes
 from ast_keras.training import result as result_module
 from ast_keras.training import run as run_module
 from ast_keras.training.build import make_pipeline
-from ast_keras.training.kept import kept_epochs
 from ast_keras.training.progress import Progress
 from ast_keras.training.run import Run
+from ast_keras.training.run_folder import kept_epochs
 from tests.unit.reports.test_run_report import Page, assert_self_contained
 
 SMALL = [

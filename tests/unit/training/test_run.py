@@ -14,10 +14,9 @@ from ast_keras.presets import hub
 from ast_keras.presets.loading import from_preset, save_to_preset
 from ast_keras.recipe import load_recipe, override
 from ast_keras.training.interruption import Interrupted
-from ast_keras.training.kept import kept_epochs
 from ast_keras.training.progress import Progress
 from ast_keras.training.run import Run, best_epoch
-from ast_keras.training.run_folder import locked
+from ast_keras.training.run_folder import kept_epochs, locked
 
 SMALL = [
     "frontend.num_frames=48",
