@@ -1,4 +1,4 @@
-"""Trains a small model on rendered sounds and classifies a file: `python -m ast_keras.quickstart`."""
+"""Trains and uses a small model on rendered sounds: `python -m ast_keras.quickstart`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def main(options: Options) -> int:
             print(f"  {prediction['score']:.4f}  {prediction['label']}")
     print(f"\ntest accuracy: {(result.test or result.chosen)['accuracy']:.4f}")
     print(f"saved model:   {workdir / 'model'}")
-    print(f"next files:    python -m ast_keras.predict --model {workdir / 'model'} FILE...")
+    print(f"classify more: python -m ast_keras.predict --model {workdir / 'model'} FILE...")
     return 0
 
 
