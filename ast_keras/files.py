@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -146,3 +147,42 @@ def cache_folder() -> pathlib.Path:
         return pathlib.Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return pathlib.Path(base, "ast-keras")
+
+
+def require_disk_space(folder: str | os.PathLike[str], num_bytes: int) -> None:
+    """Checks that a number of bytes can be written to a folder.
+
+    Raises:
+        OSError: If the disk, or the user's quota, has less space.
+    """
+    trial = pathlib.Path(folder, f".space-{os.getpid()}")
+    try:
+        with open(trial, "wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+            elif shutil.disk_usage(folder).free < num_bytes:  # macOS and Windows
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+    finally:
+        trial.unlink(missing_ok=True)
+
+
+def megabytes(num_bytes: int) -> int:
+    """Returns a size in units of 10^6 bytes, at least 1, for messages.
+
+    Example:
+
+    >>> megabytes(346_400_000)
+    346
+    """
+    return max(1, round(num_bytes / 1e6))
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the message of an error in one line of at most 200 characters, for messages.
+
+    Example:
+
+    >>> one_line(ValueError("no such host.\\nTry again."))
+    'no such host. Try again'
+    """
+    return " ".join(str(error).split())[:200].rstrip(". ")

@@ -1,27 +1,51 @@
-"""Classifiers by name: new sizes, published weights, saved models, files of others."""
+"""Models by name or from files: new models, released weights, saved models, other formats."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import os
 import pathlib
-from typing import Any
+from typing import Any, TypeVar
 
 from ast_keras.errors import WeightsError, did_you_mean
-from ast_keras.labels import LabelSet
+from ast_keras.labels import LabelSet, require_one_label_per_class
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.models.ast_backbone import ASTBackbone
 from ast_keras.models.ast_classifier import ASTClassifier
-from ast_keras.models.token_options import TokenOptions
 from ast_keras.presets import hub
 from ast_keras.presets.released import PUBLISHED, ReleasedWeights
-from ast_keras.presets.saving import is_saved_model, load_saved_model, save_to_preset
-from ast_keras.weights.build import as_pretrained, build_classifier
+from ast_keras.presets.saving import (
+    is_saved_model,
+    load_saved_filterbank,
+    load_saved_model,
+    save_to_preset,
+)
+from ast_keras.weights.build import (
+    ARCHITECTURE_ARGUMENTS,
+    NETWORK_FRONTEND,
+    as_pretrained,
+    build_classifier,
+    make_frontend,
+)
+from ast_keras.weights.config_files import NetworkSettings
+from ast_keras.weights.geometry import Geometry
+from ast_keras.weights.head import Head, choose_head
 from ast_keras.weights.pretrained import PretrainedNetwork, read_pretrained
 
-__all__ = ["SIZES", "WeightsError", "from_preset", "read_preset", "save_to_preset"]
+__all__ = [
+    "SIZES",
+    "FileHints",
+    "Preset",
+    "WeightsError",
+    "backbone_from_preset",
+    "filterbank_from_preset",
+    "from_preset",
+    "read_preset",
+    "save_to_preset",
+]
 
-# The sizes of DeiT, and two small ones: for tests, and for training on a laptop.
+# The sizes of DeiT, and two small ones for tests and for training on a laptop.
 SIZES: dict[str, dict[str, int]] = {
     "ast_test": {"embed_dim": 48, "num_layers": 2, "num_heads": 3, "mlp_dim": 96},
     "ast_nano": {"embed_dim": 96, "num_layers": 4, "num_heads": 3, "mlp_dim": 384},
@@ -31,17 +55,41 @@ SIZES: dict[str, dict[str, int]] = {
 }
 
 _CLASSIFIER_ARGUMENTS = ("frontend", "augment", "score_activation", "head_layer_norm_epsilon")
-_READING_ARGUMENTS = ("format", "num_heads")
-# What may be set on loading, since no weight depends on it.
-_DIALS = (
-    *("dropout", "attention_dropout", "drop_path", "gradient_checkpointing"),
-    *TokenOptions.names(),
-)
-_FITTING_ARGUMENTS = frozenset(
-    name
-    for name, parameter in inspect.signature(build_classifier).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY and name != "name"
-) | {"dtype", *_DIALS}
+# Arguments of the backbone that no weight depends on, so that they can be set on loading.
+_BACKBONE_OPTIONS = frozenset(inspect.signature(ASTBackbone).parameters) - ARCHITECTURE_ARGUMENTS
+
+_Fields = TypeVar("_Fields")
+
+
+@dataclasses.dataclass(frozen=True)
+class FileHints:
+    """Facts about weights files that their content may not show.
+
+    Args:
+        format: "authors", "timm", "transformers" or "model_garden"; None to detect it.
+        num_heads: Number of attention heads; None if the files state it or heads are 64 wide.
+    """
+
+    format: str | None = None
+    num_heads: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Pretrained weights, and the other parts of a saved model.
+
+    Args:
+        network: The weights and the architecture.
+        name: Name of the model to build.
+        frontend: A `LogMelFilterbank`; None for a model that takes spectrograms. By default, a
+            filterbank with the network's settings.
+        augment: A `SpectrogramAugment`, or None.
+    """
+
+    network: PretrainedNetwork
+    name: str = "ast"
+    frontend: LogMelFilterbank | None = NETWORK_FRONTEND
+    augment: Any = None
 
 
 def from_preset(
@@ -50,35 +98,40 @@ def from_preset(
     labels: LabelSet | None = None,
     **overrides: Any,
 ) -> ASTClassifier:
-    """Makes a classifier from a name or from files, fitted to the spectrogram that is asked for.
+    """Loads or creates a classifier.
 
-    | `preset` | gives |
+    | `preset` | result |
     |---|---|
-    | a name of `SIZES`, as "ast_base" | random weights |
-    | a name of `PUBLISHED`, as "ast_base_audioset" | published weights, fetched once |
-    | a folder that `save_to_preset` wrote | that model, equal to the bit |
-    | a safetensors, PyTorch or TensorFlow file of an AST, DeiT or ViT, or its folder | those |
+    | a name in `SIZES`, such as "ast_base" | a model with random weights |
+    | a name in `PUBLISHED`, such as "ast_base_audioset" | released weights, downloaded once |
+    | a folder written by `save_to_preset` | the saved model, bit for bit |
+    | a weights file (safetensors, PyTorch, TensorFlow) of an AST, DeiT or ViT, or its folder \
+| its weights, resized to the requested spectrogram |
 
-    With other `num_frames`, `strides`, `num_mel_bins` or `patch_size` than the weights were made
-    for, positions are cut or interpolated and patch kernels summed or resized, as the authors do.
+    If `num_frames`, `strides`, `num_mel_bins` or `patch_size` differ from those of the weights,
+    position embeddings are cut or interpolated, and patch kernels summed or resized, as in the
+    authors' code. A saved model keeps the class of its backbone: a causal model stays causal.
 
     Args:
-      preset: See above.
-      num_classes: Number of classes of a fresh head. None keeps the head there is.
-      labels: The classes; implies `num_classes`. The head is kept, its outputs in the order of the
-        labels, if they are the classes it has; else it is fresh.
-      **overrides: For a size, arguments of `ASTBackbone`. For weights, `num_frames`, `strides`,
-        `num_mel_bins`, `patch_size`, `rgb_reduction`, `position_resize` (see `build_classifier`),
-        and what changes no weight: `dropout`, `attention_dropout`, `drop_path`, `padding`,
-        `patchout`, `patchout_mel`, `patchout_time`, `merge_tokens`,
-        `gradient_checkpointing` and `dtype`; for files, `format` and `num_heads` too.
-        For all, `frontend` (a `LogMelFilterbank`, or None for spectrogram input), `augment` and
-        `score_activation`.
+        preset: A name, a folder or a file; see the table above.
+        num_classes: Number of classes of a fresh head. None keeps the existing head.
+        labels: The classes, which imply `num_classes`. If they are the classes of the existing
+            head, that head is kept, with its outputs in the order of the labels. Otherwise the
+            head is fresh.
+        **overrides: For a new model, arguments of `ASTBackbone`. For pretrained weights, `dtype`
+            and any other argument of `ASTBackbone` that changes no weight (such as `padding`,
+            `dropout` and `merge_tokens`), and `num_frames`, `num_mel_bins`, `patch_size`,
+            `strides`, `rgb_reduction` and `position_resize` (see `Geometry`). For weights files,
+            also `format` and `num_heads`. For all, `frontend` (a `LogMelFilterbank`, or None for
+            a model that takes spectrograms), `augment` and `score_activation`.
+
+    Returns:
+        The classifier.
 
     Raises:
-      WeightsError: If there is no such preset, or an argument does not apply.
-      WeightsError: If published weights are not here and cannot be fetched.
-      WeightsError: If a file does not hold the weights of such a network.
+        WeightsError: If there is no such preset, if an argument does not apply to it, if released
+            weights cannot be downloaded, or if a file does not hold such a network.
+        LabelError: If `num_classes` is not the number of labels.
 
     Example:
 
@@ -87,76 +140,156 @@ def from_preset(
     True
     """
     name = os.fspath(preset)
-    num_classes = _count_classes(num_classes, labels)
+    require_one_label_per_class(labels, num_classes)
     if name in SIZES:
-        return _from_size(name, num_classes, labels, overrides)
-    if is_saved_model(pathlib.Path(name)) and not overrides and num_classes is None:
+        return _new_classifier(name, num_classes, labels, overrides)
+    if is_saved_model(pathlib.Path(name)) and not overrides and num_classes is labels is None:
         return load_saved_model(pathlib.Path(name))
-    reading = {key: overrides.pop(key) for key in _READING_ARGUMENTS if key in overrides}
-    _require_fitting(overrides)
-    source, parts = read_preset(name, reading, overrides)
-    return build_classifier(
-        source, None if labels else num_classes, labels, **{**parts, **overrides}
+    hints = _take_fields(FileHints, overrides)
+    _require_applicable(overrides)
+    geometry = _take_fields(Geometry, overrides)
+    loaded = read_preset(name, hints, geometry)
+    head = choose_head(
+        loaded.network, num_classes, labels, overrides.pop("score_activation", None)
     )
+    parts = {"frontend": loaded.frontend, "augment": loaded.augment, "name": loaded.name}
+    return build_classifier(loaded.network, head, geometry, **(parts | overrides))
 
 
-def _count_classes(num_classes: int | None, labels: LabelSet | None) -> int | None:
-    if labels is None:
-        return num_classes
-    if num_classes not in (None, len(labels)):
-        raise WeightsError(
-            "There must be one label for each class: leave num_classes out. "
-            f"Received: {len(labels)} labels, num_classes={num_classes}"
+def backbone_from_preset(preset: str | os.PathLike[str], **overrides: Any) -> ASTBackbone:
+    """Loads or creates a backbone, without filterbank and head.
+
+    Args:
+        preset: A name, a folder or a file, as for `from_preset`.
+        **overrides: Arguments of the backbone, and `format` and `num_heads` of weights files, as
+            for `from_preset`.
+
+    Returns:
+        The backbone, of the class that the preset has.
+
+    Raises:
+        WeightsError: As `from_preset`.
+
+    Example:
+
+    >>> backbone_from_preset("ast_test", num_frames=128).grid
+    (12, 12)
+    """
+    name = os.fspath(preset)
+    if name in SIZES:
+        return _new_backbone(name, overrides)
+    if is_saved_model(pathlib.Path(name)) and not overrides:
+        return load_saved_model(pathlib.Path(name)).backbone
+    hints = _take_fields(FileHints, overrides)
+    _require_applicable(overrides, without=_CLASSIFIER_ARGUMENTS)
+    geometry = _take_fields(Geometry, overrides)
+    network = read_preset(name, hints, geometry).network
+    fresh_head = Head(num_classes=1, labels=None, tensors={})
+    return build_classifier(network, fresh_head, geometry, frontend=None, **overrides).backbone
+
+
+def filterbank_from_preset(preset: str | os.PathLike[str], **overrides: Any) -> LogMelFilterbank:
+    """Loads or creates the filterbank that belongs to a preset. No weights are downloaded.
+
+    Args:
+        preset: A name, a folder or a file, as for `from_preset`.
+        **overrides: Arguments of `LogMelFilterbank` that replace those of the preset.
+
+    Returns:
+        The filterbank.
+
+    Raises:
+        WeightsError: If there is no such preset, or if it has no filterbank because it takes
+            spectrograms or images.
+
+    Example:
+
+    >>> filterbank_from_preset("ast_base_speech_commands").num_frames
+    128
+    """
+    name = os.fspath(preset)
+    released = _find_released(name)
+    if name in SIZES:
+        frontend = LogMelFilterbank(name="fbank")
+    elif is_saved_model(pathlib.Path(name)):
+        frontend = load_saved_filterbank(pathlib.Path(name))
+    elif released is not None:
+        if released.kind != "ast":
+            raise WeightsError(
+                "The weights of an image network have no filterbank: create a LogMelFilterbank. "
+                f"Received: preset={name!r}"
+            )
+        frontend = LogMelFilterbank(
+            num_frames=released.num_frames, mean=released.mean, std=released.std, name="fbank"
         )
-    return len(labels)
+    else:
+        network = read_preset(name).network
+        frontend = make_frontend(network, network.num_frames or 1024, network.num_mel_bins or 128)
+    return LogMelFilterbank.from_config({**frontend.get_config(), **overrides})
 
 
-def _from_size(
+def _take_fields(kind: type[_Fields], overrides: dict[str, Any]) -> _Fields:
+    """Moves the fields of a dataclass from the overrides to a new object."""
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: overrides.pop(name) for name in names if name in overrides})
+
+
+def _require_applicable(overrides: dict[str, Any], without: tuple[str, ...] = ()) -> None:
+    names = {field.name for field in dataclasses.fields(Geometry)} | _BACKBONE_OPTIONS
+    names = (names | {"frontend", "augment", "score_activation"}) - set(without)
+    for name in overrides:
+        if name not in names:
+            raise WeightsError(
+                f"{name} cannot be set for a model with weights, which keeps its architecture. "
+                f"{did_you_mean(name, sorted(names))} Received: {name}"
+            )
+
+
+def _new_classifier(
     name: str, num_classes: int | None, labels: LabelSet | None, overrides: dict[str, Any]
 ) -> ASTClassifier:
-    if num_classes is None:
+    if num_classes is labels is None:
         raise WeightsError(f"A new model needs num_classes or labels. Received: preset={name!r}")
     parts = {key: overrides.pop(key) for key in _CLASSIFIER_ARGUMENTS if key in overrides}
-    try:
-        backbone = ASTBackbone(**{**SIZES[name], **overrides}, name="backbone")
-    except TypeError as error:
-        raise WeightsError(f"This is no argument of the model: {error}") from None
+    backbone = _new_backbone(name, overrides)
     if "frontend" not in parts:
         parts["frontend"] = LogMelFilterbank(
             num_frames=backbone.num_frames, num_mel_bins=backbone.num_mel_bins, name="fbank"
         )
-    return ASTClassifier(backbone, num_classes, labels=labels, name=name, **parts)
+    return ASTClassifier(backbone, num_classes or len(labels), labels=labels, name=name, **parts)
+
+
+def _new_backbone(name: str, overrides: dict[str, Any]) -> ASTBackbone:
+    try:
+        return ASTBackbone(**{**SIZES[name], **overrides}, name="backbone")
+    except TypeError as error:
+        raise WeightsError(f"ASTBackbone has no such argument: {error}") from None
 
 
 def read_preset(
-    name: str, reading: dict[str, Any], wanted: dict[str, Any]
-) -> tuple[PretrainedNetwork, dict[str, Any]]:
-    """Reads weights without making a model of them; sizes have none to read.
+    name: str, hints: FileHints = FileHints(), likely: Geometry = Geometry()
+) -> Preset:
+    """Reads pretrained weights without building a model. New models have none to read.
 
     Args:
-      name: A published name, a saved model's folder, or a file or folder of foreign weights.
-      reading: `format` and `num_heads` of foreign weights, where they do not show it.
-      wanted: Arguments of `build_classifier` to come, of which the spectrogram's size is tried as
-        that of the weights, where nothing else says it.
+        name: The name of released weights, the folder of a saved model, or a file or folder of
+            weights in another format.
+        hints: Format and number of heads, for files that do not show them.
+        likely: The requested spectrogram. A saved filterbank is fitted to it, and it is tried as
+            the geometry of weights files that do not state theirs.
 
     Returns:
-      The weights, and arguments of `build_classifier` for what comes along with them.
+        The weights, and the parts of a saved model.
 
     Raises:
-      WeightsError, WeightsError, WeightsError: As `from_preset`.
+        WeightsError: As `from_preset`.
     """
     path = pathlib.Path(name)
     if is_saved_model(path):
-        saved = load_saved_model(path)
-        for key, own in (("format", None), ("num_heads", saved.backbone.num_heads)):
-            if reading.get(key) not in (None, own):
-                raise WeightsError(
-                    f"A saved model says this itself. Received: {key}={reading[key]!r}"
-                )
-        return as_pretrained(saved), _saved_parts(saved, wanted)
-    published = next((p for p in PUBLISHED.values() if name in (p.name, p.hub_id)), None)
-    if published is not None and not path.exists():
-        return _read_published(published, reading), {"name": published.size}
+        return _read_saved(path, hints, likely)
+    released = _find_released(name)
+    if released is not None and not path.exists():
+        return Preset(_read_released(released, hints), name=released.size)
     if not path.exists() and not path.with_name(f"{path.name}.index").is_file():
         if path.suffix or path.name != name:
             raise WeightsError(f"There is no such file or folder. Received: {name}")
@@ -164,60 +297,56 @@ def read_preset(
             "A preset is a name, the folder of a saved model, or a file of weights. "
             f"{did_you_mean(name, [*SIZES, *PUBLISHED])} Received: preset={name!r}"
         )
-    return read_pretrained(path, **reading, likely=wanted), {}
+    return Preset(read_pretrained(path, hints.format, hints.num_heads, likely=likely))
 
 
-def _read_published(published: ReleasedWeights, reading: dict[str, Any]) -> PretrainedNetwork:
-    size = SIZES[published.size]
-    file = hub.fetch(published)
-    reading = {**reading, "num_heads": reading.get("num_heads") or size["num_heads"]}
-    source = read_pretrained(file, **reading, known=_known(published))
-    found = {name: getattr(source, name) for name in size}
+def _find_released(name: str) -> ReleasedWeights | None:
+    return next((row for row in PUBLISHED.values() if name in (row.name, row.hub_id)), None)
+
+
+def _read_saved(folder: pathlib.Path, hints: FileHints, likely: Geometry) -> Preset:
+    saved = load_saved_model(folder)
+    stored = FileHints(num_heads=saved.backbone.num_heads)
+    for name in ("format", "num_heads"):
+        if getattr(hints, name) not in (None, getattr(stored, name)):
+            raise WeightsError(
+                f"A saved model states its own {name}: leave {name} out. "
+                f"Received: {name}={getattr(hints, name)!r}"
+            )
+    frontend = saved.frontend
+    if frontend is not None:
+        size = {key: getattr(likely, key) for key in ("num_frames", "num_mel_bins")}
+        size = {key: value for key, value in size.items() if value is not None}
+        frontend = LogMelFilterbank.from_config({**frontend.get_config(), **size})
+    return Preset(as_pretrained(saved), saved.name, frontend, saved.augment)
+
+
+def _read_released(released: ReleasedWeights, hints: FileHints) -> PretrainedNetwork:
+    size = SIZES[released.size]
+    file = hub.fetch(released)
+    num_heads = hints.num_heads or size["num_heads"]
+    network = read_pretrained(file, hints.format, num_heads, known=_known_settings(released))
+    found = {name: getattr(network, name) for name in size}
     if found != size:
         raise WeightsError(
-            f"The weights of {published.name} must be those of {published.size}, {_listed(size)}. "
+            f"The weights of {released.name} must be those of {released.size}, {_listed(size)}. "
             f"Received: {_listed(found)} in {file}"
         )
-    hub.remember(published, file)
-    return source
+    return network
 
 
 def _listed(size: dict[str, int]) -> str:
     return ", ".join(f"{name}={value}" for name, value in size.items())
 
 
-def _known(published: ReleasedWeights) -> dict[str, Any]:
-    """What the table says of a released AST."""
-    if published.kind != "ast":
-        return {}
-    return {
-        "strides": published.strides,
-        "num_frames": published.num_frames,
-        "mean": published.mean,
-        "std": published.std,
-        "labels": published.labels and LabelSet.load(published.labels),
-        "score_activation": published.score_activation,
-    }
-
-
-def _saved_parts(saved: ASTClassifier, wanted: dict[str, Any]) -> dict[str, Any]:
-    backbone, frontend = saved.backbone, saved.frontend
-    if frontend is not None:
-        size = {key: wanted[key] for key in ("num_frames", "num_mel_bins") if key in wanted}
-        frontend = LogMelFilterbank.from_config({**frontend.get_config(), **size})
-    return {
-        "frontend": frontend,
-        "augment": saved.augment,
-        "name": saved.name,
-        "dtype": backbone.policy.name,
-        **{name: getattr(backbone, name) for name in _DIALS},
-    }
-
-
-def _require_fitting(overrides: dict[str, Any]) -> None:
-    for name in overrides:
-        if name not in _FITTING_ARGUMENTS:
-            raise WeightsError(
-                "This is no argument for a model with weights, which keep their architecture. "
-                f"{did_you_mean(name, sorted(_FITTING_ARGUMENTS))} Received: {name}"
-            )
+def _known_settings(released: ReleasedWeights) -> NetworkSettings:
+    if released.kind != "ast":
+        return NetworkSettings()
+    return NetworkSettings(
+        strides=released.strides,
+        num_frames=released.num_frames,
+        mean=released.mean,
+        std=released.std,
+        labels=LabelSet.load(released.labels) if released.labels else None,
+        score_activation=released.score_activation,
+    )

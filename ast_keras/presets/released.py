@@ -1,4 +1,7 @@
-"""The released weights an AST is loaded from or starts from. Standard library only."""
+"""Released weights: where they are, what they are for, and their published results.
+
+Only the standard library is imported here.
+"""
 
 from __future__ import annotations
 
@@ -14,34 +17,38 @@ _AUTHORS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedWeights:
-    """Describes one released set of weights: where it is, what it is for, how good it is.
+    """Describes one set of released weights.
 
     Args:
-      name: Of the preset; holds no configuration.
-      kind: "ast" for a sound classifier, "image" for an ImageNet model to start an AST from.
-      size: A name of `ast_keras.presets.loading.SIZES`.
-      summary: A few words that tell it from the others.
-      hub_id: Repository on the hub, "owner/name".
-      authors_file: Name of the same weights as their authors publish them.
-      strides: Step between patches `(mel, time)`, in bins and frames.
-      num_patches: Number of patches, without the class and distillation tokens.
-      num_classes: Outputs of each head; an image model has two heads.
-      num_parameters: All numbers in the hub's file, heads included.
-      metric: What `value` is: "mAP" on AudioSet's evaluation set, "accuracy" on the Speech
-        Commands test set, "top-1" on ImageNet's validation set; a fraction in all three.
-      value: The published result.
-      auc: Published mean area under the ROC curve.
-      d_prime: Published d', which is `sqrt(2)` times the normal quantile of `auc`.
-      licence: Of the weights, as an SPDX identifier in lower case.
-      num_frames: Length of the input in frames of 10 ms; None for an image model.
-      mean: Of the training set's log-mel values, subtracted from the input.
-      std: Of the same; the input is divided by twice this.
-      labels: A name for `LabelSet.load`; None for an image model.
-      score_activation: What turns logits into scores: both data sets were learned with binary
-        cross-entropy, so that Speech Commands too has independent scores.
-      sample_logits: First three logits that the hub's conversion is tested with on its sample
-        clip, there within 1e-4.
-      filename: Name of the weights in the hub's repository.
+        name: Name of the preset.
+        kind: "ast" for an audio classifier, "image" for an ImageNet model that an AST can start
+            from.
+        size: A name in `ast_keras.presets.loading.SIZES`.
+        summary: Short description that distinguishes it from the others.
+        hub_id: Repository on the hub, "owner/name".
+        authors_file: File name under which the authors publish the same weights.
+        strides: Step between patches `(mel, time)`, in mel bins and frames.
+        num_patches: Number of patches, without class and distillation tokens.
+        num_classes: Number of outputs of each head; an image model has two heads.
+        num_parameters: Number of parameters in the hub's file, heads included.
+        metric: Meaning of `value`: "mAP" on the evaluation set of AudioSet, "accuracy" on the test
+            set of Speech Commands, or "top-1" on the validation set of ImageNet. All three are
+            fractions.
+        value: The published result.
+        auc: Published mean area under the ROC curve.
+        d_prime: Published d', which is `sqrt(2)` times the normal quantile of `auc`.
+        licence: Licence of the weights, as an SPDX identifier in lower case.
+        num_frames: Length of the spectrogram, in frames of 10 ms; None for an image model.
+        mean: Mean of the log-mel values of the training set, which is subtracted from the input.
+        std: Standard deviation of the same values; the input is divided by twice this number.
+        labels: A name for `LabelSet.load`; None for an image model.
+        score_activation: "softmax" or "sigmoid": how logits become scores. Both audio models were
+            trained with binary cross-entropy, so that Speech Commands has independent scores, too.
+        sample_logits: First three logits of the hub's conversion for its own sample clip, which its
+            tests check within 1e-4.
+        filename: Name of the weights file in the hub's repository.
+        revision: Git revision of the hub's repository: a branch, a tag or a commit. "main" is the
+            newest one; no commit is pinned yet.
     """
 
     name: str
@@ -66,24 +73,32 @@ class ReleasedWeights:
     score_activation: str | None = None
     sample_logits: tuple[float, float, float] | None = None
     filename: str = "model.safetensors"
+    revision: str = "main"
 
     @property
     def megabytes(self) -> int:
-        """Returns the size of the hub's file, 4 bytes to a number, in units of 10^6 bytes."""
+        """Size of the hub's file in units of 10^6 bytes, with 4 bytes per parameter."""
         return round(4 * self.num_parameters / 1e6)
 
     @property
     def authors_url(self) -> str:
-        """Returns the page on which the authors offer `authors_file`."""
+        """Page on which the authors publish `authors_file`."""
         return _AUTHORS[self.kind]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
-    """Describes presets whose averaged scores have a published result on AudioSet."""
+    """Describes an ensemble of presets with a published result on AudioSet.
+
+    Args:
+        presets: Names of the presets whose scores are averaged.
+        value: Published mAP.
+        auc: Published mean area under the ROC curve.
+        d_prime: Published d'.
+    """
 
     presets: tuple[str, ...]
-    value: float  # mAP
+    value: float
     auc: float
     d_prime: float
 
@@ -92,7 +107,7 @@ def _audioset(
     name: str, summary: str, hub: str, file: str, stride: int, results: tuple[float, float, float],
     logits: tuple[float, float, float],
 ) -> ReleasedWeights:  # fmt: skip
-    """Makes a row for AudioSet; only patches and position embedding depend on the stride."""
+    """Returns a row of AudioSet weights, of which only the number of patches depends on the stride."""
     num_patches = ((128 - 16) // stride + 1) * ((1024 - 16) // stride + 1)
     return ReleasedWeights(
         name=name,
@@ -122,7 +137,7 @@ def _audioset(
 def _image(
     size: str, pixels: int, num_parameters: int, top_1: float, digest: str
 ) -> ReleasedWeights:
-    """Makes a row for a distilled DeiT, patch 16 without overlap, on ImageNet-1k."""
+    """Returns a row of a distilled DeiT, trained on ImageNet-1k with 16 x 16 patches."""
     return ReleasedWeights(
         name=f"deit_{size}" if pixels == 224 else f"deit_{size}_{pixels}",
         kind="image",
@@ -216,7 +231,7 @@ ENSEMBLES: dict[str, Ensemble] = {
 
 
 def preset_table() -> str:
-    """Returns the Markdown table of the presets, without a newline at its end.
+    """Returns the Markdown table of the presets, without a trailing newline.
 
     Example:
 

@@ -1,72 +1,108 @@
-"""Models saved to a folder and loaded from it, whole or not at all.
+"""Saving a classifier to a folder and loading it back, bit for bit.
 
-A folder holds what a preset of keras-hub does, plus the labels:
+The folder has the layout of a keras-hub preset, plus the labels:
 
-| file | holds |
+| file | content |
 |---|---|
-| config.json | the backbone's configuration |
-| audio_converter.json | the filterbank's configuration |
-| task.json | the whole classifier's configuration |
-| metadata.json | versions that wrote it, date, number of parameters |
-| model.weights.h5, task.weights.h5 | weights of the backbone, of the classifier |
-| labels.csv | index, id and name of every class |
+| `config.json` | configuration of the backbone |
+| `model.weights.h5` | weights of the backbone |
+| `audio_converter.json` | configuration of the filterbank |
+| `task.json` | configuration of the whole classifier |
+| `task.weights.h5` | weights of the classifier without those of the backbone, that is, of the head |
+| `metadata.json` | format version, versions of Keras and TensorFlow, date, number of parameters |
+| `labels.csv` | index, id and name of every class |
+
+In the folders of format version 1, `task.weights.h5` holds the weights of the backbone as well.
+Such folders can still be loaded.
 """
 
 from __future__ import annotations
 
 import datetime
-import errno
 import json
 import math
 import os
 import pathlib
-import shutil
+from collections.abc import Callable
 from typing import Any
 
 import h5py
 import keras
+from keras.src.saving import saving_lib  # as keras-hub does: only here can layers be skipped
 
 from ast_keras.errors import WeightsError
-from ast_keras.files import replacing_folder
+from ast_keras.files import replacing_folder, require_disk_space
 from ast_keras.layers.initializers import without_random_start
-from ast_keras.models import causal_ast_backbone  # noqa: F401  (a saved model may be of its kind)
+from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
+from ast_keras.models import causal_ast_backbone  # noqa: F401  (registers a class of saved models)
 from ast_keras.models.ast_classifier import ASTClassifier
+
+FORMAT_VERSION = 2
+
+_BACKBONE_WEIGHTS = "model.weights.h5"
+_TASK_WEIGHTS = "task.weights.h5"
 
 
 def is_saved_model(folder: pathlib.Path) -> bool:
-    """Returns whether `save_to_preset` wrote this folder, of which a file may be gone since."""
-    return any((folder / name).is_file() for name in ("task.json", "task.weights.h5"))
+    """Returns whether the folder looks like a saved model; it may be incomplete."""
+    return any((folder / name).is_file() for name in ("task.json", _TASK_WEIGHTS))
 
 
 def load_saved_model(folder: pathlib.Path) -> ASTClassifier:
-    """Loads the classifier that `save_to_preset` wrote, equal to the bit.
+    """Loads a classifier from a folder written by `save_to_preset`.
+
+    Args:
+        folder: The folder, of this or an earlier format version.
+
+    Returns:
+        The classifier, with bit-identical weights.
 
     Raises:
-      WeightsError: If a file is missing or damaged, or the weights are another model's.
+        WeightsError: If a file is missing or damaged, if the weights belong to another model, or if
+            the folder was written by a later format version.
     """
+    _require_known_format(folder)
     with without_random_start():
-        saved = _read_model(folder / "task.json")
-    weights = folder / "task.weights.h5"
-    if not weights.is_file():
-        raise WeightsError(f"A saved model needs its weights. Missing: {weights}")
-    try:
-        saved.load_weights(weights)
-    except (OSError, ValueError) as error:
-        line = str(error).splitlines()[0]
-        raise WeightsError(f"These weights cannot be read: {line} Received: {weights}") from None
-    _require_all_used(weights, saved)
-    return saved
+        model = _deserialize(folder / "task.json", ASTClassifier)
+    task_weights = folder / _TASK_WEIGHTS
+    if _holds_backbone(task_weights):  # format version 1
+        _load_weights(model.load_weights, task_weights, model.weights)
+        return model
+    backbone = model.backbone
+    _load_weights(backbone.load_weights, folder / _BACKBONE_WEIGHTS, backbone.weights)
+    _load_weights(
+        lambda path: saving_lib.load_weights_only(model, path, objects_to_skip=[backbone]),
+        task_weights,
+        _task_weights(model),
+    )
+    return model
+
+
+def load_saved_filterbank(folder: pathlib.Path) -> LogMelFilterbank:
+    """Loads the filterbank of a classifier from a folder written by `save_to_preset`.
+
+    Raises:
+        WeightsError: If the saved model takes spectrograms, or if the file is damaged.
+    """
+    _require_known_format(folder)
+    path = folder / "audio_converter.json"
+    if not path.is_file():
+        raise WeightsError(
+            "The saved model takes spectrograms and has no filterbank: create a LogMelFilterbank. "
+            f"Missing: {path}"
+        )
+    return _deserialize(path, LogMelFilterbank)
 
 
 def save_to_preset(model: ASTClassifier, folder: str | os.PathLike[str]) -> None:
-    """Saves a classifier, replacing the folder as a whole and only when all is written.
+    """Saves a classifier to a folder, which appears complete or not at all.
 
     Args:
-      model: The classifier; reloading gives bit-identical weights.
-      folder: Where to; an older saved model there is replaced, anything else refused.
+        model: The classifier. Loading it gives bit-identical weights.
+        folder: A new folder, an empty one, or that of an older saved model, which is replaced.
 
     Raises:
-      WeightsError: If the folder holds something else than a saved model.
+        WeightsError: If the folder holds anything but a saved model.
 
     Example:
 
@@ -80,11 +116,12 @@ def save_to_preset(model: ASTClassifier, folder: str | os.PathLike[str]) -> None
     target = pathlib.Path(folder)
     if target.exists() and not _may_replace(target):
         raise WeightsError(
-            "A model is saved to a new folder or over an older saved model. "
-            f"Received: {target}, which holds something else"
+            "A model is saved to a new folder, or to that of an older saved model. "
+            f"Received: {target}, which holds other files"
         )
     with replacing_folder(target) as part:
-        _require_room(part, 2 * 4 * model.count_params() + (1 << 20))
+        # When the disk is full, HDF5 ends the process instead of raising an error.
+        require_disk_space(part, 4 * model.count_params() + (1 << 20))
         _write_files(model, part)
 
 
@@ -92,18 +129,9 @@ def _may_replace(target: pathlib.Path) -> bool:
     return target.is_dir() and (is_saved_model(target) or not any(target.iterdir()))
 
 
-def _require_room(folder: pathlib.Path, size: int) -> None:
-    """Raises OSError unless `size` bytes can be written: HDF5 takes the process down instead."""
-    trial = folder / "room"
-    with open(trial, "wb") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        elif shutil.disk_usage(folder).free < size:  # not on every system
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
-    trial.unlink()
-
-
 def _write_files(model: ASTClassifier, folder: pathlib.Path) -> None:
+    import tensorflow as tf
+
     serialize = keras.saving.serialize_keras_object
     _write_json(folder / "config.json", serialize(model.backbone))
     _write_json(folder / "task.json", serialize(model))
@@ -111,57 +139,108 @@ def _write_files(model: ASTClassifier, folder: pathlib.Path) -> None:
         _write_json(folder / "audio_converter.json", serialize(model.frontend))
     if model.labels is not None:
         model.labels.to_csv(folder / "labels.csv")
-    import tensorflow as tf
-
     metadata = {
+        "format_version": FORMAT_VERSION,
         "keras_version": keras.__version__,
         "tensorflow_version": tf.__version__,
         "date_saved": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "parameter_count": model.count_params(),
     }
     _write_json(folder / "metadata.json", metadata)
-    model.backbone.save_weights(folder / "model.weights.h5")
-    # Without the optimizer: Keras would write its state, twice the size of the weights, too.
-    optimizer, model.optimizer = getattr(model, "optimizer", None), None
-    try:
-        model.save_weights(folder / "task.weights.h5")
-    finally:
-        model.optimizer = optimizer
+    model.backbone.save_weights(folder / _BACKBONE_WEIGHTS)
+    # The state of an optimizer, twice the size of the weights, would be saved as well.
+    skipped = [model.backbone, *filter(None, [getattr(model, "optimizer", None)])]
+    saving_lib.save_weights_only(model, str(folder / _TASK_WEIGHTS), objects_to_skip=skipped)
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def _read_model(path: pathlib.Path) -> ASTClassifier:
+def _require_known_format(folder: pathlib.Path) -> None:
+    """Refuses a folder of a later version of this package, before anything in it is interpreted."""
+    path = folder / "metadata.json"
+    metadata = _read_json(path) if path.is_file() else {}  # format version 1 does without
+    version = metadata.get("format_version", 1) if isinstance(metadata, dict) else None
+    if type(version) is not int or version < 1:
+        raise WeightsError(f"format_version must be a positive integer. Received: {path}")
+    if version > FORMAT_VERSION:
+        raise WeightsError(
+            "The model was saved by a later version of ast-keras: update ast-keras. Received: "
+            f"format_version={version} in {path}, this version reads up to {FORMAT_VERSION}"
+        )
+
+
+def _deserialize(path: pathlib.Path, kind: type[Any]) -> Any:
+    """Returns the object of a class whose configuration a file holds."""
     config = _read_json(path)
     try:
-        model = keras.saving.deserialize_keras_object(config)
-    except Exception as error:  # a damaged configuration fails anywhere inside Keras
+        value = keras.saving.deserialize_keras_object(config)
+    except Exception as error:  # a damaged configuration may fail anywhere inside Keras
         line = " ".join(str(error).split())[:200]
-        raise WeightsError(f"This is no model's configuration: {line} Received: {path}") from None
-    if not isinstance(model, ASTClassifier):
-        raise WeightsError(f"This is not an ASTClassifier's configuration. Received: {path}")
-    return model
+        raise WeightsError(
+            f"This file holds no valid configuration: {line} Received: {path}"
+        ) from None
+    if not isinstance(value, kind):
+        raise WeightsError(
+            f"This file must hold the configuration of a {kind.__name__}. Received: {path}"
+        )
+    return value
 
 
 def _read_json(path: pathlib.Path) -> Any:
     if not path.is_file():
-        raise WeightsError(f"This folder is not a saved model. Missing: {path}")
+        raise WeightsError(f"This folder is not a complete saved model. Missing: {path}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise WeightsError(f"This file is damaged: {error}. Received: {path}") from None
 
 
-def _require_all_used(weights: pathlib.Path, model: ASTClassifier) -> None:
-    """Refuses weights of a larger model: Keras reads what fits and says nothing of the rest."""
-    sizes: list[int] = []
-    with h5py.File(weights) as file:
-        file.visititems(lambda _, item: sizes.append(getattr(item, "size", 0)))
-    used = sum(math.prod(weight.shape) for weight in model.weights)
-    if sum(sizes) != used:
+def _task_weights(model: ASTClassifier) -> list[Any]:
+    """Returns the weights of a classifier without those of its backbone."""
+    backbone = {id(weight) for weight in model.backbone.weights}
+    return [weight for weight in model.weights if id(weight) not in backbone]
+
+
+def _holds_backbone(path: pathlib.Path) -> bool:
+    return _read_hdf5(path, lambda file: "backbone" in file and _count_numbers(file["backbone"]) > 0)
+
+
+def _load_weights(
+    load: Callable[[pathlib.Path], Any], path: pathlib.Path, weights: list[Any]
+) -> None:
+    """Loads a weights file whose numbers are exactly those of the given weights."""
+    stored = _read_hdf5(path, _count_numbers)
+    expected = sum(math.prod(weight.shape) for weight in weights)
+    # Keras would load the weights that fit and ignore the rest of the file.
+    if stored != expected:
         raise WeightsError(
-            f"These weights are not those of the model beside them: they hold {sum(sizes)} "
-            f"numbers, the model {used}. Received: {weights}"
+            f"These weights belong to another model: the file holds {stored} numbers, the model "
+            f"has {expected}. Received: {path}"
         )
+    try:
+        load(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _read_hdf5(path: pathlib.Path, read: Callable[[Any], Any]) -> Any:
+    if not path.is_file():
+        raise WeightsError(f"This folder is not a complete saved model. Missing: {path}")
+    try:
+        with h5py.File(path) as file:
+            return read(file)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _count_numbers(group: Any) -> int:
+    sizes: list[int] = []
+    group.visititems(lambda _, item: sizes.append(getattr(item, "size", None) or 0))
+    return sum(sizes)
+
+
+def _unreadable(path: pathlib.Path, error: Exception) -> WeightsError:
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return WeightsError(f"These weights cannot be read: {line} Received: {path}")

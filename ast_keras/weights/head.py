@@ -1,0 +1,89 @@
+"""`Head`: the classification head of a new model, kept from pretrained weights or fresh."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ast_keras.errors import LabelError, WeightsError
+from ast_keras.labels import LabelSet, require_one_label_per_class
+from ast_keras.weights.pretrained import PretrainedNetwork
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """The classification head of a model to be built.
+
+    Args:
+        num_classes: Number of outputs.
+        labels: The classes, or None.
+        tensors: Pretrained tensors by canonical name; empty for a fresh head.
+        reordered: Whether the outputs of the pretrained head were put in another order.
+        score_activation: "softmax" or "sigmoid": how logits become scores.
+    """
+
+    num_classes: int
+    labels: LabelSet | None
+    tensors: dict[str, Array]
+    reordered: bool = False
+    score_activation: str = "softmax"
+
+
+def choose_head(
+    network: PretrainedNetwork,
+    num_classes: int | None = None,
+    labels: LabelSet | None = None,
+    score_activation: str | None = None,
+) -> Head:
+    """Keeps the head of a pretrained network if it fits the requested classes; else a fresh one.
+
+    The head is kept if no classes are given, if the labels are the network's own in any order, or
+    if they give names to a network that has as many classes and no names.
+
+    Args:
+        network: The pretrained network.
+        num_classes: Number of classes of a fresh head; None to keep the network's head.
+        labels: The requested classes.
+        score_activation: "softmax" or "sigmoid"; None for that of a kept head, and "softmax" for a
+            fresh one.
+
+    Returns:
+        The head.
+
+    Raises:
+        WeightsError: If the network has no head and no classes are given.
+        LabelError: If `num_classes` is not the number of labels.
+    """
+    head = _choose(network, num_classes, labels)
+    return dataclasses.replace(head, score_activation=score_activation or head.score_activation)
+
+
+def _choose(network: PretrainedNetwork, num_classes: int | None, labels: LabelSet | None) -> Head:
+    require_one_label_per_class(labels, num_classes)
+    own = {name: t for name, t in network.tensors.items() if name.startswith("mlp_head.")}
+    activation = network.score_activation or "softmax"
+    if labels is None:
+        if num_classes is not None:
+            return Head(num_classes, None, {})
+        if network.num_classes is None:
+            raise WeightsError(
+                f"{network.weights.variant} has no audio head: give num_classes or labels. "
+                "Received: num_classes=None"
+            )
+        return Head(network.num_classes, network.labels, own, score_activation=activation)
+    if network.labels is None and network.num_classes == len(labels):
+        return Head(len(labels), labels, own, score_activation=activation)
+    try:
+        order = network.labels.indices_of(labels) if network.labels else None
+    except LabelError:
+        order = None
+    if order is None:
+        return Head(len(labels), labels, {})
+    for name in ("mlp_head.1.weight", "mlp_head.1.bias"):
+        own[name] = own[name][list(order)]
+    reordered = order != tuple(range(len(order)))
+    return Head(len(labels), labels, own, reordered, activation)
