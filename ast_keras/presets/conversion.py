@@ -39,8 +39,8 @@ def convert_weights(
     source: str,
     output: pathlib.Path,
     to: str = "keras",
-    hints: loading.FileHints = loading.FileHints(),
-    geometry: Geometry = Geometry(),
+    hints: loading.FileHints | None = None,
+    geometry: Geometry | None = None,
     num_classes: int | None = None,
     labels: LabelSet | None = None,
 ) -> Conversion:
@@ -64,6 +64,7 @@ def convert_weights(
             or if the output does not read back with the same numbers.
         LabelError: If `num_classes` is not the number of labels.
     """
+    geometry = geometry or Geometry()
     preset = loading.read_preset(source, hints, geometry)
     network = preset.network
     head = choose_head(network, num_classes, labels)

@@ -149,9 +149,7 @@ def from_preset(
     _require_applicable(overrides)
     geometry = _take_fields(Geometry, overrides)
     loaded = read_preset(name, hints, geometry)
-    head = choose_head(
-        loaded.network, num_classes, labels, overrides.pop("score_activation", None)
-    )
+    head = choose_head(loaded.network, num_classes, labels, overrides.pop("score_activation", None))
     parts = {"frontend": loaded.frontend, "augment": loaded.augment, "name": loaded.name}
     return build_classifier(loaded.network, head, geometry, **(parts | overrides))
 
@@ -267,7 +265,7 @@ def _new_backbone(name: str, overrides: dict[str, Any]) -> ASTBackbone:
 
 
 def read_preset(
-    name: str, hints: FileHints = FileHints(), likely: Geometry = Geometry()
+    name: str, hints: FileHints | None = None, likely: Geometry | None = None
 ) -> Preset:
     """Reads pretrained weights without building a model. New models have none to read.
 
@@ -284,7 +282,7 @@ def read_preset(
     Raises:
         WeightsError: As `from_preset`.
     """
-    path = pathlib.Path(name)
+    path, hints, likely = pathlib.Path(name), hints or FileHints(), likely or Geometry()
     if is_saved_model(path):
         return _read_saved(path, hints, likely)
     released = _find_released(name)

@@ -107,7 +107,7 @@ def _audioset(
     name: str, summary: str, hub: str, file: str, stride: int, results: tuple[float, float, float],
     logits: tuple[float, float, float],
 ) -> ReleasedWeights:  # fmt: skip
-    """Returns a row of AudioSet weights, of which only the number of patches depends on the stride."""
+    """Returns a row of AudioSet weights; only the number of patches depends on the stride."""
     num_patches = ((128 - 16) // stride + 1) * ((1024 - 16) // stride + 1)
     return ReleasedWeights(
         name=name,

@@ -8,7 +8,7 @@ The folder has the layout of a keras-hub preset, plus the labels:
 | `model.weights.h5` | weights of the backbone |
 | `audio_converter.json` | configuration of the filterbank |
 | `task.json` | configuration of the whole classifier |
-| `task.weights.h5` | weights of the classifier without those of the backbone, that is, of the head |
+| `task.weights.h5` | weights of the classifier without those of the backbone: the head's |
 | `metadata.json` | format version, versions of Keras and TensorFlow, date, number of parameters |
 | `labels.csv` | index, id and name of every class |
 
@@ -204,7 +204,7 @@ def _task_weights(model: ASTClassifier) -> list[Any]:
 
 
 def _holds_backbone(path: pathlib.Path) -> bool:
-    return _read_hdf5(path, lambda file: "backbone" in file and _count_numbers(file["backbone"]) > 0)
+    return _read_hdf5(path, lambda file: _count_numbers(file.get("backbone")) > 0)
 
 
 def _load_weights(
@@ -237,7 +237,8 @@ def _read_hdf5(path: pathlib.Path, read: Callable[[Any], Any]) -> Any:
 
 def _count_numbers(group: Any) -> int:
     sizes: list[int] = []
-    group.visititems(lambda _, item: sizes.append(getattr(item, "size", None) or 0))
+    if group is not None:
+        group.visititems(lambda _, item: sizes.append(getattr(item, "size", None) or 0))
     return sum(sizes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -21,6 +22,8 @@ from ast_keras.recipe import Model, Recipe
 from ast_keras.training.optimizers import AdamL2
 from ast_keras.training.schedules import EpochDecaySchedule, WarmupCosineSchedule
 from ast_keras.weights.build import build_classifier, to_causal
+from ast_keras.weights.geometry import Geometry
+from ast_keras.weights.head import choose_head
 from ast_keras.weights.pretrained import PretrainedNetwork
 
 # Fields of `recipe.Data` that are arguments of readers. None leaves the reader's default.
@@ -193,17 +196,24 @@ def _make_classifier(
         depth = {} if settings.num_layers is None else {"num_layers": settings.num_layers}
         tokens = {"use_distillation_token": settings.use_distillation_token}
         return from_preset(settings.size, **network, **depth, **tokens, **parts)
-    source, _ = read_preset(settings.start, {}, requested_geometry(recipe))
+    source = read_preset(settings.start, likely=requested_geometry(recipe)).network
     _require_same_network(settings, source)
     # The head of the start weights is used if it has the same labels.
-    resizing = {
-        "rgb_reduction": settings.rgb_reduction,
-        "position_resize": settings.position_resize,
-    }
-    return build_classifier(source, **network, **resizing, **parts)
+    head = choose_head(source, labels=labels, score_activation=parts["score_activation"])
+    geometry = Geometry(
+        num_frames=network.pop("num_frames"),
+        num_mel_bins=network.pop("num_mel_bins"),
+        patch_size=network.pop("patch_size"),
+        strides=network.pop("strides"),
+        rgb_reduction=settings.rgb_reduction,
+        position_resize=settings.position_resize,
+    )
+    # The recipe, not the start weights, decides the class and the options of the backbone.
+    source = dataclasses.replace(source, backbone_class=None, backbone_arguments={})
+    return build_classifier(source, head, geometry, frontend=frontend, augment=augment, **network)
 
 
-def requested_geometry(recipe: Recipe) -> dict[str, Any]:
+def requested_geometry(recipe: Recipe) -> Geometry:
     """Returns the strides and the spectrogram size that the recipe asks for.
 
     They are tried as the geometry of start weights whose files do not state one.
@@ -211,12 +221,11 @@ def requested_geometry(recipe: Recipe) -> dict[str, Any]:
     Args:
         recipe: The recipe; settings that it leaves open are left out.
     """
-    geometry = {
-        "strides": recipe.model.strides,
-        "num_frames": recipe.frontend.num_frames,
-        "num_mel_bins": recipe.frontend.num_mel_bins,
-    }
-    return {name: value for name, value in geometry.items() if value is not None}
+    return Geometry(
+        strides=recipe.model.strides,
+        num_frames=recipe.frontend.num_frames,
+        num_mel_bins=recipe.frontend.num_mel_bins,
+    )
 
 
 def _require_same_network(settings: Model, source: PretrainedNetwork) -> None:

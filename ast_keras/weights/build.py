@@ -1,4 +1,4 @@
-"""Builds a classifier from a pretrained network, fitted to the requested spectrogram and classes."""
+"""Builds a classifier from a pretrained network, for the requested spectrogram and classes."""
 
 from __future__ import annotations
 

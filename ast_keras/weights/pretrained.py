@@ -1,4 +1,4 @@
-"""`PretrainedNetwork`: tensors, architecture and labels read from weights files. No Keras needed."""
+"""`PretrainedNetwork`: tensors, architecture and labels read from files, without Keras."""
 
 from __future__ import annotations
 

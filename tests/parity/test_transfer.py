@@ -8,6 +8,8 @@ import pytest
 
 from ast_keras.weights.assign import canonical_tensors
 from ast_keras.weights.build import build_classifier
+from ast_keras.weights.geometry import Geometry
+from ast_keras.weights.head import choose_head
 from ast_keras.weights.pretrained import read_pretrained
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
@@ -27,14 +29,14 @@ def sources():
 
 
 def transferred(case, sources):
-    return build_classifier(
-        sources[case["deit"]],
-        META["label_dim"],
+    network = sources[case["deit"]]
+    geometry = Geometry(
         strides=(case["fstride"], case["tstride"]),
         num_frames=case["input_tdim"],
         num_mel_bins=case["input_fdim"],
-        frontend=None,
     )
+    head = choose_head(network, META["label_dim"])
+    return build_classifier(network, head, geometry, frontend=None)
 
 
 def test_there_are_twenty_cases_and_half_have_logits():

@@ -13,6 +13,7 @@ from ast_keras.commands.runner import run_command
 from ast_keras.labels import LabelSet
 from ast_keras.presets.loading import from_preset, save_to_preset
 from ast_keras.weights.assign import canonical_tensors
+from ast_keras.weights.geometry import Geometry
 from ast_keras.weights.naming import to_canonical
 from ast_keras.weights.pretrained import read_pretrained
 from ast_keras.weights.readers.safetensors import read_safetensors
@@ -64,7 +65,7 @@ def test_weights_arrive_to_the_bit(source, to, converted, tmp_path):
     status, table, error = converted(GOLDENS / source, num_heads=3, num_frames=256, to=to)
     assert (status, error) == (0, "")
     assert "written and read again, equal to the bit" in table
-    likely = {"num_frames": 256}
+    likely = Geometry(num_frames=256)
     expected = read_pretrained(GOLDENS / source, num_heads=3, likely=likely).tensors
     if to == "keras":
         found = canonical_tensors(from_preset(tmp_path / "output"))

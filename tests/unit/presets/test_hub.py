@@ -1,12 +1,8 @@
 """Weights are found, fetched and checked, against a stand-in for the hub on this machine."""
 
-import concurrent.futures
-import functools
+import dataclasses
 import hashlib
 import http.server
-import json
-import multiprocessing
-import os
 import pathlib
 import re
 import sys
@@ -74,7 +70,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.hub.requests.append((self.command, self.path))
         self.hub.stall.wait(30)
         path, in_storage = re.subn("^/storage", "", self.path)
-        match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/main/(.+)", path)
+        match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/(?:main|c{40})/(.+)", path)
         content = self.hub.files.get(match.groups()) if match else None
         if content is None:
             known = match and any(match[1] == repository for repository, _ in self.hub.files)
@@ -113,7 +109,6 @@ def environment(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", CLOSED)
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1,localhost")
-    hub._warn_unwritable.cache_clear()
 
 
 @pytest.fixture
@@ -143,13 +138,6 @@ def stand_in(constants, monkeypatch):
     server.close()
 
 
-def use(preset, *args, **kwargs):
-    """Fetches a preset's file and finds it usable."""
-    path = hub.fetch(preset, *args, **kwargs)
-    hub.remember(preset, path)
-    return path
-
-
 def refused(*args, **kwargs):
     """Returns the one line with which a fetch is refused."""
     with pytest.raises(hub.WeightsError) as caught:
@@ -164,16 +152,12 @@ def put(path, content=WEIGHTS):
     return path
 
 
-def record_path(preset=PRESET, kind="safetensors"):
-    return files.cache_folder() / "checksums" / f"{preset.name}.{kind}.json"
-
-
 # From the hub.
 
 
 def test_fetch_downloads_once_and_only_what_is_needed(stand_in, tmp_path):
     lines = []
-    path = hub.fetch(PRESET, say=lines.append)
+    path = hub.fetch(PRESET, log=lines.append)
     assert path.read_bytes() == WEIGHTS
     assert path.is_relative_to(tmp_path / "hub")
     names = sorted(item.name for item in path.parent.iterdir())
@@ -184,16 +168,15 @@ def test_fetch_downloads_once_and_only_what_is_needed(stand_in, tmp_path):
         f"(1 MB) to {tmp_path / 'hub'}"
     ]
     before = len(stand_in.requests)
-    assert hub.fetch(PRESET, say=lines.append) == path
+    assert hub.fetch(PRESET, log=lines.append) == path
     assert len(stand_in.requests) == before  # not even a question
     assert len(lines) == 1
 
 
-def test_fetch_announces_a_download_on_stderr(stand_in, capsys):
+def test_fetch_announces_a_download_in_the_log(stand_in, caplog, capsys):
     hub.fetch(PRESET)
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("Fetching ast_base_audioset: ")
+    assert caplog.messages[0].startswith("Fetching ast_base_audioset: ")
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("how", ["unreachable", "offline"])
@@ -245,7 +228,7 @@ def test_fetch_does_not_wait_long_for_a_hub_that_is_silent(stand_in, constants, 
 def test_fetch_does_not_wait_long_for_a_hub_that_falls_silent(stand_in, constants, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.5)
     started = time.monotonic()
-    assert "ReadTimeout" in refused(PRESET, say=lambda line: stand_in.stall.clear())
+    assert "ReadTimeout" in refused(PRESET, log=lambda line: stand_in.stall.clear())
     assert time.monotonic() - started < 3
     assert stand_in.fetched() == []
 
@@ -283,34 +266,34 @@ def test_fetch_leaves_nothing_of_a_download_that_breaks(stand_in, tmp_path, monk
     assert stand_in.fetched().count("config.json") == 1  # kept from the first time
 
 
-def test_fetch_refuses_content_that_is_not_the_hubs(stand_in):
+@pytest.mark.parametrize("links", [True, False])
+def test_fetch_deletes_a_download_that_is_not_the_hubs(
+    links, stand_in, constants, monkeypatch, tmp_path
+):
+    if not links:
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True, raising=False)
+        monkeypatch.setattr("huggingface_hub.file_download.are_symlinks_supported", lambda _: False)
     stand_in.claimed_digest = "ab" * 32
-    for _ in range(2):  # when downloaded and when cached
-        line = refused(PRESET)
-        assert (
-            f"its SHA-256 is {hashlib.sha256(WEIGHTS).hexdigest()}, the hub's {'ab' * 32}" in line
+    digest = hashlib.sha256(WEIGHTS).hexdigest()
+    for attempt in (1, 2):
+        assert refused(PRESET) == (
+            "The download of ast_base_audioset was damaged and has been deleted: fetch it again. "
+            f"Received: SHA-256 {digest}, the hub states {'ab' * 32}"
         )
-    assert stand_in.fetched().count("model.safetensors") == 1
+        assert stand_in.fetched().count("model.safetensors") == attempt
+        assert not list((tmp_path / "hub").rglob("model.safetensors"))
     stand_in.claimed_digest = None
-    damaged = pathlib.Path(line.split("Delete ")[1].split(" and ")[0])
-    damaged.unlink()
     assert hub.fetch(PRESET).read_bytes() == WEIGHTS
 
 
-def test_fetch_notices_damage_in_the_hubs_cache(stand_in):
-    path = hub.fetch(PRESET)
-    content = bytearray(WEIGHTS)
-    content[100] ^= 1
-    path.resolve().write_bytes(content)
-    os.utime(path, ns=(1, 1))  # some file systems count time in seconds
-    assert f"Delete {path.resolve()} and fetch again" in refused(PRESET)
-
-
-def test_fetch_checks_a_cache_without_links_against_the_hub(stand_in, constants, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True, raising=False)
-    monkeypatch.setattr("huggingface_hub.file_download.are_symlinks_supported", lambda _: False)
-    stand_in.claimed_digest = "ab" * 32
-    assert "is damaged" in refused(PRESET)
+def test_fetch_asks_for_the_revision_of_the_table(stand_in, tmp_path):
+    preset = dataclasses.replace(PRESET, revision="c" * 40)
+    path = hub.fetch(preset)
+    assert path.read_bytes() == WEIGHTS
+    assert all(f"/resolve/{'c' * 40}/" in asked for _, asked in stand_in.requests)
+    before = len(stand_in.requests)
+    assert hub.fetch(preset) == path  # cached under the same revision
+    assert len(stand_in.requests) == before
 
 
 def test_fetch_works_without_huggingface_hub(tmp_path, monkeypatch):
@@ -380,110 +363,3 @@ def test_cache_folder_follows_the_environment(variable, value, folder, monkeypat
     monkeypatch.delenv("AST_KERAS_CACHE")
     monkeypatch.setenv(variable, value)
     assert files.cache_folder() == pathlib.Path(folder)
-
-
-# The checksum of the first use.
-
-
-def test_first_use_records_the_checksum(tmp_path):
-    path = put(tmp_path / "ast_base_audioset.safetensors")
-    use(PRESET, tmp_path)
-    record = json.loads(record_path().read_text())
-    assert record["sha256"] == hashlib.sha256(WEIGHTS).hexdigest()
-    assert record["files"] == {str(path): [len(WEIGHTS), path.stat().st_mtime_ns]}
-
-
-def test_file_that_was_not_usable_is_not_remembered(tmp_path):
-    path = put(tmp_path / "ast_base_audioset.safetensors", WEIGHTS[:10])
-    hub.fetch(PRESET, tmp_path)  # whoever reads it finds it cut short
-    assert not record_path().exists()
-    put(path)
-    assert use(PRESET, tmp_path) == path
-
-
-def test_unchanged_file_is_not_read_again(tmp_path, monkeypatch):
-    path = put(tmp_path / "ast_base_audioset.safetensors")
-    digests = []
-    real = hashlib.file_digest
-    monkeypatch.setattr(hashlib, "file_digest", lambda *args: digests.append(1) or real(*args))
-    for _ in range(3):
-        use(PRESET, tmp_path)
-    assert len(digests) == 1
-    os.utime(path, ns=(5, 5))
-    for _ in range(2):
-        use(PRESET, tmp_path)
-    assert len(digests) == 2
-    copy = put(tmp_path / "elsewhere" / path.name)
-    for folder in (copy.parent, tmp_path) * 2:  # both are known by now
-        use(PRESET, folder)
-    assert len(digests) == 3
-
-
-@pytest.mark.parametrize("where", ["same", "other"])
-def test_other_content_under_the_same_name_is_refused(where, tmp_path):
-    first = put(tmp_path / "ast_base_audioset.safetensors")
-    use(PRESET, tmp_path)
-    folder = tmp_path if where == "same" else tmp_path / "other"
-    second = put(folder / first.name, WEIGHTS + b"more")
-    line = refused(PRESET, folder)
-    assert line == (
-        "The file of ast_base_audioset is not the one used before under this name: its SHA-256 "
-        f"is {hashlib.sha256(WEIGHTS + b'more').hexdigest()}, "
-        f"recorded was {hashlib.sha256(WEIGHTS).hexdigest()}. Received: {second}. "
-        f"If the change is meant, delete {record_path()}"
-    )
-    assert refused(PRESET, folder) == line  # the refusal recorded nothing
-    record_path().unlink()
-    assert use(PRESET, folder) == second
-
-
-def test_another_kind_of_file_and_another_preset_have_records_of_their_own(tmp_path):
-    put(tmp_path / "a" / "ast_base_audioset.safetensors")
-    put(tmp_path / "b" / "ast_base_audioset.pth", b"same weights, other bytes")
-    put(tmp_path / "b" / "deit_tiny.safetensors", b"other weights")
-    use(PRESET, tmp_path / "a")
-    use(PRESET, tmp_path / "b")
-    use(PUBLISHED["deit_tiny"], tmp_path / "b")
-    assert record_path(kind="pth").is_file()
-    assert record_path(PUBLISHED["deit_tiny"]).is_file()
-
-
-def test_record_forgets_files_that_are_gone(tmp_path):
-    old = put(tmp_path / "old" / "ast_base_audioset.safetensors")
-    use(PRESET, old.parent)
-    old.unlink()
-    new = put(tmp_path / "new" / old.name)
-    use(PRESET, new.parent)
-    assert list(json.loads(record_path().read_text())["files"]) == [str(new)]
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"sha256": 1}', '{"sha256": "a", "files": 3}'])
-def test_damaged_record_is_made_anew_with_a_warning(text, tmp_path, caplog):
-    put(tmp_path / "ast_base_audioset.safetensors")
-    put(record_path(), text.encode())
-    use(PRESET, tmp_path)
-    assert f"is damaged and is made anew: {record_path()}" in caplog.text
-    assert json.loads(record_path().read_text())["sha256"] == hashlib.sha256(WEIGHTS).hexdigest()
-
-
-def test_cache_folder_that_cannot_be_written_warns_once(tmp_path, monkeypatch, caplog):
-    # Below a file no folder can be made, not even by root.
-    blocker = put(tmp_path / "file")
-    monkeypatch.setenv("AST_KERAS_CACHE", str(blocker / "cache"))
-    path = put(tmp_path / "ast_base_audioset.safetensors")
-    for _ in range(3):
-        assert use(PRESET, tmp_path) == path
-    assert caplog.text.count("Checksums of presets cannot be kept in") == 1
-
-
-def test_two_processes_at_once_leave_a_whole_record(tmp_path):
-    folders = [tmp_path / str(number) for number in range(8)]
-    paths = [put(folder / "ast_base_audioset.safetensors") for folder in folders]
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(2, context) as pool:
-        found = list(pool.map(functools.partial(use, PRESET), folders * 10))
-    assert found == paths * 10
-    record = json.loads(record_path().read_text())
-    assert record["sha256"] == hashlib.sha256(WEIGHTS).hexdigest()
-    assert set(record["files"]) <= {str(path) for path in paths}
-    assert [item.name for item in record_path().parent.iterdir()] == [record_path().name]

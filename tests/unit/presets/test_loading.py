@@ -9,15 +9,17 @@ import keras
 import numpy as np
 import pytest
 
-from ast_keras.errors import WeightsError
+from ast_keras.errors import LabelError, WeightsError
 from ast_keras.labels import LabelSet
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment
 from ast_keras.models.ast_classifier import ASTClassifier
+from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 from ast_keras.presets import loading
 from ast_keras.presets.loading import SIZES, from_preset, save_to_preset
 from ast_keras.presets.released import AUDIOSET_MEAN, PUBLISHED
 from ast_keras.weights.assign import canonical_tensors
+from ast_keras.weights.build import to_causal
 from ast_keras.weights.export import export_weights
 
 GOLDENS = pathlib.Path(__file__).parents[2] / "goldens"
@@ -44,6 +46,15 @@ def model():
 def original(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "model"
     save_to_preset(model, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def causal(tmp_path_factory):
+    """The folder of a saved causal model: blocks of 4 columns, 2 past blocks."""
+    folder = tmp_path_factory.mktemp("causal") / "model"
+    model = from_preset("ast_test", num_classes=3, num_frames=126)
+    save_to_preset(to_causal(model, block_columns=4, past_blocks=2), folder)
     return folder
 
 
@@ -90,7 +101,10 @@ def test_from_preset_takes_a_frontend_or_none():
         ({"preset": "ast_bse", "num_classes": 5}, "mean 'ast_base'.* Received: preset='ast_bse'"),
         ({"preset": "ast_base_audoiset"}, "Did you mean 'ast_base_audioset'"),
         ({"preset": "ast_test"}, "A new model needs num_classes or labels"),
-        ({"preset": "ast_test", "num_classes": 5, "num_frame": 3}, "no argument .*'num_frame'"),
+        (
+            {"preset": "ast_test", "num_classes": 5, "num_frame": 3},
+            "no such argument: .*'num_frame'",
+        ),
         ({"preset": "ast_test", "num_classes": 5, "labels": LABELS}, "one label for each class"),
         ({"preset": "ast_test", "num_classes": 5, "num_heads": 5}, "num_heads must divide"),
         ({"preset": "ast_test", "num_classes": 5, "num_frames": 8}, "at least one patch"),
@@ -138,8 +152,8 @@ def test_from_preset_keeps_the_head_of_the_same_labels(original, model):
 
 
 def test_from_preset_rejects_labels_of_another_number(original):
-    message = error_of(from_preset, original, num_classes=4, labels=LABELS)
-    assert "one label for each class" in message
+    with pytest.raises(LabelError, match="one label for each class"):
+        from_preset(original, num_classes=4, labels=LABELS)
 
 
 def test_from_preset_fits_a_saved_model(original, model):
@@ -170,15 +184,44 @@ def test_from_preset_keeps_settings_of_a_saved_model_that_nothing_overrules(tmp_
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"num_layers": 1}, "keep their architecture.*Received: num_layers"),
+        ({"num_layers": 1}, "keeps its architecture.*Received: num_layers"),
         ({"num_frame": 64}, "Did you mean 'num_frames'.*Received: num_frame"),
-        ({"num_heads": 4}, "says this itself. Received: num_heads=4"),
-        ({"format": "timm"}, "says this itself. Received: format='timm'"),
+        ({"num_heads": 4}, "states its own num_heads: .*Received: num_heads=4"),
+        ({"format": "timm"}, "states its own format: .*Received: format='timm'"),
     ],
 )
 def test_from_preset_rejects_what_does_not_apply_to_a_saved_model(arguments, says, original):
     with pytest.raises(WeightsError, match=says):
         from_preset(original, **arguments)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"dtype": "mixed_bfloat16"},
+        {"num_classes": 4},
+        {"padding": "masked"},
+        {"num_mel_bins": 64},
+        {"dropout": 0.1, "labels": LABELS},
+    ],
+)
+def test_causal_model_stays_causal_under_overrides(overrides, causal):
+    loaded = from_preset(causal, **overrides)
+    assert isinstance(loaded.backbone, CausalASTBackbone)
+    assert loaded.backbone.block_columns == 4
+    assert not loaded.frontend.remove_waveform_mean
+    if overrides == {"padding": "masked"}:  # no weight and no option changes
+        np.testing.assert_array_equal(loaded(WAVEFORM), from_preset(causal)(WAVEFORM))
+
+
+def test_causal_model_names_what_cannot_be_overridden(causal):
+    message = error_of(from_preset, causal, padding="original")
+    assert message == (
+        "A CausalASTBackbone always has padding='masked': leave padding out. "
+        "Received: padding='original'"
+    )
+    with pytest.raises(ValueError, match="whole number of blocks: set it to 86"):
+        from_preset(causal, num_frames=100)
 
 
 def test_methods_of_the_classifier_are_the_functions(model, tmp_path):
@@ -255,7 +298,7 @@ def test_published_images_are_transferred(stand_in):
     found = canonical_tensors(loaded)["pos_embed"]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     assert loaded.labels == LABELS
-    with pytest.raises(WeightsError, match="no head for sounds: give num_classes or labels"):
+    with pytest.raises(WeightsError, match="no audio head: give num_classes or labels"):
         from_preset("small_images")
 
 

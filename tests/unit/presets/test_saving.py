@@ -10,7 +10,7 @@ import pytest
 from ast_keras.errors import WeightsError
 from ast_keras.labels import LabelSet
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment
-from ast_keras.models.ast_classifier import ASTClassifier
+from ast_keras.presets import saving
 from ast_keras.presets.loading import from_preset, save_to_preset
 
 LABELS = LabelSet(("dog", "cow", "hen"), ("d", "c", "h"))
@@ -127,7 +127,7 @@ def test_saved_model_without_frontend_and_labels_comes_back(tmp_path):
 # --- Damage ---
 
 
-@pytest.mark.parametrize("name", ["task.json", "task.weights.h5"])
+@pytest.mark.parametrize("name", ["task.json", "task.weights.h5", "model.weights.h5"])
 def test_from_preset_rejects_a_folder_without_a_file(name, saved):
     (saved / name).unlink()
     assert str(saved / name) in error_of(from_preset, saved)
@@ -217,7 +217,7 @@ def test_save_uses_an_empty_folder(tmp_path, model):
 def test_save_refuses_a_folder_that_is_no_model(tmp_path, model):
     (tmp_path / "thesis.tex").write_text("years of work")
     before = contents(tmp_path)
-    assert "holds something else" in error_of(save_to_preset, model, tmp_path)
+    assert "holds other files" in error_of(save_to_preset, model, tmp_path)
     assert contents(tmp_path) == before
 
 
@@ -230,13 +230,11 @@ def test_save_refuses_a_file(tmp_path, model):
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 def test_save_that_fails_leaves_the_old_model(error, saved, model, monkeypatch):
     before = contents(saved)
-    save_weights = ASTClassifier.save_weights
 
-    def fail_in_the_middle(self, path, *args, **kwargs):
-        save_weights(self, path, *args, **kwargs)
+    def fail_after_the_weights(*args, **kwargs):  # those of the backbone are written by then
         raise error
 
-    monkeypatch.setattr(ASTClassifier, "save_weights", fail_in_the_middle)
+    monkeypatch.setattr(saving.saving_lib, "save_weights_only", fail_after_the_weights)
     with pytest.raises(type(error)):
         save_to_preset(model, saved)
     assert contents(saved) == before
@@ -247,7 +245,7 @@ def test_save_that_fails_leaves_nothing_new(tmp_path, model, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr(ASTClassifier, "save_weights", fail)
+    monkeypatch.setattr(saving.saving_lib, "save_weights_only", fail)
     with pytest.raises(OSError, match="disk full"):
         save_to_preset(model, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
@@ -273,6 +271,6 @@ def test_weights_of_a_larger_model_are_refused(tmp_path):
     for layers in (1, 2):
         model = from_preset("ast_test", num_classes=3, num_frames=64, num_layers=layers)
         save_to_preset(model, tmp_path / str(layers))
-    (tmp_path / "2" / "task.weights.h5").rename(tmp_path / "1" / "task.weights.h5")
-    with pytest.raises(WeightsError, match="not those of the model beside them"):
+    (tmp_path / "2" / "model.weights.h5").rename(tmp_path / "1" / "model.weights.h5")
+    with pytest.raises(WeightsError, match="belong to another model"):
         from_preset(tmp_path / "1")

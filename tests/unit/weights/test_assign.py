@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ast_keras.errors import WeightsError
+from ast_keras.errors import LabelError, WeightsError
 from ast_keras.labels import LabelSet
 from ast_keras.layers import initializers
 from ast_keras.models.ast_backbone import ASTBackbone
@@ -15,7 +15,10 @@ from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.presets.loading import from_preset, save_to_preset
 from ast_keras.weights.assign import assign_canonical, canonical_tensors, layouts, weights_by_path
 from ast_keras.weights.build import adapt, as_pretrained, build_classifier
+from ast_keras.weights.config_files import NetworkSettings
 from ast_keras.weights.export import export_weights
+from ast_keras.weights.geometry import Geometry
+from ast_keras.weights.head import choose_head
 from ast_keras.weights.pretrained import read_pretrained
 from ast_keras.weights.readers.safetensors import read_safetensors, write_safetensors
 from tests.reference.named_weights import (
@@ -93,7 +96,7 @@ def assert_round_trips(model, tmp_path):
     size = {name: getattr(model.backbone, name) for name in SIZE}
     for to in ("authors", "transformers"):
         export_weights(model, tmp_path / to, to)
-        again = read_pretrained(tmp_path / to, num_heads=3, likely=size)
+        again = read_pretrained(tmp_path / to, num_heads=3, likely=Geometry(**size))
         assert_same(again.weights.tensors, tensors)
         assert again.grid == model.backbone.grid
         assert_same(canonical_tensors(build_classifier(again)), tensors)
@@ -103,7 +106,7 @@ def assert_round_trips(model, tmp_path):
 
 @pytest.mark.parametrize("name", SOUNDS)
 def test_sound_round_trip_is_bit_identical(name, tmp_path):
-    source = read_pretrained(saved(tmp_path, SOUNDS[name]), num_heads=3, likely=SIZE)
+    source = read_pretrained(saved(tmp_path, SOUNDS[name]), num_heads=3, likely=Geometry(**SIZE))
     model = build_classifier(source)
     assert_same(canonical_tensors(model), SOUND)
     assert_round_trips(model, tmp_path)
@@ -116,7 +119,7 @@ def test_image_round_trip_is_bit_identical(name, tmp_path):
     source = read_pretrained(write(tmp_path, tensors), num_heads=3)
     assert_same(source.weights.tensors, expected)
     # A grid of 2 x 3 patches, cut from 3 x 3.
-    model = build_classifier(source, 5, **SIZE)
+    model = build_classifier(source, choose_head(source, 5), Geometry(**SIZE))
     found = canonical_tensors(model)
     adapted = {"pos_embed", "patch_embed.proj.weight"}
     for key in expected.keys() - adapted:
@@ -136,7 +139,7 @@ def test_image_round_trip_is_bit_identical(name, tmp_path):
 @pytest.mark.parametrize("name", ["original_small.pth", "hf_ast_small"])
 def test_golden_round_trip_is_bit_identical(name, tmp_path):
     model = from_preset(GOLDENS / name, num_heads=3, num_frames=256)
-    expected = read_pretrained(GOLDENS / name, num_heads=3, likely={"num_frames": 256}).tensors
+    expected = read_pretrained(GOLDENS / name, num_heads=3, likely=Geometry(num_frames=256)).tensors
     assert_same(canonical_tensors(model), expected)
     assert_round_trips(model, tmp_path)
 
@@ -238,17 +241,23 @@ def test_head_is_kept_without_classes_and_fresh_with_them():
 
 
 def test_same_labels_in_another_order_move_the_outputs(tmp_path):
-    likely = {"num_frames": 256}
-    source = read_pretrained(GOLDEN, num_heads=3, likely=likely, known={"labels": NAMES})
+    likely = Geometry(num_frames=256)
+    source = read_pretrained(
+        GOLDEN, num_heads=3, likely=likely, known=NetworkSettings(labels=NAMES)
+    )
     order = np.random.default_rng(1).permutation(11)
     plain = build_classifier(source, frontend=None)
-    moved = build_classifier(source, labels=NAMES.subset(list(order)), frontend=None)
+    moved = build_classifier(
+        source, choose_head(source, labels=NAMES.subset(list(order))), frontend=None
+    )
     assert plain.labels == NAMES
     # The head's sums are each of the same numbers; seen 0, but kernels may block them otherwise.
     expected = plain(SPECTROGRAM).numpy()[:, order]
     np.testing.assert_allclose(moved(SPECTROGRAM), expected, rtol=0, atol=5e-7)
     np.testing.assert_array_equal(moved.head.kernel, plain.head.kernel.numpy()[:, order])
-    other = build_classifier(source, labels=LabelSet(tuple("abcdefghijX")), frontend=None)
+    other = build_classifier(
+        source, choose_head(source, labels=LabelSet(tuple("abcdefghijX"))), frontend=None
+    )
     assert not np.isin(other.head.kernel, plain.head.kernel).any()
     assert other.labels.names[-1] == "X"
     # The same through a saved model.
@@ -272,11 +281,11 @@ def test_fewer_labels_than_a_head_without_names_make_a_fresh_one():
 
 def test_classes_are_needed_for_an_image_network():
     deit = GOLDENS / "deit_small_224.safetensors"
-    with pytest.raises(WeightsError, match="timm ViT or DeiT has no head for sounds: give num_cl"):
+    with pytest.raises(WeightsError, match="timm ViT or DeiT has no audio head: give num_cl"):
         from_preset(deit, num_heads=3)
     source = read_pretrained(deit, num_heads=3)
-    with pytest.raises(WeightsError, match="one label for each class"):
-        build_classifier(source, 5, NAMES)
+    with pytest.raises(LabelError, match="one label for each class"):
+        choose_head(source, 5, NAMES)
 
 
 # --- Sizes ---
@@ -301,7 +310,7 @@ def test_changes_are_told():
     source = read_pretrained(GOLDENS / "deit_small_224.safetensors", num_heads=3)
     changes = adapt(source, (12, 101), (32, 8), "mean", "nearest").changes
     assert changes == {
-        "patch_embed.proj.weight": "3 channels to their mean, 16 x 16 resized to 32 x 8",
+        "patch_embed.proj.weight": "3 channels reduced to their mean, 16 x 16 resized to 32 x 8",
         "pos_embed": "mel 14 cut to 12, time 14 nearest to 101",
     }
     assert (
@@ -318,9 +327,9 @@ def test_misspelt_method_is_refused_even_where_nothing_changes(argument):
 
 @pytest.mark.parametrize("name", ["num_frames", "num_mel_bins"])
 def test_size_zero_is_not_left_out(name):
-    source = read_pretrained(GOLDEN, num_heads=3, likely={"num_frames": 256})
+    source = read_pretrained(GOLDEN, num_heads=3, likely=Geometry(num_frames=256))
     with pytest.raises(ValueError, match="at least one patch large"):
-        build_classifier(source, **{name: 0})
+        build_classifier(source, geometry=Geometry(**{name: 0}))
 
 
 def test_precision_of_the_model_leaves_the_weights():

@@ -14,6 +14,7 @@ from ast_keras.presets.loading import from_preset
 from ast_keras.weights import export
 from ast_keras.weights.assign import canonical_tensors
 from ast_keras.weights.export import export_weights
+from ast_keras.weights.geometry import Geometry
 from ast_keras.weights.pretrained import read_pretrained
 from ast_keras.weights.readers.safetensors import read_safetensors
 
@@ -170,7 +171,7 @@ def test_patches_are_square_in_transformers_only(tmp_path):
     )
     assert list(tmp_path.iterdir()) == []
     folder = exported(model, tmp_path / "yes", "authors")
-    likely = {"num_frames": 48}
+    likely = Geometry(num_frames=48)
     assert read_pretrained(folder, num_heads=3, likely=likely).patch_size == (32, 8)
 
 
