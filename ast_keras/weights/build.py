@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ast_keras.errors import ArgumentError, WeightsError
+from ast_keras.errors import WeightsError
 from ast_keras.layers.initializers import without_random_start
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.models.ast_backbone import ASTBackbone
@@ -158,6 +158,19 @@ def build_classifier(
     _require_taken(backbone, backbone_arguments)
     if frontend is NETWORK_FRONTEND:
         frontend = make_frontend(network, backbone.num_frames, backbone.num_mel_bins)
+    return _assemble(network, backbone, head, geometry, frontend, augment, name)
+
+
+def _assemble(
+    network: PretrainedNetwork,
+    backbone: ASTBackbone,
+    head: Head,
+    geometry: Geometry,
+    frontend: LogMelFilterbank | None,
+    augment: Any,
+    name: str,
+) -> ASTClassifier:
+    """Returns a classifier on a new backbone, with the weights of a network."""
     model = ASTClassifier(
         backbone,
         head.num_classes,
@@ -168,13 +181,8 @@ def build_classifier(
         head_layer_norm_epsilon=network.head_layer_norm_epsilon,
         name=name,
     )
-    adapted = adapt(
-        network,
-        backbone.grid,
-        backbone.patch_size,
-        geometry.rgb_reduction,
-        geometry.position_resize,
-    )
+    methods = (geometry.rgb_reduction, geometry.position_resize)
+    adapted = adapt(network, backbone.grid, backbone.patch_size, *methods)
     tensors = {n: t for n, t in adapted.tensors.items() if not n.startswith("mlp_head.")}
     assign_canonical(model, tensors | head.tensors)
     return model
@@ -266,25 +274,12 @@ def to_causal(model: ASTClassifier, block_columns: int, past_blocks: int) -> AST
     >>> to_causal(model, block_columns=10, past_blocks=4).backbone.num_frames
     506
     """
-    if block_columns < 1 or past_blocks < 0:
-        raise ArgumentError(
-            "block_columns must be at least 1 and past_blocks at least 0. "
-            f"Received: block_columns={block_columns}, past_blocks={past_blocks}"
-        )
-    stride, patch = model.backbone.strides[1], model.backbone.patch_size[1]
-    num_frames = ((past_blocks + 1) * block_columns - 1) * stride + patch
     network = as_pretrained(model)
-    arguments = {**network.backbone_arguments, "padding": "masked", "block_columns": block_columns}
+    with without_random_start():
+        backbone = CausalASTBackbone.from_backbone(model.backbone, block_columns, past_blocks)
     frontend = model.frontend
     if frontend is not None:
-        changes = {"num_frames": num_frames, "remove_waveform_mean": False}
+        changes = {"num_frames": backbone.num_frames, "remove_waveform_mean": False}
         frontend = LogMelFilterbank.from_config({**frontend.get_config(), **changes})
-    return build_classifier(
-        dataclasses.replace(
-            network, backbone_class=CausalASTBackbone, backbone_arguments=arguments
-        ),
-        geometry=Geometry(num_frames=num_frames),
-        frontend=frontend,
-        augment=model.augment,
-        name=model.name,
-    )
+    parts = {"frontend": frontend, "augment": model.augment, "name": model.name}
+    return _assemble(network, backbone, choose_head(network), Geometry(), **parts)
