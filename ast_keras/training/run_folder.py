@@ -233,7 +233,6 @@ def keep_epoch(model: ASTClassifier, workdir: str | os.PathLike[str], epoch: int
 
     folder = pathlib.Path(workdir, _EPOCHS, f"{epoch:02d}")
     save_to_preset(model, folder)
-    (folder / "model.weights.h5").unlink()  # `from_preset` reads task.weights.h5
 
 
 def kept_epochs(workdir: str | os.PathLike[str]) -> dict[int, pathlib.Path]:
