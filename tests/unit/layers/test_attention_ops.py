@@ -1,4 +1,4 @@
-"""What blocks compute between products, against float64 NumPy, plain forms and each other."""
+"""Attention and fused operations against float64 NumPy, TensorFlow's gradients and each other."""
 
 import math
 
@@ -28,20 +28,26 @@ BY_QUERY = RNG.random((1, KEYS, KEYS)) < 0.5
 BY_QUERY[:, :, 1] = True
 MASKS = {"none": None, "keys": tf.constant(BY_KEY), "queries": tf.constant(BY_QUERY)}
 FORMS = {
-    "at once": {"training": True},
-    "chunks": {"training": True, "chunk": 8},
-    "even chunks": {"training": True, "chunk": 37},
-    "chunks for inference": {"chunk": 5},
+    "inputs only": {"training": True},
+    "chunks": {"training": True, "chunk_size": 8},  # the last of them is not full
+    "one chunk": {"training": True, "chunk_size": 37},
+    "chunks at inference": {"chunk_size": 5},
 }
+# Every form and mask in a graph; under XLA, which compiles for a second each, the ones that differ.
+FORM_CASES = [
+    *((form, mask, False) for form in FORMS for mask in MASKS),
+    ("inputs only", "queries", True),
+    ("chunks", "queries", True),
+]
 
 
-def expected(query, key, value, mask=None, sizes=None):
-    """The definition, in float64."""
+def expected(query, key, value, mask=None, token_counts=None):
+    """Computes attention by its definition in float64."""
     query, key, value = (np.asarray(part, "float64") for part in (query, key, value))
     scores = query @ key.swapaxes(2, 3) / math.sqrt(query.shape[-1])
     weights = np.exp(scores - scores.max(-1, keepdims=True))
-    if sizes is not None:
-        weights = weights * np.asarray(sizes)[:, None, None]
+    if token_counts is not None:
+        weights = weights * np.asarray(token_counts)[:, None, None]
     if mask is not None:
         weights = weights * np.asarray(mask)[:, None]
     return (weights / weights.sum(-1, keepdims=True) @ value).swapaxes(1, 2)
@@ -50,14 +56,12 @@ def expected(query, key, value, mask=None, sizes=None):
 def with_gradients(function, *tensors, upstream):
     with tf.GradientTape() as tape:
         tape.watch(tensors)
-        found = function(*tensors)
-    return found, *tape.gradient(found, tensors, upstream)
+        output = function(*tensors)
+    return output, *tape.gradient(output, tensors, upstream)
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["graph", "XLA"])
-@pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_attention_is_the_definition(form, mask, compiled):
+@pytest.mark.parametrize(("form", "mask", "compiled"), FORM_CASES)
+def test_every_form_of_attention_equals_the_definition(form, mask, compiled):
     mask = MASKS[mask]
 
     @tf.function(jit_compile=compiled)
@@ -68,9 +72,9 @@ def test_every_form_of_attention_is_the_definition(form, mask, compiled):
             upstream=UPSTREAM,
         )
 
-    found, *gradients = form_of(QUERY, KEY, VALUE)
-    np.testing.assert_allclose(found, expected(QUERY, KEY, VALUE, mask), **CLOSE)
-    # TensorFlow's own gradient of the plain form.
+    output, *gradients = form_of(QUERY, KEY, VALUE)
+    np.testing.assert_allclose(output, expected(QUERY, KEY, VALUE, mask), **CLOSE)
+    # TensorFlow's automatic gradient of the plain operations.
     _, *plain = with_gradients(
         lambda q, k, v: attention_ops.attention(q, k, v, mask), QUERY, KEY, VALUE, upstream=UPSTREAM
     )
@@ -80,8 +84,8 @@ def test_every_form_of_attention_is_the_definition(form, mask, compiled):
 
 @pytest.mark.parametrize("training", [False, True])
 def test_attention_of_unknown_lengths(training, monkeypatch):
-    monkeypatch.setattr(attention_ops, "_LEAST_CHUNK", 4)
-    monkeypatch.setattr(attention_ops, "WEIGHTS_AT_ONCE", HEADS * KEYS * 10)
+    monkeypatch.setattr(attention_ops, "MIN_CHUNK_SIZE", 4)
+    monkeypatch.setattr(attention_ops, "MAX_WEIGHTS_AT_ONCE", HEADS * KEYS * 10)
     free = tf.TensorSpec([None, HEADS, None, SIZE])
     attend = tf.function(
         lambda q, k, v: attention_ops.attention(q, k, v, None, training), input_signature=[free] * 3
@@ -91,37 +95,19 @@ def test_attention_of_unknown_lengths(training, monkeypatch):
     np.testing.assert_allclose(attend(few, KEY, VALUE), expected(few, KEY, VALUE), **CLOSE)
 
 
-@pytest.mark.parametrize("chunk", [None, 8])
-def test_a_key_that_stands_for_several_counts_as_often(chunk):
-    sizes = RNG.integers(1, 4, (BATCH, KEYS)).astype("float32")
-    found = attention_ops.attention(QUERY, KEY, VALUE, chunk=chunk, sizes=tf.constant(sizes))
-    np.testing.assert_allclose(found, expected(QUERY, KEY, VALUE, sizes=sizes), **CLOSE)
+@pytest.mark.parametrize("chunk_size", [None, 8])
+def test_key_has_the_weight_of_the_tokens_it_represents(chunk_size):
+    counts = RNG.integers(1, 4, (BATCH, KEYS)).astype("float32")
+    output = attention_ops.attention(
+        QUERY, KEY, VALUE, chunk_size=chunk_size, token_counts=tf.constant(counts)
+    )
+    np.testing.assert_allclose(output, expected(QUERY, KEY, VALUE, token_counts=counts), **CLOSE)
 
 
-def test_chunks_are_chosen_by_length():
+def test_chunk_size_is_chosen_by_length():
     base_10_s, tiny_60_s = tf.TensorSpec([1, 12, 1214, 64]), tf.TensorSpec([1, 3, 7190, 64])
-    assert attention_ops._chunk_size(base_10_s, base_10_s) is None
-    assert 1000 < attention_ops._chunk_size(tiny_60_s, tiny_60_s) < 2000
-
-
-@pytest.mark.parametrize("mask", [False, True])
-@pytest.mark.parametrize("window", [1, 3, 4, 50])
-def test_windowed_attention_is_attention_with_a_band(window, mask):
-    rows, columns, special = 3, 10, 2
-    tokens = special + rows * columns
-    heads = [random(BATCH, HEADS, tokens, SIZE) for _ in range(3)]
-    column = np.repeat(np.arange(columns), rows)
-    band = np.ones((tokens, tokens), bool)
-    band[special:, special:] = abs(column[:, None] - column) <= window
-    band = np.broadcast_to(band, (BATCH, tokens, tokens))
-    heard = None
-    if mask:
-        heard = np.ones((BATCH, 1, tokens), bool)
-        heard[1, :, special + rows * 6 :] = False
-        band = band & heard
-        heard = tf.constant(heard)
-    found = attention_ops.windowed_attention(*heads, window, rows, special, heard)
-    np.testing.assert_allclose(found, expected(*heads, band), **CLOSE)
+    assert attention_ops.choose_chunk_size(base_10_s, base_10_s) is None
+    assert 1000 < attention_ops.choose_chunk_size(tiny_60_s, tiny_60_s) < 2000
 
 
 def gelu_of(x):
@@ -142,10 +128,10 @@ def test_gelu_dense_and_its_gradients(compiled):
             )
         )
 
-    lean, plain = both(x, kernel, bias)
+    fused, plain = both(x, kernel, bias)
     wanted = gelu_of(np.asarray(x, "float64")) @ np.asarray(kernel, "float64") + bias.numpy()
-    np.testing.assert_allclose(lean[0], wanted, **CLOSE)
-    for ours, theirs in zip(lean, plain, strict=True):
+    np.testing.assert_allclose(fused[0], wanted, **CLOSE)
+    for ours, theirs in zip(fused, plain, strict=True):
         np.testing.assert_allclose(ours, theirs, **CLOSE_GRADIENT)
 
 
@@ -157,26 +143,26 @@ def test_normalise_and_its_gradients(compiled):
     def both(*tensors):
         return tuple(
             with_gradients(
-                lambda *t, lean=training: fused_ops.normalise(*t, 1e-6, lean),
+                lambda *t, training=training: fused_ops.normalise(*t, 1e-6, training),
                 *tensors,
                 upstream=upstream,
             )
             for training in (True, False)
         )
 
-    lean, plain = both(x, gamma, beta)
+    fused, plain = both(x, gamma, beta)
     exact = np.asarray(x, "float64")
     unit = (exact - exact.mean(-1, keepdims=True)) / np.sqrt(exact.var(-1, keepdims=True) + 1e-6)
-    np.testing.assert_allclose(lean[0], unit * gamma.numpy() + beta.numpy(), **CLOSE)
-    for ours, theirs in zip(lean, plain, strict=True):
+    np.testing.assert_allclose(fused[0], unit * gamma.numpy() + beta.numpy(), **CLOSE)
+    for ours, theirs in zip(fused, plain, strict=True):
         np.testing.assert_allclose(ours, theirs, **CLOSE_GRADIENT)
 
 
-def test_norm_dense_is_a_norm_and_a_dense_layer():
+def test_norm_dense_equals_a_norm_and_a_dense_layer():
     x, gamma, beta = 3 + 2 * random(7, 5), random(5), random(5)
     kernel, bias, upstream = random(5, 4), random(4), random(7, 4)
     tensors = (x, gamma, beta, kernel, bias)
-    lean = with_gradients(
+    fused = with_gradients(
         lambda x, g, b, *dense: fused_ops.norm_dense(x, g, b, 1e-6, *dense),
         *tensors,
         upstream=upstream,
@@ -186,29 +172,30 @@ def test_norm_dense_is_a_norm_and_a_dense_layer():
         *tensors,
         upstream=upstream,
     )
-    for ours, theirs in zip(lean, plain, strict=True):
+    for ours, theirs in zip(fused, plain, strict=True):
         np.testing.assert_allclose(ours, theirs, **CLOSE_GRADIENT)
 
 
-def test_tensorflow_does_not_take_the_second_softmax_for_the_first():
+def test_tensorflow_computes_the_softmax_a_second_time():
     options = tf.compat.v1.RunOptions(output_partition_graphs=True)
     metadata = tf.compat.v1.RunMetadata()
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         query = tf.compat.v1.placeholder(tf.float32, QUERY.shape)
-        found = attention_ops.attention(query, query, query, training=True)
-        (slope,) = tf.gradients(found, query)
+        output = attention_ops.attention(query, query, query, training=True)
+        (slope,) = tf.gradients(output, query)
         values = {query: np.ones(QUERY.shape, "float32")}
-        session.run([found, slope], values, options, metadata)
+        session.run([output, slope], values, options, metadata)
     ops = [node.op for graph in metadata.partition_graphs for node in graph.node]
     assert sum("Softmax" in op for op in ops) == 2
 
 
-def test_xla_does_not_take_the_second_softmax_for_the_first():
+def test_xla_computes_the_softmax_a_second_time():
     @tf.function(jit_compile=True)
     def slope(query, upstream):
-        found = attention_ops.attention(query, query, query, training=True)
-        return tf.gradients(found, query, upstream)[0]
+        output = attention_ops.attention(query, query, query, training=True)
+        return tf.gradients(output, query, upstream)[0]
 
     lower = slope.experimental_get_compiler_ir(QUERY, UPSTREAM)
     products = [lower(stage=stage).count(" dot(") for stage in ("hlo", "optimized_hlo")]
-    assert products == [7, 7]  # two forward, one of them again, and four for the gradients
+    # Two of the forward pass, one of them a second time, and four of the gradients.
+    assert products == [7, 7]
