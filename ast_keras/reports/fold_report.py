@@ -1,4 +1,4 @@
-"""What a recipe reaches over the folds of its data: each fold, mean and spread."""
+"""Scores over the folds of a data set: each fold, mean and spread, and their page."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from ast_keras.errors import ArgumentError
 from ast_keras.files import write_json, write_text
 from ast_keras.recipe import Recipe, load_recipe
 from ast_keras.reports import figures, html
-from ast_keras.reports.run_report import recipe_section
-from ast_keras.reports.tables import SCORES
+from ast_keras.reports.tables import SCORES, format_table
 
 Row = Mapping[str, Any]
 
 _CHOSEN_ON = (
-    "the epoch whose mean over the folds is best, as the authors choose it: on the test folds"
+    "the epoch with the best mean over the folds; these are also the test data, as the paper's "
+    "authors choose it"
 )
 _SPREAD = "standard deviation over the folds (n - 1)"
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """The scores of every fold under one rule of which epoch counts.
+    """Holds the scores of every fold under one rule of choosing the epoch.
 
     Args:
-      name: Of the rule.
-      epoch: Which one it takes, or "first-last" of averaged weights.
-      folds: The scores of each fold, by its number.
+        name: Name of the rule.
+        epoch: The chosen epoch, or "first-last" for averaged weights.
+        folds: Scores of each fold, by its number.
     """
 
     name: str
@@ -48,22 +48,27 @@ class Rule:
         return statistics.fmean(row[score] for row in self.folds.values())
 
     def spread(self, score: str) -> float:
-        """Returns the standard deviation over the folds (n - 1), NaN for a single one."""
+        """Returns the standard deviation over the folds (n - 1); NaN for a single fold."""
         values = [float(row[score]) for row in self.folds.values()]
         if len(values) < 2 or not all(map(math.isfinite, values)):
             return math.nan
         return statistics.stdev(values)
 
+    def cells(self, score: str) -> list[html.Cell]:
+        """Returns a row of a table: name, epoch, the score of each fold, mean and spread."""
+        values = [row[score] for row in self.folds.values()]
+        return [self.name, str(self.epoch), *values, self.mean(score), self.spread(score)]
+
 
 @dataclasses.dataclass(frozen=True)
 class FoldScores:
-    """The scores of the folds that have been trained to the end.
+    """Holds the scores of the folds whose training is finished.
 
     Args:
-      workdir: The folder with `fold_1`, `fold_2` and so on.
-      recipe: Of the first of these folds.
-      histories: The rows of the epochs of each fold, by its number.
-      rules: The scores under each rule of which epoch counts.
+        workdir: The folder with `fold_1`, `fold_2` and so on.
+        recipe: Recipe of the first of these folds.
+        histories: Rows of the epochs of each fold, by its number.
+        rules: Scores under each rule of choosing the epoch.
     """
 
     workdir: pathlib.Path
@@ -71,16 +76,15 @@ class FoldScores:
     histories: Mapping[int, Sequence[Row]]
     rules: tuple[Rule, ...]
 
+    def columns(self) -> list[str]:
+        """Returns the headings of the columns that `Rule.cells` fills, after the first."""
+        return ["epoch", *(f"fold {n}" for n in self.histories), "mean", "spread"]
+
     def table(self) -> str:
-        """Returns the folds, mean and spread as a table to print, with what the rows mean."""
+        """Returns folds, mean and spread as a text table, with an explanation of the rows."""
         metric = self.recipe.train.metric
-        heads = ["epoch", *(f"fold {n}" for n in self.histories), "mean", "spread"]
-        lines = [f"{SCORES[metric]:<16}" + "".join(f"{head:>9}" for head in heads)]
-        for rule in self.rules:
-            values = [*(rule.folds[n][metric] for n in self.histories)]
-            values += [rule.mean(metric), rule.spread(metric)]
-            cells = "".join(f"{'-' if math.isnan(v) else f'{v:.4f}':>9}" for v in values)
-            lines.append(f"{rule.name:<16}{rule.epoch:>9}{cells}")
+        header = [SCORES[metric], *self.columns()]
+        lines = [format_table([header, *(rule.cells(metric) for rule in self.rules)])]
         lines += [f"best mean: {_CHOSEN_ON}", f"spread: {_SPREAD}"]
         if (self.workdir / "report.html").is_file():
             lines.append(f"report: {self.workdir / 'report.html'}")
@@ -88,10 +92,13 @@ class FoldScores:
 
 
 def read_fold_scores(workdir: str | os.PathLike[str]) -> FoldScores:
-    """Reads the folds that have been trained to the end in WORKDIR/fold_N.
+    """Reads the scores of all folds in WORKDIR/fold_N whose training is finished.
+
+    Args:
+        workdir: The folder with `fold_1`, `fold_2` and so on.
 
     Raises:
-      ValueError: If there is none.
+        ArgumentError: If no fold is finished.
     """
     histories, averages, recipe = {}, {}, None
     for number, folder in fold_folders(workdir).items():
@@ -111,12 +118,14 @@ def read_fold_scores(workdir: str | os.PathLike[str]) -> FoldScores:
 
 
 def fold_folders(workdir: str | os.PathLike[str]) -> dict[int, pathlib.Path]:
-    """Returns the folders WORKDIR/fold_N that are there, by number.
+    """Returns the existing folders WORKDIR/fold_N, by number.
+
+    Args:
+        workdir: The folder that contains them.
 
     Example:
-
-    >>> fold_folders("no/such/folder")
-    {}
+        >>> fold_folders("no/such/folder")
+        {}
     """
     found = pathlib.Path(workdir).glob("fold_*")
     folders = {int(p.name[5:]): p for p in found if p.name[5:].isdecimal()}
@@ -149,7 +158,11 @@ def _numbers(row: Row) -> Row:
 
 
 def write_fold_scores(scores: FoldScores) -> None:
-    """Writes folds.json and folds.csv, each whole or not at all."""
+    """Writes `folds.json` and `folds.csv`; each file is replaced only when it is complete.
+
+    Args:
+        scores: The scores of the folds, from `read_fold_scores`.
+    """
     histories, metric = scores.histories, scores.recipe.train.metric
     rules = [
         {
@@ -172,7 +185,14 @@ def write_fold_scores(scores: FoldScores) -> None:
 
 
 def write_fold_report(scores: FoldScores) -> None:
-    """Writes folds.png and report.html, each whole or not at all."""
+    """Writes `folds.png` and `report.html`; each file is replaced only when it is complete.
+
+    Args:
+        scores: The scores of the folds, from `read_fold_scores`.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
     metric = scores.recipe.train.metric
     figures.draw_fold_curves(
         {str(n): history for n, history in scores.histories.items()},
@@ -198,63 +218,47 @@ def _csv(scores: FoldScores) -> str:
 
 def _page(scores: FoldScores) -> str:
     recipe, metric, numbers = scores.recipe, scores.recipe.train.metric, list(scores.histories)
-    headline = [
-        (f"{SCORES[metric]}, {rule.name} ({rule.epoch})", f"{rule.mean(metric):.4f} \u00b1 "
-         f"{rule.spread(metric):.4f}")
-        for rule in scores.rules
-    ]  # fmt: skip
-    columns = ["", "epoch", *(f"fold {n}" for n in numbers), "mean", "spread"]
-    curves = (scores.workdir / "folds.png").read_bytes()
     environment = scores.workdir / f"fold_{numbers[0]}" / "environment.json"
-    links = [(f"fold_{n}/report.html", f"Fold {n}") for n in numbers]
-    return html.page(
-        f"{recipe.name}, seed {recipe.seed}: folds {', '.join(map(str, numbers))}",
-        [
-            html.figures(headline),
-            html.paragraph(f"Best mean: {_CHOSEN_ON}. Spread: {_SPREAD}."),
-            *(
-                html.section(title, html.table(columns, _rows(scores, score)))
-                for score, title in SCORES.items()
-            ),
-            html.section("Training", html.picture(curves, f"{metric} by epoch, fold by fold")),
-            html.section("Classes over all folds", _classes(scores)),
-            html.section("Reports of the folds", html.links(links)),
-            recipe_section(recipe, json.loads(environment.read_text(encoding="utf-8"))),
-            html.section("Repeat", html.code(_command(scores))),
+    columns = ["", *scores.columns()]
+    return html.render(
+        "fold_report.html",
+        title=f"{recipe.name}, seed {recipe.seed}: folds {', '.join(map(str, numbers))}",
+        numbers=[
+            (
+                f"{SCORES[metric]}, {rule.name} ({rule.epoch})",
+                f"{rule.mean(metric):.4f} \u00b1 {rule.spread(metric):.4f}",
+            )
+            for rule in scores.rules
         ],
+        chosen_on=_CHOSEN_ON,
+        spread=_SPREAD,
+        tables={
+            title: html.Table(columns, [rule.cells(score) for rule in scores.rules])
+            for score, title in SCORES.items()
+        },
+        metric=metric,
+        curves=(scores.workdir / "folds.png").read_bytes(),
+        classes=_classes(scores),
+        folds=numbers,
+        recipe=recipe,
+        environment=json.loads(environment.read_text(encoding="utf-8")),
+        command=_command(scores),
     )
 
 
-def _rows(scores: FoldScores, score: str) -> list[list[html.Cell]]:
-    return [
-        [
-            rule.name,
-            str(rule.epoch),
-            *(rule.folds[number][score] for number in scores.histories),
-            rule.mean(score),
-            rule.spread(score),
-        ]
-        for rule in scores.rules
-    ]
-
-
-def _classes(scores: FoldScores) -> str:
-    """Returns how many examples of each class its fold's chosen model recognised."""
-    right: dict[str, float] = {}
+def _classes(scores: FoldScores) -> html.Table:
+    """Returns the recall of each class over all folds, each with its fold's chosen model."""
+    correct: dict[str, float] = {}
     examples: dict[str, int] = {}
     for number in scores.histories:
         file = scores.workdir / f"fold_{number}" / "evaluation.json"
         for row in json.loads(file.read_text(encoding="utf-8"))["per_class"]:
             if row.get("recall") is not None:
                 label, count = row["label"], row["examples"]
-                right[label] = right.get(label, 0) + row["recall"] * count
+                correct[label] = correct.get(label, 0) + row["recall"] * count
                 examples[label] = examples.get(label, 0) + count
-    return html.paragraph("Recognised by the model that each fold chose.") + html.table(
-        ["class", "examples", "recall"],
-        [(label, count, right[label] / count) for label, count in examples.items()],
-        sortable=True,
-        bars=["recall"],
-    )
+    rows = [(label, count, correct[label] / count) for label, count in examples.items()]
+    return html.Table(["class", "examples", "recall"], rows, sortable=True, bars=["recall"])
 
 
 def _command(scores: FoldScores) -> str:

@@ -1,47 +1,48 @@
-"""The page of a run, `report.html`: one file with everything in it, for a browser without a net."""
+"""The page of a training run, `report.html`: one self-contained file."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import io
 import os
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ast_keras.audio.encoding import flac_bytes
 from ast_keras.evaluation.metrics import Evaluation
 from ast_keras.files import write_text
 from ast_keras.labels import LabelSet
 from ast_keras.recipe import Recipe
-from ast_keras.reports import html
+from ast_keras.reports import figures, html
+from ast_keras.reports.sound import Sound
 from ast_keras.reports.tables import SCORES, per_class
 from ast_keras.reports.worst_mistakes import Mistake
 
 NUM_MISTAKES = 12
+_MAX_SECONDS = 10.0  # of the sound of a mistake
 
 Row = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RunReport:
-    """What the page of a run shows.
+    """Holds the content of the page of a run.
 
     Args:
-      recipe: Of the run, resolved.
-      environment: Versions and devices.
-      data: The data set in a line.
-      split: Which was scored in the end.
-      chosen: Which model was scored, in words.
-      evaluation: The scores.
-      labels: Names of the classes.
-      rows: Named summaries: the best epoch, the last one, and so on.
-      history: A row for each epoch.
-      mistakes: The worst ones.
-      curves: PNG of the history.
-      confusion: PNG of the confusion matrix; None where an example may have several labels.
-      frame_step_seconds: Between two frames of the mistakes' spectrograms.
-      mel_range_hz: Lower and upper edge of their filterbank.
-      workdir: Of the run, for the commands.
+        recipe: The resolved recipe of the run.
+        environment: Versions and devices.
+        data: One line that describes the data set.
+        split: Name of the split that was scored.
+        chosen: Description of the model that was scored.
+        evaluation: Scores of the chosen model on the split.
+        labels: Labels of the classes.
+        rows: Named scores, for example of the best and of the last epoch.
+        history: One row of losses and scores for each epoch.
+        mistakes: The worst mistakes, worst first.
+        curves: PNG of the learning curves.
+        confusion: PNG of the confusion matrix; None if an example may have several labels.
+        workdir: Work directory of the run, for the commands on the page.
     """
 
     recipe: Recipe
@@ -56,144 +57,101 @@ class RunReport:
     mistakes: Sequence[Mistake]
     curves: bytes
     confusion: bytes | None
-    frame_step_seconds: float
-    mel_range_hz: tuple[float, float]
     workdir: str
 
 
 def write_run_report(report: RunReport, path: str | os.PathLike[str]) -> None:
-    """Writes the page of a run, whole or not at all.
+    """Writes the page of a run; the file is replaced only when the page is complete.
 
-    Its size is bounded: `NUM_MISTAKES` sounds of 10 s at most, some 5 MB at 16 kHz.
+    The page holds at most `NUM_MISTAKES` sounds of at most 10 s, about 7 MB at 16 kHz.
+
+    Args:
+        report: Content of the page.
+        path: Path of the HTML file.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
     """
-    write_text(path, html.page(f"{report.recipe.name}, seed {report.recipe.seed}", _parts(report)))
-
-
-def _parts(report: RunReport) -> list[str]:
     evaluation = report.evaluation
-    scores = evaluation.summary()
-    headline = [(SCORES[name], f"{scores[name]:.4f}") for name in SCORES]
-    return [
-        html.paragraph(report.data),
-        html.paragraph(f"Scores of {report.chosen}, on the {report.split} split:"),
-        html.figures([*headline, (f"{report.split} examples", f"{evaluation.num_examples:,}")]),
-        html.section("Training", score_rows(report.rows), *_training(report)),
-        html.section("Classes", _classes(report)),
-        _confusion(report),
-        html.section("Worst mistakes", *_mistakes(report)),
-        recipe_section(report.recipe, report.environment),
-        _repeat(report),
-    ]
-
-
-def score_rows(rows: Sequence[tuple[str, Row]]) -> str:
-    """Returns named summaries as a table; a row may say its epoch."""
-    return html.table(
-        ["", "epoch", *SCORES.values()],
-        [(name, _epoch(row), *(row[score] for score in SCORES)) for name, row in rows],
+    summary = evaluation.summary()
+    multi_label = evaluation.confusion_matrix is None
+    page = html.render(
+        "run_report.html",
+        title=f"{report.recipe.name}, seed {report.recipe.seed}",
+        report=report,
+        numbers=[
+            *((title, f"{summary[score]:.4f}") for score, title in SCORES.items()),
+            (f"{report.split} examples", f"{evaluation.num_examples:,}"),
+        ],
+        scores=_score_rows(report.rows),
+        epochs=_epochs(report.history),
+        classes=_classes(report),
+        multi_label=multi_label,
+        limit=NUM_MISTAKES,
+        mistakes=[_mistake(mistake, multi_label) for mistake in report.mistakes],
+        recipe_path=shlex.quote(os.path.join(report.workdir, "recipe.json")),
+        workdir=shlex.quote(report.workdir),
     )
+    write_text(path, page)
 
 
-def _epoch(row: Row) -> str:
-    return str(row.get("epoch", ""))
-
-
-def _training(report: RunReport) -> list[str]:
-    columns = list(report.history[0])
-    rows = [[row[column] for column in columns] for row in report.history]
-    # A rate of 1e-5 has no four digits behind the point.
-    rate = columns.index("learning_rate")
-    for row in rows:
-        row[rate] = f"{row[rate]:.3g}"
-    titles = [SCORES.get(column, column.replace("_", " ")) for column in columns]
-    return [
-        html.picture(report.curves, "Curves of loss, scores and learning rate by epoch"),
-        html.folded("Every epoch as a table", html.table(titles, rows)),
+def _score_rows(rows: Sequence[tuple[str, Row]]) -> html.Table:
+    cells = [
+        (name, str(row.get("epoch", "")), *(row[score] for score in SCORES)) for name, row in rows
     ]
+    return html.Table(["", "epoch", *SCORES.values()], cells)
 
 
-def _classes(report: RunReport) -> str:
-    rows = per_class(report.evaluation, report.labels)
+def _epochs(history: Sequence[Row]) -> html.Table:
+    columns = list(history[0])
+    rows = [
+        # A learning rate such as 1e-5 would be 0.0000 with four decimals.
+        [f"{row[c]:.3g}" if c == "learning_rate" else row[c] for c in columns]
+        for row in history
+    ]
+    return html.Table([SCORES.get(c, c.replace("_", " ")) for c in columns], rows)
+
+
+def _classes(report: RunReport) -> html.Table:
+    rows: list[dict[str, Any]] = per_class(report.evaluation, report.labels)
     titles = {"average_precision": "AP", "auc": "AUC", "label": "class"}
-    columns = [column for column in rows[0]]
-    return html.table(
-        [titles.get(column, column) for column in columns],
-        [[row[column] for column in columns] for row in rows],  # type: ignore[misc]
-        sortable=True,
-        bars=["AP", "recall"],
+    columns = [titles.get(column, column) for column in rows[0]]
+    return html.Table(
+        columns, [list(row.values()) for row in rows], sortable=True, bars=["AP", "recall"]
     )
 
 
-def _confusion(report: RunReport) -> str:
-    if report.confusion is None:
-        return ""
-    words = "Confusion matrix: true classes in rows, predicted ones in columns"
-    return html.section("Confusions", html.picture(report.confusion, words))
-
-
-def _mistakes(report: RunReport) -> list[str]:
-    several = report.evaluation.confusion_matrix is None
-    if not report.mistakes:
-        return [html.paragraph("None: every example was recognised.")]
-    rule = (
-        "The examples with the highest loss"
-        if several
-        else "The wrong answers that the model was surest of"
-    )
-    seen = "The spectrograms are what the model sees; padding follows the dashed line."
-    articles = [_mistake(mistake, report, several) for mistake in report.mistakes]
-    return [html.paragraph(f"{rule}, worst first, at most {NUM_MISTAKES}. {seen}"), *articles]
-
-
-def _mistake(mistake: Mistake, report: RunReport, several: bool) -> str:
-    name = os.path.basename(mistake.name)
+def _mistake(mistake: Mistake, multi_label: bool) -> dict[str, Any]:
+    """Returns what the template shows of a mistake."""
+    sound = mistake.sound
     true = ", ".join(label for label, _ in mistake.labels) or "no label"
-    if several:
-        title = f"{true} (loss {mistake.badness:.3f})"
+    if multi_label:
+        title = f"{true} (loss {mistake.severity:.3f})"
     else:
-        title = f"{true}, heard as {mistake.guesses[0][0]} ({mistake.badness:.3f})"
-    low, high = report.mel_range_hz
-    return html.article(
-        title,
-        html.paragraph(f"True: {_scored(mistake.labels)}. Heard: {_scored(mistake.guesses)}."),
-        html.spectrogram(
-            mistake.log_mel,
-            mistake.num_valid_frames,
-            name=name,
-            frame_step_seconds=report.frame_step_seconds,
-            f_min_hz=low,
-            f_max_hz=high,
+        title = f"{true}, predicted as {mistake.predictions[0][0]} ({mistake.severity:.3f})"
+    file = os.path.basename(sound.name)
+    return {
+        "title": title,
+        "labels": mistake.labels,
+        "predictions": mistake.predictions,
+        "spectrogram": _spectrogram(sound),
+        "description": f"{file}: log-mel spectrogram of {sound.seconds:.2f} s of sound",
+        "flac": flac_bytes(
+            sound.waveform[: round(_MAX_SECONDS * sound.sample_rate)], sound.sample_rate
         ),
-        html.player(mistake.flac, name),
-        html.paragraph(mistake.name),
+        "file": file,
+        "name": sound.name,
+    }
+
+
+def _spectrogram(sound: Sound) -> bytes:
+    stream = io.BytesIO()
+    figures.draw_spectrogram(
+        sound.log_mel,
+        stream,
+        sound.frame_step_seconds,
+        title="",
+        mel_range_hz=sound.mel_range_hz,
+        num_valid_frames=sound.num_valid_frames,
     )
-
-
-def _scored(labels: Sequence[tuple[str, float]]) -> str:
-    return ", ".join(f"{label} {score:.3f}" for label, score in labels) or "no label"
-
-
-def recipe_section(recipe: Recipe, environment: Row) -> str:
-    """Returns the recipe and the environment, each to be unfolded."""
-    return html.section(
-        "Recipe and environment",
-        html.code("\n".join(f"{name}: {_plain(value)}" for name, value in environment.items())),
-        html.folded("recipe.json", html.code(recipe.to_json())),
-    )
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _repeat(report: RunReport) -> str:
-    recipe = shlex.quote(os.path.join(report.workdir, "recipe.json"))
-    workdir = shlex.quote(report.workdir)
-    return html.section(
-        "Repeat",
-        html.paragraph("The same run again, in a new folder; and this model's scores:"),
-        html.code(
-            f"python -m ast_keras.train --recipe {recipe} --workdir NEW_FOLDER\n"
-            f"python -m ast_keras.evaluate --workdir {workdir} --split {report.split}\n"
-        ),
-    )
+    return stream.getvalue()

@@ -1,9 +1,11 @@
-"""Scores as text: tables to print and rows to save."""
+"""Text tables: aligned columns, scores by class, scores by model."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
+from ast_keras.errors import ArgumentError
 from ast_keras.evaluation.metrics import Evaluation
 from ast_keras.labels import LabelSet
 
@@ -15,9 +17,64 @@ SCORES = {
 }
 
 
+def format_table(rows: Sequence[Sequence[object]], align: str = "", indent: str = "") -> str:
+    """Returns rows of cells as lines with aligned columns.
+
+    Floats are printed with four decimals and integers with thousands separators; None and NaN are
+    printed as `-`.
+
+    Args:
+        rows: Cells of each row; a header is the first row. All rows have the same length.
+        align: One of `<` (left), `>` (right) and `^` (centre) for each column. Empty: the first
+            column is aligned left, the others right.
+        indent: Text at the start of each line.
+
+    Raises:
+        ArgumentError: If the rows, or the rows and `align`, differ in length.
+
+    Example:
+        >>> print(format_table([["class", "examples", "AP"], ["dog", 1200, 0.5]]))
+        class  examples      AP
+        dog       1,200  0.5000
+    """
+    if not rows:
+        return ""
+    num_columns = len(rows[0])
+    align = align or "<" + ">" * (num_columns - 1)
+    if any(len(row) != num_columns for row in rows) or len(align) != num_columns:
+        raise ArgumentError(
+            "All rows of a table, and align, must have the same length. "
+            f"Received: rows of {sorted({len(row) for row in rows})} cells, align={align!r}"
+        )
+    texts = [[_cell_text(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    return "\n".join(
+        (indent + "  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, align, widths, strict=True)))
+        .rstrip()
+        for row in texts
+    )  # fmt: skip
+
+
+def _cell_text(cell: object) -> str:
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return "-"
+    if isinstance(cell, float):
+        return f"{cell:.4f}"
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)
+
+
 def per_class(evaluation: Evaluation, labels: LabelSet) -> list[dict[str, object]]:
-    """Returns one row for each class: label, examples, average precision, AUC and, where an
-    example has one label, the share of the class's examples that were recognised."""
+    """Returns the scores of each class as rows for JSON or a table.
+
+    Args:
+        evaluation: The evaluation of a data set.
+        labels: Labels of its classes.
+
+    Returns:
+        One mapping for each class with `label`, `examples`, `average_precision` and `auc`; also
+        `recall`, the fraction of the class's examples that are classified correctly, if every
+        example has exactly one label.
+    """
     rows: list[dict[str, object]] = []
     for index, name in enumerate(labels.names):
         examples = int(evaluation.num_positives[index])
@@ -28,45 +85,46 @@ def per_class(evaluation: Evaluation, labels: LabelSet) -> list[dict[str, object
             "auc": float(evaluation.auc[index]),
         }
         if evaluation.confusion_matrix is not None:
-            right = int(evaluation.confusion_matrix[index, index])
-            row["recall"] = right / examples if examples else float("nan")
+            correct = int(evaluation.confusion_matrix[index, index])
+            row["recall"] = correct / examples if examples else float("nan")
         rows.append(row)
     return rows
 
 
 def class_table(evaluation: Evaluation, labels: LabelSet) -> str:
-    """Returns the per-class scores as a table to print."""
+    """Returns the scores of each class as a text table.
+
+    Args:
+        evaluation: The evaluation of a data set.
+        labels: Labels of its classes.
+    """
     rows = per_class(evaluation, labels)
-    width = max(5, *(len(str(row["label"])) for row in rows))
-    columns = ["examples", "recall", "average_precision", "auc"]
-    columns = [c for c in columns if c in rows[0]]
-    titles = {"average_precision": "AP", "auc": "AUC"}
-    lines = [f"{'class':{width}}" + "".join(f"{titles.get(c, c):>10}" for c in columns)]
-    for row in rows:
-        cells = (row["examples"], *(f"{row[c]:.4f}" for c in columns[1:]))
-        lines.append(f"{row['label']!s:{width}}" + "".join(f"{cell:>10}" for cell in cells))
-    return "\n".join(lines)
+    titles = {"label": "class", "recall": "recall", "average_precision": "AP", "auc": "AUC"}
+    columns = [
+        c for c in ("label", "examples", "recall", "average_precision", "auc") if c in rows[0]
+    ]
+    header = [titles.get(column, column) for column in columns]
+    return format_table([header, *([row[column] for column in columns] for row in rows)])
 
 
-def score_table(rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:
-    """Returns named summaries as a table to print; a row may say its epoch.
+def score_table(rows: Sequence[tuple[str, Mapping[str, object]]]) -> str:
+    """Returns the scores of several models or splits as a text table.
+
+    Args:
+        rows: A name and its scores, as `Evaluation.summary` returns them; None is printed as `-`.
+            If any row has an `epoch`, the table has a column for it.
 
     Example:
-
-    >>> scores = {"accuracy": 0.9, "mean_average_precision": 0.8, "mean_auc": 0.97, "d_prime": 2.7}
-    >>> print(score_table([("test", scores)]))
-              accuracy       mAP       AUC   d-prime
-    test        0.9000    0.8000    0.9700    2.7000
+        >>> scores = {"accuracy": 0.9, "mean_average_precision": 0.8, "mean_auc": 0.97,
+        ...           "d_prime": 2.7}
+        >>> print(score_table([("test", scores)]))
+              accuracy     mAP     AUC  d-prime
+        test    0.9000  0.8000  0.9700   2.7000
     """
-    width = max(len(name) for name, _ in rows) + 2
-    with_epoch = any("epoch" in row for _, row in rows)
-    header = "".join(f"{title:>10}" for title in SCORES.values())
-    lines = [f"{'':{width - 2}}" + (f"{'epoch':>8}" if with_epoch else "") + header]
-    for name, row in rows:
-        epoch = f"{row.get('epoch', ''):>8}" if with_epoch else ""
-        # A score that does not exist (a class without examples) is null in a saved report.
-        cells = "".join(
-            f"{'-' if row[score] is None else format(row[score], '.4f'):>10}" for score in SCORES
-        )
-        lines.append(f"{name:{width - 2}}{epoch}{cells}")
-    return "\n".join(lines)
+    epoch = ["epoch"] if any("epoch" in row for _, row in rows) else []
+    header = ["", *epoch, *SCORES.values()]
+    cells = [
+        [name, *(row.get(column, "") for column in epoch), *(row[score] for score in SCORES)]
+        for name, row in rows
+    ]
+    return format_table([header, *cells])

@@ -20,6 +20,7 @@ from ast_keras.presets.loading import from_preset, save_to_preset
 from ast_keras.recipe import Train
 from ast_keras.reports import figures
 from ast_keras.reports.run_report import NUM_MISTAKES, RunReport, write_run_report
+from ast_keras.reports.sound import Sound
 from ast_keras.reports.tables import per_class, score_table
 from ast_keras.reports.worst_mistakes import Mistake, describe_mistake, worst_mistakes
 from ast_keras.training.build import make_pipeline
@@ -248,7 +249,7 @@ def _write_evaluation(
 def _write_report(
     context: RunContext, history: Sequence[Row], result: Result, evaluator: ASTEvaluator, split: str
 ) -> None:
-    frontend, dataset, workdir = context.model.frontend, context.dataset, context.workdir
+    dataset, workdir = context.dataset, context.workdir
     confusion = None if dataset.multi_label else (workdir / "confusion.png").read_bytes()
     report = RunReport(
         recipe=context.recipe,
@@ -263,8 +264,6 @@ def _write_report(
         mistakes=_describe_mistakes(context, evaluator, split),
         curves=(workdir / "curves.png").read_bytes(),
         confusion=confusion,
-        frame_step_seconds=frontend.frame_step_seconds,
-        mel_range_hz=(frontend.f_min_hz, frontend.f_max_hz or frontend.sample_rate / 2),
         workdir=str(workdir),
     )
     write_run_report(report, workdir / REPORT)
@@ -285,19 +284,17 @@ def _describe_mistakes(context: RunContext, evaluator: ASTEvaluator, split: str)
         padded[0, : len(waveform)] = waveform
         normalised = frontend(padded, lengths=np.array([len(waveform)], np.int32))[0].numpy()
         log_mel = normalised * (2 * frontend.std) + frontend.mean
-        mistakes.append(
-            describe_mistake(
-                pipeline.split.source_name(indices[row]),
-                evaluator.scores[row],
-                evaluator.targets[row],
-                dataset.labels,
-                severity,
-                waveform,
-                frontend.sample_rate,
-                log_mel,
-                min(num_frames(len(waveform), length, step), len(log_mel)),
-            )
+        sound = Sound(
+            name=pipeline.split.source_name(indices[row]),
+            waveform=waveform,
+            sample_rate=frontend.sample_rate,
+            log_mel=log_mel,
+            frame_step_seconds=frontend.frame_step_seconds,
+            mel_range_hz=(frontend.f_min_hz, frontend.f_max_hz or frontend.sample_rate / 2),
+            num_valid_frames=min(num_frames(len(waveform), length, step), len(log_mel)),
         )
+        scores, target = evaluator.scores[row], evaluator.targets[row]
+        mistakes.append(describe_mistake(sound, scores, target, dataset.labels, severity))
     return mistakes
 
 

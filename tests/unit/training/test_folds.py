@@ -24,7 +24,7 @@ from ast_keras.training import folds
 from ast_keras.training.build import make_dataset, make_pipeline
 from ast_keras.training.folds import run_folds, with_fold
 from ast_keras.training.progress import Progress
-from tests.unit.reports.test_run_report import Page, assert_self_contained
+from tests.helpers.html import Page, assert_self_contained
 
 ROOT = pathlib.Path(__file__).parents[3]
 CLASSES = ((0, "dog"), (1, "rooster"), (10, "rain"))

@@ -18,7 +18,7 @@ from ast_keras.training.build import make_pipeline
 from ast_keras.training.progress import Progress
 from ast_keras.training.run import Run
 from ast_keras.training.run_folder import kept_epochs
-from tests.unit.reports.test_run_report import Page, assert_self_contained
+from tests.helpers.html import Page, assert_self_contained
 
 SMALL = [
     "frontend.num_frames=32",
