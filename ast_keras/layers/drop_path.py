@@ -1,4 +1,4 @@
-"""DropPath: stochastic depth."""
+"""`DropPath`: stochastic depth."""
 
 import keras
 from keras import ops
@@ -8,33 +8,43 @@ from ast_keras.errors import ArgumentError
 
 @keras.saving.register_keras_serializable(package="ast_keras")
 class DropPath(keras.layers.Layer):
-    """Drops a residual branch for whole examples while training (stochastic depth).
+    """Drops a residual branch of randomly chosen examples during training (stochastic depth).
 
-    What is kept is scaled by `1 / (1 - rate)`, so that the expected value stays the same.
+    The branches that are kept are scaled by `1 / (1 - rate)`, which preserves the expected value.
 
     Args:
-      rate: Probability of dropping an example's branch, in [0, 1).
-      seed: Seed of the draws, an int or None.
+        rate: Probability of dropping the branch of an example, in [0, 1).
+        seed: Integer seed of the random draws, or None.
 
-    Input and output: `[batch, ...]`.
+    Call arguments:
+        branch: Output of a residual branch, `[batch, ...]`.
+        training: Whether to drop branches.
+
+    Input shape:
+        `[batch, ...]`.
+
+    Output shape:
+        The input shape.
+
+    Raises:
+        ArgumentError: If `rate` is out of its range.
 
     Reference:
-      Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.
+        Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.
 
     Example:
-
-    >>> import numpy as np
-    >>> float(DropPath(0.5)(np.ones((1, 4, 8), "float32"), training=False)[0, 0, 0])
-    1.0
+        >>> import numpy as np
+        >>> float(DropPath(rate=0.5)(np.ones((1, 4, 8), "float32"), training=False)[0, 0, 0])
+        1.0
     """
 
-    def __init__(self, rate, seed=None, **kwargs):
+    def __init__(self, *, rate, seed=None, **kwargs):
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
             raise ArgumentError(f"rate must lie in [0, 1). Received: rate={rate}")
         self.rate = rate
         self.seed = seed
-        # A generator is one more variable: have one only where it is used.
+        # The generator adds a variable to the layer: create it only if it is used.
         self.seed_generator = keras.random.SeedGenerator(seed) if rate else None
 
     def call(self, branch, training=None):

@@ -1,4 +1,8 @@
-"""Dense layers and LayerNorm whose gradients keep only their inputs."""
+"""Layer normalisation and dense layers that store only their inputs for the backward pass.
+
+Intermediate results (normalised tokens, activations) are computed again in the backward pass, which
+needs less memory than storing them.
+"""
 
 import math
 
@@ -6,117 +10,126 @@ import tensorflow as tf
 
 
 def _late_zero(upstream):
-    """Returns a zero that is not known before the gradient is, of its dtype.
+    """Returns a scalar zero of `upstream`'s dtype that depends on the upstream gradient.
 
-    Added to what is computed again: else TensorFlow and XLA see that the same was computed on the
-    way forward, and keep that.
+    Adding it to the input of a recomputation prevents common-subexpression elimination: TensorFlow
+    and XLA would otherwise detect the same computation in the forward pass, and store its result.
     """
     first = tf.reshape(upstream, (-1,))[0]
-    # No compiler can know this, and where it is not zero the gradient is not finite anyway.
+    # A compiler cannot simplify this to zero. If it is not zero, the gradient is not finite.
     return tf.where(tf.math.is_finite(first), tf.zeros_like(first), first)
 
 
 def gelu_dense(x, kernel, bias):
-    """Returns a dense layer of the exact GELU of `x`, `[rows, units]`; only the arguments are kept.
+    """Computes `gelu(x) @ kernel + bias` with the exact GELU; stores only `x` for the gradient.
 
     Args:
-      x: `[rows, size]`.
-      kernel: `[size, units]`.
-      bias: `[units]`.
+        x: Floating-point tensor `[rows, size]`.
+        kernel: Kernel of the dense layer `[size, units]`, of the dtype of `x`.
+        bias: Bias of the dense layer `[units]`, of the dtype of `x`.
+
+    Returns:
+        `[rows, units]`, of the dtype of `x`.
 
     Reference:
-      Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
+        Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
 
     Example:
-
-    >>> gelu_dense(tf.constant([[0.0], [1.0]]), tf.ones([1, 1]), tf.zeros(1)).numpy().round(3)
-    array([[0.   ],
-           [0.841]], dtype=float32)
+        >>> gelu_dense(tf.constant([[0.0], [1.0]]), tf.ones([1, 1]), tf.zeros(1)).numpy().round(3)
+        array([[0.   ],
+               [0.841]], dtype=float32)
     """
 
     @tf.custom_gradient
-    def activated(x, kernel, bias):
+    def compute(x, kernel, bias):
         def gradient(upstream):
-            # All halves are taken from `upstream`, the smallest of these; z is x by the root of 2.
+            # With z = x / sqrt(2): gelu(x) = x * double_cdf / 2, and its derivative is
+            # double_slope / 2. `upstream`, the smallest tensor, is the one that is halved.
             z = x * (0.5**0.5 + _late_zero(upstream))
-            twice = 1 + tf.math.erf(z)
-            slope = twice + tf.exp(-tf.square(z)) * (z * (2 * math.pi**-0.5))
+            double_cdf = 1 + tf.math.erf(z)
+            double_slope = double_cdf + tf.exp(-tf.square(z)) * (z * (2 * math.pi**-0.5))
             half = 0.5 * upstream
-            for_kernel = tf.matmul(x * twice, half, transpose_a=True)
-            for_x = tf.matmul(half, kernel, transpose_b=True) * slope
-            return for_x, for_kernel, _sum_of_rows(upstream)
+            kernel_gradient = tf.matmul(x * double_cdf, half, transpose_a=True)
+            x_gradient = tf.matmul(half, kernel, transpose_b=True) * double_slope
+            return x_gradient, kernel_gradient, _sum_over_rows(upstream)
 
         hidden = tf.nn.gelu(x, approximate=False)
         return tf.nn.bias_add(tf.matmul(hidden, kernel), bias), gradient
 
-    return activated(x, kernel, bias)
+    return compute(x, kernel, bias)
 
 
 def norm_dense(x, gamma, beta, epsilon, kernel, bias):
-    """Returns a dense layer of the normalised `x`, `[rows, units]`; only the arguments are kept.
+    """Computes `normalise(x) @ kernel + bias`; stores only `x` for the gradient.
 
     Args:
-      x: `[rows, size]`.
-      gamma, beta, epsilon: As of `normalise`.
-      kernel: `[size, units]`.
-      bias: `[units]`.
+        x: Floating-point tensor `[rows, size]`.
+        gamma: Scale of the layer normalisation `[size]`.
+        beta: Offset of the layer normalisation `[size]`.
+        epsilon: Number that is added to the variance.
+        kernel: Kernel of the dense layer `[size, units]`, of the dtype of `x`.
+        bias: Bias of the dense layer `[units]`, of the dtype of `x`.
+
+    Returns:
+        `[rows, units]`, of the dtype of `x`.
 
     Example:
-
-    >>> x, ones = tf.constant([[1.0, 3.0]]), tf.ones([2, 1])
-    >>> norm_dense(x, tf.ones(2), tf.ones(2), 0.0, ones, tf.zeros(1)).numpy().tolist()
-    [[2.0]]
+        >>> x, ones = tf.constant([[1.0, 3.0]]), tf.ones([2, 1])
+        >>> norm_dense(x, tf.ones(2), tf.ones(2), 0.0, ones, tf.zeros(1)).numpy().tolist()
+        [[2.0]]
     """
 
     @tf.custom_gradient
-    def projected(x, gamma, beta, kernel, bias):
+    def compute(x, gamma, beta, kernel, bias):
         def gradient(upstream):
-            unit, scale = _unit(x, epsilon, _late_zero(upstream))
-            normal = tf.cast(unit * gamma + beta, x.dtype)
-            for_kernel = tf.matmul(normal, upstream, transpose_a=True)
-            for_normal = tf.matmul(upstream, kernel, transpose_b=True)
-            parts = _norm_gradients(unit, scale, gamma, for_normal)
-            return *parts, for_kernel, _sum_of_rows(upstream)
+            unit, scale = _standardise(x, epsilon, _late_zero(upstream))
+            normalised = tf.cast(unit * gamma + beta, x.dtype)
+            kernel_gradient = tf.matmul(normalised, upstream, transpose_a=True)
+            normalised_gradient = tf.matmul(upstream, kernel, transpose_b=True)
+            norm_gradients = _norm_gradients(unit, scale, gamma, normalised_gradient)
+            return *norm_gradients, kernel_gradient, _sum_over_rows(upstream)
 
-        normal = normalise(x, gamma, beta, epsilon)
-        return tf.nn.bias_add(tf.matmul(normal, kernel), bias), gradient
+        normalised = normalise(x, gamma, beta, epsilon)
+        return tf.nn.bias_add(tf.matmul(normalised, kernel), bias), gradient
 
     gamma, beta = tf.cast(gamma, "float32"), tf.cast(beta, "float32")
-    return projected(x, gamma, beta, kernel, bias)
+    return compute(x, gamma, beta, kernel, bias)
 
 
 def normalise(x, gamma, beta, epsilon, training=False):
-    """Returns each token with mean 0 and variance 1, times `gamma`, plus `beta`: a LayerNorm.
+    """Applies layer normalisation over the last axis.
 
     Args:
-      x: `[..., size]`, computed with in float32 whatever its dtype.
-      gamma: `[size]`.
-      beta: `[size]`.
-      epsilon: What is added to the variance.
-      training: Whether gradients are to be expected: then only the arguments are kept.
+        x: Floating-point tensor `[..., size]`. The computation is in float32 for every dtype.
+        gamma: Scale `[size]`.
+        beta: Offset `[size]`.
+        epsilon: Number that is added to the variance.
+        training: Whether gradients will be computed. If so, only the arguments are stored.
+
+    Returns:
+        A tensor of the shape and dtype of `x`.
 
     Example:
-
-    >>> normalise(tf.constant([[1.0, 3.0]]), tf.ones(2), tf.zeros(2), 0.0).numpy().tolist()
-    [[-1.0, 1.0]]
+        >>> normalise(tf.constant([[1.0, 3.0]]), tf.ones(2), tf.zeros(2), 0.0).numpy().tolist()
+        [[-1.0, 1.0]]
     """
     gamma, beta = tf.cast(gamma, "float32"), tf.cast(beta, "float32")
     if not training:
-        return tf.cast(_unit(x, epsilon)[0] * gamma + beta, x.dtype)
+        return tf.cast(_standardise(x, epsilon)[0] * gamma + beta, x.dtype)
 
     @tf.custom_gradient
-    def normalised(x, gamma, beta):
+    def compute(x, gamma, beta):
         def gradient(upstream):
-            unit, scale = _unit(x, epsilon, _late_zero(upstream))
+            unit, scale = _standardise(x, epsilon, _late_zero(upstream))
             return _norm_gradients(unit, scale, gamma, upstream)
 
-        return tf.cast(_unit(x, epsilon)[0] * gamma + beta, x.dtype), gradient
+        return tf.cast(_standardise(x, epsilon)[0] * gamma + beta, x.dtype), gradient
 
-    return normalised(x, gamma, beta)
+    return compute(x, gamma, beta)
 
 
-def _unit(x, epsilon, zero=0):
-    """Returns tokens of mean 0 and variance 1, and what they were multiplied by."""
+def _standardise(x, epsilon, zero=0):
+    """Returns `x` in float32 with mean 0 and variance 1 along the last axis, and the scale used."""
     centred = tf.cast(x, "float32")
     mean = tf.reduce_mean(centred, axis=-1, keepdims=True)
     centred = centred - (mean + tf.cast(zero, "float32"))
@@ -126,18 +139,25 @@ def _unit(x, epsilon, zero=0):
 
 
 def _norm_gradients(unit, scale, gamma, upstream):
-    """Returns the gradients for what was normalised, gamma and beta."""
+    """Returns the gradients of layer normalisation with respect to its input, gamma and beta.
+
+    Args:
+        unit: Standardised input `[..., size]`, float32.
+        scale: Reciprocal standard deviations `[..., 1]`, float32.
+        gamma: Scale `[size]`, float32.
+        upstream: Gradient with respect to the output, `[..., size]`.
+    """
     dtype = upstream.dtype
     upstream = tf.cast(upstream, "float32")
-    for_gamma = _sum_of_rows(upstream * unit)
-    for_unit = upstream * gamma
-    along = tf.reduce_mean(for_unit * unit, axis=-1, keepdims=True)
-    mean = tf.reduce_mean(for_unit, axis=-1, keepdims=True)
-    for_x = scale * (for_unit - mean - unit * along)
-    return tf.cast(for_x, dtype), for_gamma, _sum_of_rows(upstream)
+    gamma_gradient = _sum_over_rows(upstream * unit)
+    unit_gradient = upstream * gamma
+    projection = tf.reduce_mean(unit_gradient * unit, axis=-1, keepdims=True)
+    mean = tf.reduce_mean(unit_gradient, axis=-1, keepdims=True)
+    x_gradient = scale * (unit_gradient - mean - unit * projection)
+    return tf.cast(x_gradient, dtype), gamma_gradient, _sum_over_rows(upstream)
 
 
-def _sum_of_rows(x):
-    """Returns `[size]` of `[..., size]`, by a product: on a CPU up to three times as fast."""
+def _sum_over_rows(x):
+    """Sums `[..., size]` to `[size]` by a matrix product, up to three times as fast on a CPU."""
     rows = tf.reshape(x, (-1, x.shape[-1]))
     return tf.matmul(tf.ones_like(rows[:, :1]), rows, transpose_a=True)[0]

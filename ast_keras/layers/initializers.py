@@ -1,4 +1,4 @@
-"""Random starts of weights, and how to do without where loaded ones follow."""
+"""Weight initializers, and a context that skips random initialisation before weights are loaded."""
 
 import contextlib
 import contextvars
@@ -6,13 +6,14 @@ import contextvars
 import keras
 import tensorflow as tf
 
-_skip = contextvars.ContextVar("skip_random_start", default=False)
+_skip = contextvars.ContextVar("skip_random_initialization", default=False)
 
 
-class Unset(keras.initializers.Initializer):
-    """Leaves a weight as memory happens to be, for one that is assigned before it is read.
+class Uninitialized(keras.initializers.Initializer):
+    """Allocates a weight without initialising it. The weight must be assigned before it is read.
 
-    Writing even zeros would make the system provide memory that the assignment then provides anew.
+    Even zeros would be slower: writing them makes the operating system provide the memory, and the
+    later assignment provides it a second time.
     """
 
     def __call__(self, shape, dtype=None):
@@ -20,23 +21,43 @@ class Unset(keras.initializers.Initializer):
 
 
 def truncated_normal():
-    """Returns DeiT's start of weights: truncated normal, deviation 0.02."""
-    return Unset() if _skip.get() else keras.initializers.TruncatedNormal(stddev=0.02)
+    """Returns DeiT's initializer of tokens, positions and kernels: truncated normal, stddev 0.02.
+
+    Within `skip_random_initialization` it returns `Uninitialized`.
+    """
+    if _skip.get():
+        return Uninitialized()
+    return keras.initializers.TruncatedNormal(stddev=0.02)
 
 
 def lecun_normal():
-    """Returns the usual start of a patch projection."""
-    return Unset() if _skip.get() else "lecun_normal"
+    """Returns the initializer of the patch projection.
+
+    Within `skip_random_initialization` it returns `Uninitialized`.
+    """
+    return Uninitialized() if _skip.get() else "lecun_normal"
 
 
 @contextlib.contextmanager
-def without_random_start():
-    """Makes what is built inside start from anything: all of its weights must be assigned.
+def skip_random_initialization():
+    """Leaves the weights of layers that are built in this context uninitialised.
 
-    Drawing the 87 million numbers of AST-base takes longer than reading them from a file.
+    For code that assigns all weights afterwards: drawing the 87 million random numbers of AST-base
+    takes longer than reading its weights from a file.
+
+    Example:
+        >>> with skip_random_initialization():
+        ...     initializer = truncated_normal()
+        >>> type(initializer).__name__
+        'Uninitialized'
     """
     token = _skip.set(True)
     try:
         yield
     finally:
         _skip.reset(token)
+
+
+# Earlier names.
+Unset = Uninitialized
+without_random_start = skip_random_initialization

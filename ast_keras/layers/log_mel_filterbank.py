@@ -1,4 +1,4 @@
-"""Waveform to normalised log-mel spectrogram, Kaldi's filterbank on `tf.signal`."""
+"""`LogMelFilterbank`: waveforms to normalised log-mel spectrograms, as Kaldi computes them."""
 
 import keras
 import numpy as np
@@ -11,58 +11,74 @@ from ast_keras.labels import AUDIOSET_MEAN, AUDIOSET_STD
 
 @keras.saving.register_keras_serializable(package="ast_keras")
 class LogMelFilterbank(keras.layers.Layer):
-    """Computes Kaldi's log-mel filterbank of a waveform, cut or padded and normalised as AST wants.
+    """Computes the normalised log-mel spectrogram of a waveform.
 
-    Per clip the mean is removed; per frame of 25 ms, every 10 ms, the mean is removed again,
-    pre-emphasis and a window applied, and the power spectrum summed by triangular mel filters. The
-    natural logarithm is padded with 0.0 at the end, or cut, to `num_frames`, and normalised to
-    `(x - mean) / (2 std)`. Padding comes before the normalisation, so it is not zero afterwards:
-    it is `padding_value`. `mean=0, std=0.5` leaves the logarithms as they are.
+    The computation is that of Kaldi's `compute-fbank-feats` and of the AST authors:
 
-    The result is float32 under every precision policy, as half precision cannot hold a power
-    spectrum. With the method "fft" the arithmetic inside, up to the energies, is float64: in
-    float32 the weak bins of a strongly tonal frame drown in the rounding of the strong ones. "conv"
-    is for phones and browsers: what is linear in a frame, from its mean to the Fourier transform,
-    is one strided convolution in float32, and nothing else needs an operator that a GPU there
-    lacks. The two differ by less than 1e-4, and by up to 1e-3 in such weak bins.
+    1. The mean of each clip is subtracted.
+    2. The clip is cut into frames of 25 ms, one every 10 ms. Incomplete frames are dropped, so 10 s
+       give 998 frames, and less than 25 ms give none.
+    3. In each frame the mean is subtracted again, and pre-emphasis and a window are applied.
+    4. Triangular mel filters sum the power spectrum, and the natural logarithm is taken.
+    5. The result is cut to `num_frames`, or padded at its end with 0.0.
+    6. It is normalised to `(x - mean) / (2 std)`. Padding comes before this step, so the value of
+       padding in the output is `padding_value`, not zero. `mean=0, std=0.5` disables this step.
+
+    The result is float32 under every dtype policy, since half precision cannot represent a power
+    spectrum. `method="fft"` computes steps 2 to 4 in float64: in float32, the rounding error of the
+    strong bins of a tonal frame exceeds the value of its weak bins. `method="conv"` is for phones
+    and browsers. It computes the linear part (mean, pre-emphasis, window, Fourier transform) as one
+    strided convolution in float32, and uses only operations that are available on their GPUs. The
+    two methods differ by less than 1e-4, and by up to 1e-3 in the weak bins of tonal frames.
 
     Args:
-      sample_rate: Of the waveform, in Hz. The layer cannot check it; `load_audio` resamples.
-      num_mel_bins: Number of mel filters.
-      num_frames: Length of the result, in frames; None for as many as the waveform has.
-      window: "hann" (all released weights) or "hamming" (the paper's words).
-      frame_length_seconds: Length of a frame.
-      frame_step_seconds: Time from one frame to the next.
-      f_min_hz: Lower edge of the lowest filter.
-      f_max_hz: Upper edge of the highest filter; None for half the sample rate.
-      preemphasis: Coefficient of the first-order high-pass.
-      remove_waveform_mean: Whether the mean over the clip is removed first.
-      mean: Of the log-mels of the data set.
-      std: Their standard deviation.
-      method: "fft", exact, on `tf.signal`, or "conv".
+        sample_rate: Sample rate of the waveform in Hz. The layer cannot check it; `load_audio`
+            resamples.
+        num_mel_bins: Number of mel filters.
+        num_frames: Number of frames of the output. None keeps the number that the waveform gives.
+        window: Window function, "hann" (used by all released weights) or "hamming" (named in the
+            paper).
+        frame_length_seconds: Length of a frame in seconds.
+        frame_step_seconds: Time between the starts of two frames in seconds.
+        f_min_hz: Lower edge of the lowest filter in Hz.
+        f_max_hz: Upper edge of the highest filter in Hz. None selects half the sample rate.
+        preemphasis: Coefficient of the pre-emphasis filter `x[n] - preemphasis * x[n - 1]`.
+        remove_waveform_mean: Whether to subtract the mean of each clip.
+        mean: Mean of the log-mel values of the training set.
+        std: Standard deviation of the log-mel values of the training set.
+        method: "fft" (exact, on `tf.signal`) or "conv" (float32 convolution).
+        dtype: None or "float32". Other values are refused.
 
-    Input: waveform `[batch, samples]`, floating point in [-1, 1]; optionally `lengths` `[batch]`,
-      the number of samples of each clip in a batch padded to the longest: what follows is not
-      heard, and its frames are padding. With `min_frames` nothing is cut, and padded to so many.
-    Output: float32 `[batch, num_frames, num_mel_bins]`. Only whole frames count: 10 s give 998, and
-      less than 25 ms give none, so nothing but padding.
+    Call arguments:
+        waveform: Floating-point samples `[batch, samples]` in [-1, 1].
+        lengths: Integers `[batch]`, the number of valid samples of each clip in a padded batch.
+            Later samples are ignored, and frames that contain them become padding. None treats all
+            samples as valid.
+        min_frames: Integer. If given, the output is not cut and is padded to at least this number
+            of frames; `num_frames` is ignored.
+
+    Input shape:
+        `[batch, samples]`.
+
+    Output shape:
+        `[batch, num_frames, num_mel_bins]`, float32.
 
     Raises:
-      ValueError: If the waveform is not floating point or not `[batch, samples]`, or an argument
-        is out of its range.
+        ArgumentError: If a constructor argument is out of its range, or the waveform is not
+            floating point or not `[batch, samples]`.
 
     Reference:
-      Kaldi's `compute-fbank-feats`; Gong, Chung, Glass, "AST: Audio Spectrogram Transformer",
-      Interspeech 2021, section 2.1, and YuanGongND/ast, src/dataloader.py.
+        Kaldi's `compute-fbank-feats`; Gong, Chung, Glass, "AST: Audio Spectrogram Transformer",
+        Interspeech 2021, section 2.1; YuanGongND/ast, src/dataloader.py.
 
     Example:
-
-    >>> LogMelFilterbank(num_frames=1024)(tf.zeros([1, 160_000])).shape
-    TensorShape([1, 1024, 128])
+        >>> LogMelFilterbank(num_frames=1024)(tf.zeros([1, 160_000])).shape
+        TensorShape([1, 1024, 128])
     """
 
     def __init__(
         self,
+        *,
         sample_rate=16000,
         num_mel_bins=128,
         num_frames=None,
@@ -76,9 +92,15 @@ class LogMelFilterbank(keras.layers.Layer):
         mean=AUDIOSET_MEAN,
         std=AUDIOSET_STD,
         method="fft",
+        dtype=None,
         **kwargs,
     ):
-        super().__init__(**{**kwargs, "dtype": "float32"})
+        if dtype is not None and keras.dtype_policies.get(dtype).name != "float32":
+            raise ArgumentError(
+                "LogMelFilterbank computes in float32 under every dtype policy: omit dtype. "
+                f"Received: dtype={dtype!r}"
+            )
+        super().__init__(dtype="float32", **kwargs)
         if not std > 0 or (num_frames is not None and num_frames < 1):
             raise ArgumentError(
                 f"std and num_frames must be positive. Received: std={std}, num_frames={num_frames}"
@@ -108,22 +130,29 @@ class LogMelFilterbank(keras.layers.Layer):
 
     @property
     def padding_value(self):
-        """What padding (0.0 among the log-mels) is after normalisation: `-mean / (2 std)`."""
+        """Value of padding (0.0 before the normalisation) in the output: `-mean / (2 std)`."""
         return (0.0 - self.mean) / (2 * self.std)
 
     @property
     def num_samples(self):
-        """Number of samples that fill `num_frames` frames; what follows them is not heard."""
+        """Number of samples that give exactly `num_frames` frames; None without `num_frames`."""
         if self.num_frames is None:
             return None
         return (self.num_frames - 1) * self._frame_step + self._frame_length
 
     def count_frames(self, num_samples):
-        """Returns how many whole frames there are in so many samples, a number or a tensor."""
+        """Returns the number of complete frames in a waveform.
+
+        Args:
+            num_samples: Number of samples, an integer or an integer tensor of any shape.
+
+        Returns:
+            An integer, or an int32 tensor of the same shape.
+        """
         if isinstance(num_samples, int):
             return mel.num_frames(num_samples, self._frame_length, self._frame_step)
-        whole = (tf.cast(num_samples, tf.int32) - self._frame_length) // self._frame_step + 1
-        return tf.maximum(0, whole)
+        num_frames = (tf.cast(num_samples, tf.int32) - self._frame_length) // self._frame_step + 1
+        return tf.maximum(0, num_frames)
 
     def call(self, waveform, lengths=None, min_frames=None):
         if not waveform.dtype.is_floating:
@@ -138,7 +167,7 @@ class LogMelFilterbank(keras.layers.Layer):
             )
         log_mel = self._log_mel(self._remove_mean(waveform, lengths))
         if lengths is not None:
-            log_mel = tf.where(self._heard(lengths, log_mel), log_mel, 0.0)
+            log_mel = tf.where(self._frame_mask(lengths, log_mel), log_mel, 0.0)
         log_mel = self._fit(log_mel) if min_frames is None else self._pad(log_mel, min_frames)
         return (log_mel - self.mean) / (2 * self.std)
 
@@ -148,8 +177,8 @@ class LogMelFilterbank(keras.layers.Layer):
         if lengths is None:
             return waveform - tf.reduce_mean(waveform, axis=1, keepdims=True)
         lengths = tf.cast(lengths, tf.int32)[:, None]
-        within = tf.range(tf.shape(waveform)[1])[None, :] < lengths
-        total = tf.reduce_sum(tf.where(within, waveform, 0.0), axis=1, keepdims=True)
+        is_valid = tf.range(tf.shape(waveform)[1])[None, :] < lengths
+        total = tf.reduce_sum(tf.where(is_valid, waveform, 0.0), axis=1, keepdims=True)
         return waveform - total / tf.cast(tf.maximum(lengths, 1), tf.float32)
 
     def _log_mel(self, waveform):
@@ -159,11 +188,13 @@ class LogMelFilterbank(keras.layers.Layer):
         )
         return tf.math.log(tf.maximum(energies, mel.ENERGY_FLOOR))
 
-    def _heard(self, lengths, log_mel):
-        frames = self.count_frames(lengths)
-        return (tf.range(tf.shape(log_mel)[1])[None, :] < frames[:, None])[..., None]
+    def _frame_mask(self, lengths, log_mel):
+        """Returns bool `[batch, frames, 1]`, True for frames of valid samples only."""
+        num_valid = self.count_frames(lengths)
+        return (tf.range(tf.shape(log_mel)[1])[None, :] < num_valid[:, None])[..., None]
 
     def _fit(self, log_mel):
+        """Cuts or pads to `num_frames`."""
         if self.num_frames is None:
             return log_mel
         log_mel = self._pad(log_mel[:, : self.num_frames], self.num_frames)
@@ -201,54 +232,64 @@ class LogMelFilterbank(keras.layers.Layer):
         }
 
 
-# A graph of its own when called eagerly, too: one operation after the other is much slower.
+# Compiled also for eager calls, in which separate operations are much slower.
 @tf.function(reduce_retracing=True)
 def _mel_energies(waveform, window, filters, frame_step, preemphasis):
-    """Returns mel energies of every whole frame: `[batch, samples]` to `[batch, frames, mel]`."""
-    frame_length, num_bins = window.shape[0], filters.shape[0]
-    fft_length = 2 * (num_bins - 1)
-
-    def windowed(samples):
-        frames = tf.signal.frame(tf.cast(samples, tf.float64), frame_length, frame_step)
-        frames -= tf.reduce_mean(frames, axis=-1, keepdims=True)
-        # As in the original: the first sample of a frame is its own predecessor.
-        before = tf.concat([frames[..., :1], frames[..., :-1]], axis=-1)
-        return (frames - preemphasis * before) * window  # [..., frames, frame_length]
-
-    def energies(spectrum):
-        power = tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
-        # Strong and weak bins are apart now: float32 holds each of them.
-        return tf.matmul(tf.cast(power, tf.float32), tf.cast(filters, tf.float32))
-
-    def clip_by_clip():
-        # What one clip needs stays in the cache: twice as fast as the whole batch on a CPU.
-        return tf.map_fn(
-            lambda clip: energies(tf.signal.rfft(windowed(clip), [fft_length])),
-            waveform,
-            fn_output_signature=tf.TensorSpec([None, filters.shape[1]], tf.float32),
-        )
-
-    def batch_at_once():
-        # The complex transform: XLA has no real one in float64 (TensorFlow 2.16).
-        padding = [[0, 0], [0, 0], [0, fft_length - frame_length]]
-        frames = tf.cast(tf.pad(windowed(waveform), padding), tf.complex128)
-        return energies(tf.signal.fft(frames)[..., :num_bins])
-
-    # 0 on a CPU, 1 on any other device and in a graph that XLA compiles.
+    """Returns the mel energies `[batch, frames, mel]` of all complete frames, float32."""
+    arguments = (waveform, window, filters, frame_step, preemphasis)
+    # One clip at a time stays in the cache of a CPU, which is twice as fast as the whole batch. The
+    # index is 0 on a CPU, and 1 on every other device and in a graph that XLA compiles.
     device = tf.raw_ops.DeviceIndex(device_names=["CPU"])
-    return tf.switch_case(device, [clip_by_clip, batch_at_once])
+    branches = [lambda: _energies_per_clip(*arguments), lambda: _energies_batched(*arguments)]
+    return tf.switch_case(device, branches)
+
+
+def _energies_per_clip(waveform, window, filters, frame_step, preemphasis):
+    fft_length = 2 * (filters.shape[0] - 1)
+
+    def energies(clip):
+        frames = _windowed_frames(clip, window, frame_step, preemphasis)
+        return _filter_energies(tf.signal.rfft(frames, [fft_length]), filters)
+
+    result = tf.TensorSpec([None, filters.shape[1]], tf.float32)
+    return tf.map_fn(energies, waveform, fn_output_signature=result)
+
+
+def _energies_batched(waveform, window, filters, frame_step, preemphasis):
+    num_bins = filters.shape[0]
+    frames = _windowed_frames(waveform, window, frame_step, preemphasis)
+    padding = [[0, 0], [0, 0], [0, 2 * (num_bins - 1) - window.shape[0]]]
+    # The complex transform, since XLA has no real one in float64 (TensorFlow 2.16).
+    spectrum = tf.signal.fft(tf.cast(tf.pad(frames, padding), tf.complex128))
+    return _filter_energies(spectrum[..., :num_bins], filters)
+
+
+def _windowed_frames(samples, window, frame_step, preemphasis):
+    """Returns float64 frames `[..., frames, frame_length]` that are ready for the transform."""
+    frames = tf.signal.frame(tf.cast(samples, tf.float64), window.shape[0], frame_step)
+    frames -= tf.reduce_mean(frames, axis=-1, keepdims=True)
+    # As in the original: the first sample of a frame is its own predecessor.
+    before = tf.concat([frames[..., :1], frames[..., :-1]], axis=-1)
+    return (frames - preemphasis * before) * window
+
+
+def _filter_energies(spectrum, filters):
+    """Returns the mel energies of a complex128 spectrum, float32 `[..., mel]`."""
+    power = tf.square(tf.math.real(spectrum)) + tf.square(tf.math.imag(spectrum))
+    # Strong and weak bins are separate values from here on, so float32 is precise enough.
+    return tf.matmul(tf.cast(power, tf.float32), tf.cast(filters, tf.float32))
 
 
 def _mel_energies_by_convolution(waveform, window, filters, frame_step, preemphasis):
-    """Returns what `_mel_energies` does, by operators that every delegate and browser has."""
-    used = filters.any(axis=1)  # the lowest bin and the highest one are in no filter
+    """Returns the result of `_mel_energies`, by operations that phones and browsers support."""
+    used = filters.any(axis=1)  # no filter includes the lowest and the highest bin
     kernel = mel.fourier_kernel(window, preemphasis, 2 * (len(filters) - 1))
     kernel = np.concatenate([kernel.real[:, used], kernel.imag[:, used]], axis=1)
     kernel = kernel[:, None].astype(np.float32)  # [frame_length, channel, real and imaginary]
     frame_length = len(window)
     samples = waveform.shape[1]
     if samples is None or samples < frame_length:
-        # Less than a frame gives no frame: a convolution wants at least one.
+        # The convolution needs at least one frame: a shorter waveform is padded, its frame dropped.
         missing = tf.maximum(0, frame_length - tf.shape(waveform)[1])
         short = tf.cast(missing > 0, tf.int32)
         padded = tf.pad(waveform, [[0, 0], [0, missing]])
@@ -256,5 +297,5 @@ def _mel_energies_by_convolution(waveform, window, filters, frame_step, preempha
         spectrum = frames[:, short:]
     else:
         spectrum = tf.nn.conv1d(waveform[..., None], kernel, frame_step, "VALID")
-    # Real parts first, then imaginary ones: the power of both goes into the same filter.
+    # The real parts come first, then the imaginary parts; the filters sum the power of both.
     return tf.matmul(tf.square(spectrum), np.tile(filters[used], (2, 1)).astype(np.float32))

@@ -1,7 +1,7 @@
-"""Training-time changes to normalised spectrograms: masks, noise, roll. Identity otherwise.
+"""`SpectrogramAugment`: random masks, noise and roll of spectrograms during training.
 
-Every random draw belongs to one example and comes from that example's own seed, so a batch split
-over several devices, or resumed in the middle of an epoch, is changed in exactly the same way.
+Each example has its own seed, which determines all its random numbers. The result is therefore the
+same if a batch is split over several devices, or if training resumes within an epoch.
 """
 
 import keras
@@ -9,22 +9,22 @@ import tensorflow as tf
 
 
 def uniform_per_example(seeds, shape):
-    """Draws uniform numbers in [0, 1) for each example from its own seed.
+    """Draws uniform random numbers in [0, 1) for each example from the seed of that example.
 
     Args:
-      seeds: Integer tensor `[batch, 2]`.
-      shape: Shape of one example's draws, a list or an integer vector.
+        seeds: Integer tensor `[batch, 2]`.
+        shape: Shape of the numbers of one example, a list or an integer vector.
 
-    Output: float32 `[batch, *shape]`.
+    Returns:
+        float32 `[batch, *shape]`.
 
     Example:
-
-    >>> uniform_per_example(tf.constant([[1, 2], [3, 4]]), [5]).shape
-    TensorShape([2, 5])
+        >>> uniform_per_example(tf.constant([[1, 2], [3, 4]]), [5]).shape
+        TensorShape([2, 5])
     """
 
     def draw(seed):
-        # Bits, and the algorithm named: XLA would make other floats of the same bits.
+        # Random bits of a fixed algorithm: XLA would convert them to other floats.
         bits = tf.random.stateless_uniform(
             shape, seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
         )
@@ -33,75 +33,88 @@ def uniform_per_example(seeds, shape):
     return tf.map_fn(draw, tf.cast(seeds, tf.int32), fn_output_signature=tf.float32)
 
 
-def axis_mask(draws, max_width, size, used=None):
-    """Returns where one mask of random width and place lies on an axis.
+def axis_mask(draws, max_width, size, valid_size=None):
+    """Returns one mask per example, of random width and position along an axis.
 
     Args:
-      draws: float32 `[batch, 2]` in [0, 1): one for the width, one for the place.
-      max_width: Widths are uniform in [0, max_width), rounded down, so zero is a width too.
-      size: Length of the axis.
-      used: How much of the axis each example uses, int `[batch]`; None for all. A mask lies within
-        and covers no more than half of it.
+        draws: float32 `[batch, 2]` in [0, 1), which determine the width and the position.
+        max_width: Widths are uniform in [0, max_width) and rounded down, so a width may be zero.
+        size: Length of the axis.
+        valid_size: Integers `[batch]`, the valid length of the axis for each example. A mask lies
+            within it and covers at most half of it. None if the whole axis is valid.
 
-    Output: bool `[batch, size]`, True under the mask.
+    Returns:
+        bool `[batch, size]`, True for masked positions.
 
     Reference:
-      Park et al., "SpecAugment", Interspeech 2019; the rounding is torchaudio's, which the
-      authors use.
+        Park et al., "SpecAugment", Interspeech 2019; rounded as by torchaudio, which the AST
+        authors use.
     """
     width = draws[:, 0] * float(max_width)
-    room = tf.cast(size if used is None else used, tf.float32)
-    if used is not None:
-        width = tf.minimum(width, room / 2)
-    # As in the original: the place is drawn before the width is rounded down.
-    start = tf.cast(draws[:, 1] * (room - width), tf.int32)  # towards zero
+    length = tf.cast(size if valid_size is None else valid_size, tf.float32)
+    if valid_size is not None:
+        width = tf.minimum(width, length / 2)
+    # As in the original: the position is computed from the width before rounding.
+    start = tf.cast(draws[:, 1] * (length - width), tf.int32)  # rounds towards zero
     end = start + tf.cast(width, tf.int32)
     index = tf.range(size)[None, :]
     return (index >= start[:, None]) & (index < end[:, None])
 
 
 def _shape(tensor):
-    """Returns the shape, as numbers where it is known: XLA needs them inside a loop."""
+    """Returns the static shape if it is known, else a tensor: XLA needs it static in a loop."""
     return tensor.shape if tensor.shape[1:].is_fully_defined() else tf.shape(tensor)
 
 
 @keras.saving.register_keras_serializable(package="ast_keras")
 class SpectrogramAugment(keras.layers.Layer):
-    """Masks, perturbs and rolls normalised spectrograms while training, as AST's authors do.
+    """Augments normalised spectrograms during training, as the AST authors do.
 
-    In this order: one frequency mask and one time mask, filled with `fill_value`; noise
-    `U(0, 1) * U(0, 1) / 10`, the second factor drawn once per example; a circular roll along time
-    by an integer in [-roll_frames, roll_frames). Each part is off at its default.
+    The steps are, in this order:
 
-    The original masks raw log-mels with 0.0 before it normalises. Masking afterwards with
-    `-mean / (2 std)` is the same; `LogMelFilterbank.padding_value` holds that number.
+    1. One frequency mask and one time mask are filled with `fill_value`.
+    2. Noise `U(0, 1) * U(0, 1) / 10` is added; the second factor is drawn once per example.
+    3. The frames are rolled circularly by an integer in [-roll_frames, roll_frames).
+
+    Every step is disabled by default. At inference the layer is the identity. The authors mask
+    log-mel values with 0.0 before the normalisation; after it, the equivalent `fill_value` is
+    `LogMelFilterbank.padding_value`.
 
     Args:
-      freq_mask_bins: Widest frequency mask, exclusive, in mel bins.
-      time_mask_frames: Widest time mask, exclusive, in frames.
-      noise: Whether to add noise.
-      roll_frames: Largest roll, in frames.
-      fill_value: What the masks write.
-      seed: Seed used when `call` gets no `seeds`.
+        freq_mask_bins: Exclusive upper bound of the width of the frequency mask, in mel bins.
+        time_mask_frames: Exclusive upper bound of the width of the time mask, in frames.
+        noise: Whether to add noise.
+        roll_frames: Largest roll in frames.
+        fill_value: Value of masked elements.
+        seed: Integer seed of the layer's own random numbers, which are used if `seeds` is not
+            given to `call`; or None.
 
-    Input: spectrogram `[batch, frames, mel]`; optionally `seeds`, integers `[batch, 2]`, that
-      decide everything. Without them the layer draws its own, as Keras layers do. Optionally
-      `lengths`, int `[batch]`: frames of each clip, where what follows is no part of it; the time
-      mask and the roll stay within.
-    Output: as the spectrogram.
+    Call arguments:
+        spectrogram: Floating-point tensor `[batch, frames, mel]`.
+        training: Whether to augment.
+        seeds: Integers `[batch, 2]`, the random seed of each example. None draws new seeds from
+            the layer's own generator.
+        lengths: Integers `[batch]`, the number of valid frames of each example. The time mask and
+            the roll stay within them. None if all frames are valid.
+
+    Input shape:
+        `[batch, frames, mel]`.
+
+    Output shape:
+        The input shape.
 
     Reference:
-      YuanGongND/ast, src/dataloader.py.
+        YuanGongND/ast, src/dataloader.py.
 
     Example:
-
-    >>> augment = SpectrogramAugment(freq_mask_bins=48, time_mask_frames=192)
-    >>> augment(tf.zeros([2, 1024, 128]), training=True).shape
-    TensorShape([2, 1024, 128])
+        >>> augment = SpectrogramAugment(freq_mask_bins=48, time_mask_frames=192)
+        >>> augment(tf.zeros([2, 1024, 128]), training=True).shape
+        TensorShape([2, 1024, 128])
     """
 
     def __init__(
         self,
+        *,
         freq_mask_bins=0,
         time_mask_frames=0,
         noise=False,
@@ -152,7 +165,7 @@ class SpectrogramAugment(keras.layers.Layer):
         return spectrogram
 
     def _add_noise(self, spectrogram, amplitude, seeds):
-        # A second stream of the same seed: the first one has given the draws.
+        # A second random stream of the same seeds; the first one gave the six draws of `call`.
         seeds = tf.cast(seeds, tf.int32) + tf.constant([0, 1 << 30])
         field = uniform_per_example(seeds, _shape(spectrogram)[1:])
         noise = field * amplitude[:, None, None] / 10.0
@@ -161,12 +174,12 @@ class SpectrogramAugment(keras.layers.Layer):
     def _roll(self, spectrogram, draws, lengths):
         frames = tf.shape(spectrogram)[1]
         shift = tf.cast(tf.floor(draws * 2 * self.roll_frames), tf.int32) - self.roll_frames
-        place = tf.range(frames)[None, :]
+        position = tf.range(frames)[None, :]
         if lengths is None:
-            index = (place - shift[:, None]) % frames
+            index = (position - shift[:, None]) % frames
         else:
-            used = tf.maximum(1, tf.cast(lengths, tf.int32))[:, None]
-            index = tf.where(place < used, (place - shift[:, None]) % used, place)
+            valid = tf.maximum(1, tf.cast(lengths, tf.int32))[:, None]
+            index = tf.where(position < valid, (position - shift[:, None]) % valid, position)
         return tf.gather(spectrogram, index, axis=1, batch_dims=1)
 
     def compute_output_shape(self, input_shape):

@@ -84,7 +84,7 @@ def test_base_size_has_the_parameters_of_the_paper():
 def test_patches_equal_the_paper(patch_size, strides, patches):
     rows, columns = patch_grid(128, 1024, patch_size, strides)
     assert rows * columns == patches
-    layer = PatchEmbedding(4, patch_size, strides)
+    layer = PatchEmbedding(embed_dim=4, patch_size=patch_size, strides=strides)
     assert layer(np.zeros((1, 1024, 128), "float32")).shape == (1, patches, 4)
 
 

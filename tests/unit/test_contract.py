@@ -15,6 +15,7 @@ from ast_keras.layers.drop_path import DropPath
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.layers.patch_embedding import PatchEmbedding, PositionEmbedding, SpecialTokens
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment
+from ast_keras.layers.token_normalization import TokenNormalization
 from ast_keras.layers.token_reduction import Patchout
 from ast_keras.layers.transformer_block import TransformerBlock
 from ast_keras.models.ast_backbone import ASTBackbone
@@ -114,7 +115,7 @@ SUMS = 2.2e-6
 LOGS = 2e-7
 
 DESCRIPTORS = {
-    "DropPath": [Descriptor(lambda: DropPath(0.5, seed=3), {"branch": TOKENS})],
+    "DropPath": [Descriptor(lambda: DropPath(rate=0.5, seed=3), {"branch": TOKENS})],
     "SelfAttention": [
         Descriptor(
             lambda: SelfAttention(num_heads=3, dropout=0.1), {"tokens": TOKENS}, tolerance=SUMS
@@ -149,7 +150,7 @@ DESCRIPTORS = {
     ],
     "PatchEmbedding": [
         Descriptor(
-            lambda: PatchEmbedding(12, patch_size=(8, 4), strides=(4, 5)),
+            lambda: PatchEmbedding(embed_dim=12, patch_size=(8, 4), strides=(4, 5)),
             {"spectrogram": SPECTROGRAM},
             tolerance=SUMS,
         )
@@ -160,7 +161,16 @@ DESCRIPTORS = {
     ],
     "PositionEmbedding": [
         Descriptor(PositionEmbedding, {"tokens": TOKENS}),
-        Descriptor(lambda: PositionEmbedding((2, 3)), {"tokens": TOKENS}),
+        Descriptor(lambda: PositionEmbedding(grid=(2, 3)), {"tokens": TOKENS}),
+    ],
+    "TokenNormalization": [
+        # As Keras's layer it does not cast its input, and its output has the input's dtype.
+        Descriptor(
+            lambda: TokenNormalization(epsilon=1e-5),
+            {"tokens": TOKENS},
+            output_dtype="float32",
+            tolerance=SUMS,
+        )
     ],
     "SpectrogramAugment": [
         Descriptor(make_augment, {"spectrogram": SPECTROGRAM}),

@@ -1,24 +1,17 @@
-"""Patches, special tokens and positions against their definition in NumPy."""
+"""Tests of `PatchEmbedding`, `SpecialTokens` and `PositionEmbedding` against NumPy."""
 
 import numpy as np
 import pytest
 
-from ast_keras.layers.patch_embedding import (
-    PatchEmbedding,
-    PositionEmbedding,
-    SpecialTokens,
-    patch_grid,
-)
-
-RNG = np.random.default_rng(6)
-
-
-def random(*shape):
-    return RNG.standard_normal(shape).astype("float32")
+from ast_keras.errors import ArgumentError
+from ast_keras.layers.patch_embedding import PatchEmbedding, patch_grid
+from ast_keras.layers.position_embedding import PositionEmbedding
+from ast_keras.layers.special_tokens import SpecialTokens
+from tests.helpers.arrays import random
 
 
 def patches_of(spectrogram, patch_size, strides):
-    """Returns an example's patches `[patches, mel, time]`, mel-major, in plain loops."""
+    """Returns the patches `[patches, mel, time]` of `[frames, mel]`, mel-major, by loops."""
     image = spectrogram.T  # [mel, frames]
     (height, width), (down, right) = patch_size, strides
     return np.stack(
@@ -30,8 +23,8 @@ def patches_of(spectrogram, patch_size, strides):
     )
 
 
-# (frames, mel), patch size (mel, time), strides (mel, time): square, overlapping, with gaps, tall,
-# flat, one patch, and with frames and bins left over.
+# (frames, mel), patch size (mel, time), strides (mel, time): overlapping, adjacent, with gaps,
+# tall, a single patch, and with unused frames and bins.
 SHAPES = [
     ((128, 128), (16, 16), (10, 10)),
     ((64, 32), (16, 16), (16, 16)),
@@ -46,24 +39,24 @@ SHAPES = [
 
 @pytest.mark.parametrize(("shape", "patch_size", "strides"), SHAPES)
 def test_patch_embedding_equals_its_definition(shape, patch_size, strides):
-    layer = PatchEmbedding(5, patch_size, strides)
+    layer = PatchEmbedding(embed_dim=5, patch_size=patch_size, strides=strides)
     spectrogram = random(2, *shape)
-    embedded = layer(spectrogram)
+    layer.build(spectrogram.shape)
     kernel, bias = random(*patch_size, 1, 5) / np.sqrt(np.prod(patch_size)), random(5)
     layer.set_weights([kernel.astype("float32"), bias])
     embedded = layer(spectrogram).numpy()
     for example, actual in zip(spectrogram, embedded, strict=True):
         patches = patches_of(example, patch_size, strides).astype("float64")
         expected = np.einsum("pmt,mte->pe", patches, kernel[:, :, 0]) + bias
-        # float32 sums of up to 1024 products, outputs of size one: seen 1.6e-6.
+        # float32 sums of up to 1024 products, outputs of about 1: observed 1.6e-6.
         np.testing.assert_allclose(actual, expected, rtol=0, atol=5e-6)
     rows, columns = patch_grid(shape[1], shape[0], patch_size, strides)
     assert embedded.shape == (2, rows * columns, 5)
 
 
 def test_patch_embedding_ignores_frames_after_the_last_whole_patch():
-    layer = PatchEmbedding(5, (16, 16), (10, 10))
-    spectrogram = random(1, 35, 16)  # patches begin at frames 0 and 10; 26 to 34 are left over
+    layer = PatchEmbedding(embed_dim=5)
+    spectrogram = random(1, 35, 16)  # patches start at frames 0 and 10; frames 26 to 34 are unused
     changed = spectrogram.copy()
     changed[:, 26:] += 1
     np.testing.assert_array_equal(layer(spectrogram), layer(changed))
@@ -71,8 +64,8 @@ def test_patch_embedding_ignores_frames_after_the_last_whole_patch():
     assert not np.array_equal(layer(spectrogram), layer(changed))
 
 
-def test_patch_embedding_takes_any_number_of_frames_when_built_with_none():
-    layer = PatchEmbedding(5, (16, 16), (10, 10))
+def test_patch_embedding_built_without_frames_accepts_any_number():
+    layer = PatchEmbedding(embed_dim=5)
     layer.build((None, None, 16))
     assert layer.compute_output_shape((None, None, 16)) == (None, None, 5)
     assert layer(random(1, 26, 16)).shape == (1, 2, 5)
@@ -81,15 +74,15 @@ def test_patch_embedding_takes_any_number_of_frames_when_built_with_none():
 
 @pytest.mark.parametrize(("mel", "frames"), [(15, 128), (128, 15), (1, 1)])
 def test_patches_reject_a_spectrogram_smaller_than_a_patch(mel, frames):
-    with pytest.raises(ValueError, match=r"at least one patch large.*Received: .*patch_size"):
+    with pytest.raises(ArgumentError, match=r"at least one patch.*Received: .*patch_size"):
         patch_grid(mel, frames)
-    with pytest.raises(ValueError, match="at least one patch large"):
-        PatchEmbedding(4)(random(1, frames, mel))
+    with pytest.raises(ArgumentError, match="at least one patch"):
+        PatchEmbedding(embed_dim=4)(random(1, frames, mel))
 
 
 @pytest.mark.parametrize(("distillation", "count"), [(True, 2), (False, 1)])
-def test_special_tokens_stand_before_the_patches(distillation, count):
-    layer = SpecialTokens(distillation)
+def test_special_tokens_precede_the_patches(distillation, count):
+    layer = SpecialTokens(use_distillation_token=distillation)
     patches = random(3, 4, 6)
     tokens = layer(patches).numpy()
     assert layer.num_tokens == count
@@ -97,10 +90,10 @@ def test_special_tokens_stand_before_the_patches(distillation, count):
     np.testing.assert_array_equal(tokens[:, count:], patches)
     for example in tokens:
         np.testing.assert_array_equal(example[:count], layer.tokens.numpy())
-    assert np.abs(layer.tokens.numpy()).max() > 0  # drawn, not zero
+    assert np.abs(layer.tokens.numpy()).max() > 0  # random, not zero
 
 
-def test_position_embedding_adds_one_vector_to_each_place():
+def test_position_embedding_adds_one_vector_to_each_token():
     layer = PositionEmbedding()
     tokens = random(3, 4, 6)
     layer.build(tokens.shape)
@@ -114,4 +107,4 @@ def test_position_embedding_rejects_another_number_of_tokens(count):
     layer = PositionEmbedding()
     layer(random(1, 4, 6))
     with pytest.raises(ValueError, match=r"is incompatible with the layer.*4, 6"):
-        layer(random(1, count, 6))  # one token would be broadcast
+        layer(random(1, count, 6))  # without the check, one token would be broadcast

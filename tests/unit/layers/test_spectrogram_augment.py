@@ -1,4 +1,4 @@
-"""Masks, noise and roll against an independent NumPy version of what the authors use."""
+"""Tests of `SpectrogramAugment` against an independent NumPy version of torchaudio's masks."""
 
 import numpy as np
 import pytest
@@ -12,24 +12,24 @@ FILL = 0.46703
 
 @pytest.fixture(scope="module")
 def draws():
-    """Uniform draws `[NUM_DRAWS, 6]`, as the layer makes them from one seed per example."""
+    """Uniform numbers `[NUM_DRAWS, 6]`, drawn as the layer does from one seed per example."""
     seeds = tf.stack([tf.fill([NUM_DRAWS], 11), tf.range(NUM_DRAWS)], axis=1)
     return tf.function(uniform_per_example)(seeds, [6]).numpy()
 
 
 def torchaudio_mask(draws, max_width, size):
-    """Returns one example's mask by the rule of torchaudio's `mask_along_axis`."""
+    """Returns the mask of one example as torchaudio's `mask_along_axis` computes it."""
     value = draws[0] * np.float32(max_width)
     min_value = draws[1] * (np.float32(size) - value)
-    start, width = int(min_value), int(value)  # towards zero, as a tensor's long()
-    place = np.arange(size)
-    return (place >= start) & (place < start + width)
+    start, width = int(min_value), int(value)  # rounds towards zero, as torch.Tensor.long
+    position = np.arange(size)
+    return (position >= start) & (position < start + width)
 
 
 def chi_square(counts, expected):
-    """Returns Pearson's statistic as standard deviations above its mean, number of cells - 1."""
+    """Returns Pearson's statistic in standard deviations above its mean (number of cells - 1)."""
     counts, expected = np.asarray(counts, float), np.asarray(expected, float)
-    assert expected.min() > 5, "too few draws in a cell"
+    assert expected.min() > 5, "too few numbers in a cell"
     freedom = len(counts) - 1
     return (((counts - expected) ** 2 / expected).sum() - freedom) / np.sqrt(2 * freedom)
 
@@ -39,7 +39,7 @@ def augmented(layer, spectrogram, seeds):
 
 
 def augmented_in_a_graph(layer, spectrogram, seeds):
-    """As `augmented`, and faster for many examples."""
+    """Returns the result of `augmented`, in less time for many examples."""
     return tf.function(lambda x, seeds: layer(x, training=True, seeds=seeds))(
         spectrogram, seeds
     ).numpy()
@@ -76,13 +76,13 @@ def test_draws_are_uniform_and_independent(draws):
         counts, _ = np.histogram(column, bins=32, range=(0, 1))
         assert abs(chi_square(counts, [NUM_DRAWS / 32] * 32)) < 5
     correlation = np.corrcoef(draws.T) - np.eye(6)
-    # Five standard deviations of a correlation of independent draws.
+    # Five standard deviations of the correlation of independent numbers.
     assert np.abs(correlation).max() < 5 / np.sqrt(NUM_DRAWS)
 
 
-# AudioSet's and Speech Commands' masks, a mask as wide as its axis, and one wider than it.
+# The masks of AudioSet and Speech Commands, and masks as wide as the axis and wider.
 @pytest.mark.parametrize(("max_width", "size"), [(192, 1024), (48, 128), (30, 30), (50, 30)])
-def test_mask_equals_torchaudio_draw_by_draw(max_width, size, draws):
+def test_mask_equals_torchaudio_for_the_same_random_numbers(max_width, size, draws):
     masks = axis_mask(tf.constant(draws[:, :2]), max_width, size).numpy()
     assert masks.shape == (NUM_DRAWS, size)
     expected = np.stack([torchaudio_mask(pair, max_width, size) for pair in draws[:, :2]])
@@ -92,12 +92,12 @@ def test_mask_equals_torchaudio_draw_by_draw(max_width, size, draws):
 def test_mask_widths_are_uniform_below_the_maximum(draws):
     masks = axis_mask(tf.constant(draws[:, 2:4]), 48, 128).numpy()
     counts = np.bincount(masks.sum(1), minlength=48)
-    assert len(counts) == 48  # zero and 47 are widths, 48 is none
-    # The draws are fixed; of others, fewer than one in ten thousand would go beyond five.
+    assert len(counts) == 48  # widths are 0 to 47
+    # The numbers are fixed. Fewer than 1 in 10,000 other seeds would exceed five.
     assert abs(chi_square(counts, [NUM_DRAWS / 48] * 48)) < 5
 
 
-def test_mask_places_are_distributed_as_torchaudio_places_them(draws):
+def test_mask_positions_have_the_distribution_of_torchaudio(draws):
     masks = axis_mask(tf.constant(draws[:, 2:4]), 12, 40).numpy()
     rng = np.random.default_rng(9)
     theirs = [torchaudio_mask(pair, 12, 40) for pair in rng.random((50_000, 2), "float32")]
@@ -123,22 +123,22 @@ def test_augment_is_identity_at_its_defaults(spectrogram):
     np.testing.assert_array_equal(output, spectrogram)
 
 
-def test_augment_masks_one_band_and_one_stretch_with_the_fill_value(spectrogram):
+def test_augment_fills_one_band_and_one_time_span(spectrogram):
     batch = np.tile(spectrogram, (20, 1, 1))
     layer = everything(noise=False, roll_frames=0)
     changed = augmented_in_a_graph(layer, batch, seeds_of(120))
     masked = changed != batch
     assert set(np.unique(changed[masked])) == {np.float32(FILL)}
-    bands, stretches = masked.all(1), masked.all(2)  # [batch, mel], [batch, frames]
-    np.testing.assert_array_equal(masked, bands[:, None, :] | stretches[:, :, None])
-    for lines, widest in ((bands, 8), (stretches, 12)):
+    bands, spans = masked.all(1), masked.all(2)  # [batch, mel], [batch, frames]
+    np.testing.assert_array_equal(masked, bands[:, None, :] | spans[:, :, None])
+    for lines, widest in ((bands, 8), (spans, 12)):
         padded = np.pad(lines, ((0, 0), (1, 1)))
-        assert np.abs(np.diff(padded.astype(int), axis=1)).sum(1).max() == 2  # in one piece
+        assert np.abs(np.diff(padded.astype(int), axis=1)).sum(1).max() == 2  # contiguous
         assert set(lines.sum(1)) == set(range(widest))
 
 
 @pytest.mark.parametrize(("argument", "axis"), [("freq_mask_bins", 2), ("time_mask_frames", 1)])
-def test_augment_masks_along_the_axis_that_its_argument_names(argument, axis, spectrogram):
+def test_each_mask_argument_masks_its_own_axis(argument, axis, spectrogram):
     changed = augmented(SpectrogramAugment(**{argument: 10}), spectrogram, seeds_of(6))
     masked = changed != spectrogram
     assert 0 < masked.sum() < masked.size
@@ -150,25 +150,25 @@ def test_augment_adds_noise_of_one_amplitude_per_example():
     noise = augmented_in_a_graph(SpectrogramAugment(noise=True), zeros, seeds_of(400))
     assert noise.min() >= 0
     assert noise.max() < 0.1
-    # The largest of 480 uniform draws comes near one: it shows the example's amplitude.
+    # The largest of 480 uniform numbers is close to 1, so it estimates the amplitude.
     amplitudes = noise.max((1, 2))
     counts, _ = np.histogram(amplitudes, bins=10, range=(0, 0.1))
     assert abs(chi_square(counts, [40] * 10)) < 5
-    # What lies below the largest of uniform draws is uniform too.
+    # The numbers below the largest of uniform numbers are uniform again.
     field = np.sort((noise / amplitudes[:, None, None]).reshape(400, 480))[:, :-1]
     counts, _ = np.histogram(field, bins=32, range=(0, 1))
     assert abs(chi_square(counts, [field.size / 32] * 32)) < 5
     field = (noise / amplitudes[:, None, None]).reshape(400, 480)
-    # No field is another's, and none depends on its amplitude: five standard deviations.
+    # Fields are independent of each other and of the amplitude: five standard deviations.
     assert np.abs(np.corrcoef(field[:50]) - np.eye(50)).max() < 5 / np.sqrt(480)
     with_amplitude = np.corrcoef(np.column_stack([amplitudes, field]).T)[0, 1:]
     assert np.abs(with_amplitude).max() < 5 / np.sqrt(400)
 
 
-def test_augment_rolls_frames_in_a_circle_by_up_to_n_back_and_n_less_one_ahead():
+def test_augment_rolls_frames_circularly_by_minus_n_to_n_minus_one():
     ramp = np.arange(30.0, dtype="float32")[None, :, None] + np.zeros((2000, 1, 2), "float32")
     rolled = augmented_in_a_graph(SpectrogramAugment(roll_frames=5), ramp, seeds_of(2000))
-    shifts = -rolled[:, 0, 0].astype(int)  # frame s comes first after a roll by -s
+    shifts = -rolled[:, 0, 0].astype(int)  # frame s is first after a roll by -s
     shifts = np.where(shifts < -15, shifts + 30, shifts)
     for example, before, shift in zip(rolled, ramp, shifts, strict=True):
         np.testing.assert_array_equal(example, np.roll(before, shift, axis=0))
@@ -183,7 +183,7 @@ def test_augment_masks_then_adds_noise_then_rolls(spectrogram):
     noisy = augmented(everything(roll_frames=0), spectrogram, seeds)
     rolled = augmented(everything(), spectrogram, seeds)
     assert ((noisy - masked) >= 0).all()
-    assert (noisy[masked == np.float32(FILL)] > FILL).any()  # masks get noise too
+    assert (noisy[masked == np.float32(FILL)] > FILL).any()  # noise is added to masked elements
     assert not np.array_equal(rolled, noisy)
     for before, after in zip(noisy, rolled, strict=True):
         assert any(np.array_equal(np.roll(before, s, axis=0), after) for s in range(-5, 5))
@@ -206,20 +206,20 @@ def test_augment_with_seeds_depends_on_each_examples_own_seed(spectrogram):
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
-def test_augment_takes_seeds_of_any_integer_type(dtype, spectrogram):
+def test_augment_accepts_seeds_of_any_integer_dtype(dtype, spectrogram):
     expected = augmented(everything(), spectrogram, seeds_of(6))
     actual = augmented(everything(), spectrogram, seeds_of(6).astype(dtype))
     np.testing.assert_array_equal(actual, expected)
 
 
-def test_augment_takes_the_largest_seeds(spectrogram):
+def test_augment_accepts_the_largest_seeds(spectrogram):
     seeds = np.array([[2**31 - 1, 2**31 - 1], [0, 0]], "int32")
     changed = augmented(everything(), spectrogram[:2], seeds)
     assert np.isfinite(changed).all()
     assert not np.array_equal(changed, spectrogram[:2])
 
 
-def test_augment_without_seeds_draws_anew_and_repeats_from_a_saved_state(spectrogram):
+def test_augment_without_seeds_changes_per_call_and_repeats_from_a_saved_state(spectrogram):
     layer, other = everything(), everything(seed=5)
     layer(spectrogram, training=True)
     state = layer.seed_generator.state.numpy()
@@ -241,11 +241,11 @@ def test_augment_without_seeds_treats_every_example_differently(spectrogram):
     assert len({example.tobytes() for example in changed}) == 6
 
 
-# --- Where it runs ---
+# --- Compiled, dynamic shapes, half precision ---
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_augment_is_the_same_compiled_with_a_free_batch_size(jit_compile, spectrogram):
+def test_compiled_augment_equals_eager_for_any_batch_size(jit_compile, spectrogram):
     layer = everything()
     signature = [tf.TensorSpec([None, 30, 16]), tf.TensorSpec([None, 2], tf.int32)]
 
@@ -256,7 +256,7 @@ def test_augment_is_the_same_compiled_with_a_free_batch_size(jit_compile, spectr
     for batch in (6, 1):
         expected = augmented(layer, spectrogram[:batch], seeds_of(batch))
         actual = compiled(spectrogram[:batch], seeds_of(batch)).numpy()
-        # The division by ten becomes a multiplication, fused with the sum: seen 2.4e-7.
+        # The division by ten becomes a multiplication fused with the sum: observed 2.4e-7.
         np.testing.assert_allclose(actual, expected, rtol=0, atol=8e-7)
 
 
@@ -267,7 +267,7 @@ def test_augment_without_seeds_runs_compiled(spectrogram):
     assert not np.array_equal(first, second)
 
 
-def test_augment_takes_any_number_of_frames(spectrogram):
+def test_augment_accepts_any_number_of_frames(spectrogram):
     layer = everything()
     signature = [tf.TensorSpec([None, None, 16])]
     compiled = tf.function(lambda x: layer(x, training=True), input_signature=signature)
@@ -282,7 +282,7 @@ def test_augment_keeps_a_half_precision_dtype(dtype, spectrogram):
     output = layer(halved, training=True, seeds=seeds_of(6))
     assert output.dtype == dtype
     expected = augmented(everything(noise=False), spectrogram, seeds_of(6))
-    # Masks and roll move numbers only: what comes out are the halved ones.
+    # Masks and roll do not compute: the result consists of the rounded inputs.
     np.testing.assert_array_equal(
         tf.cast(output, tf.float32), tf.cast(tf.cast(expected, dtype), tf.float32)
     )

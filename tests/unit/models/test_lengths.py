@@ -304,7 +304,12 @@ def test_training_on_batches_by_length_equals_training_on_padded_ones(
 ):
     weights = []
     for width in (None, 32000):
-        model = make_model(num_frames=98, augment=SpectrogramAugment(24, 30, True, 10))
+        model = make_model(
+            num_frames=98,
+            augment=SpectrogramAugment(
+                freq_mask_bins=24, time_mask_frames=30, noise=True, roll_frames=10
+            ),
+        )
         pipeline = make_pipeline(LENGTHS)
         if width:
             pipeline._width = lambda examples: 32000
