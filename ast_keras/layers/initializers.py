@@ -56,8 +56,3 @@ def skip_random_initialization():
         yield
     finally:
         _skip.reset(token)
-
-
-# Earlier names.
-Unset = Uninitialized
-without_random_start = skip_random_initialization

@@ -128,6 +128,30 @@ class LogMelFilterbank(keras.layers.Layer):
         )
         self.built = True
 
+    @classmethod
+    def from_preset(cls, preset, **overrides):
+        """Loads the filterbank of a preset or of a saved model. No weights are downloaded.
+
+        Args:
+            preset: Name of a preset, such as "ast_base_audioset", or a folder that
+                `save_to_preset` wrote, of which only `audio_converter.json` is read. Files of
+                other weights that `from_preset` supports are valid too.
+            **overrides: Constructor arguments that replace those of the preset.
+
+        Returns:
+            A `LogMelFilterbank`.
+
+        Raises:
+            WeightsError: If the preset does not exist or has no filterbank.
+
+        Example:
+            >>> LogMelFilterbank.from_preset("ast_base_speech_commands").num_frames
+            128
+        """
+        from ast_keras.presets.loading import filterbank_from_preset
+
+        return filterbank_from_preset(preset, **overrides)
+
     @property
     def padding_value(self):
         """Value of padding (0.0 before the normalisation) in the output: `-mean / (2 std)`."""

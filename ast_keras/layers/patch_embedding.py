@@ -5,8 +5,6 @@ from keras import ops
 
 from ast_keras.errors import ArgumentError
 from ast_keras.layers.initializers import lecun_normal
-from ast_keras.layers.position_embedding import PositionEmbedding as PositionEmbedding
-from ast_keras.layers.special_tokens import SpecialTokens as SpecialTokens
 
 
 def patch_grid(num_mel_bins, num_frames, patch_size=(16, 16), strides=(10, 10)):

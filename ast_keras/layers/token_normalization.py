@@ -1,7 +1,6 @@
 """`TokenNormalization`: layer normalisation that saves memory during training."""
 
 import keras
-from keras import ops
 
 from ast_keras.layers import fused_ops
 
@@ -40,13 +39,3 @@ class TokenNormalization(keras.layers.LayerNormalization):
 
     def call(self, tokens, training=None):
         return fused_ops.normalise(tokens, self.gamma, self.beta, self.epsilon, bool(training))
-
-    def then(self, dense, rows, training=None):
-        """Returns a dense layer of the normalised rows `[rows, size]`.
-
-        During training the normalised rows are computed again in the backward pass, not stored.
-        """
-        if not training:
-            return dense(self(rows))
-        weights = (ops.cast(weight, rows.dtype) for weight in (dense.kernel, dense.bias))
-        return fused_ops.norm_dense(rows, self.gamma, self.beta, self.epsilon, *weights)

@@ -7,12 +7,9 @@ import tensorflow as tf
 from keras import ops
 
 from ast_keras.errors import ArgumentError
-from ast_keras.layers.patch_embedding import (
-    PatchEmbedding,
-    PositionEmbedding,
-    SpecialTokens,
-    patch_grid,
-)
+from ast_keras.layers.patch_embedding import PatchEmbedding, patch_grid
+from ast_keras.layers.position_embedding import PositionEmbedding
+from ast_keras.layers.special_tokens import SpecialTokens
 from ast_keras.layers.token_normalization import TokenNormalization
 from ast_keras.layers.token_reduction import Patchout
 from ast_keras.layers.transformer_block import TransformerBlock

@@ -32,7 +32,7 @@ from keras.src.saving import saving_lib  # as keras-hub does: only here can laye
 
 from ast_keras.errors import WeightsError
 from ast_keras.files import replacing_folder, require_disk_space
-from ast_keras.layers.initializers import without_random_start
+from ast_keras.layers.initializers import skip_random_initialization
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.models import causal_ast_backbone  # noqa: F401  (registers a class of saved models)
 from ast_keras.models.ast_classifier import ASTClassifier
@@ -62,7 +62,7 @@ def load_saved_model(folder: pathlib.Path) -> ASTClassifier:
             the folder was written by a later format version.
     """
     _require_known_format(folder)
-    with without_random_start():
+    with skip_random_initialization():
         model = _deserialize(folder / "task.json", ASTClassifier)
     task_weights = folder / _TASK_WEIGHTS
     if _holds_backbone(task_weights):  # format version 1

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ast_keras.errors import WeightsError
-from ast_keras.layers.initializers import without_random_start
+from ast_keras.layers.initializers import skip_random_initialization
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.models.ast_backbone import ASTBackbone
 from ast_keras.models.ast_classifier import ASTClassifier
@@ -140,7 +140,7 @@ def build_classifier(
     head = head or choose_head(network)
     geometry = geometry or Geometry()
     arguments = {**network.backbone_arguments, **backbone_arguments}
-    with without_random_start():
+    with skip_random_initialization():
         backbone = (network.backbone_class or ASTBackbone)(
             embed_dim=network.embed_dim,
             num_layers=network.num_layers,
@@ -275,7 +275,7 @@ def to_causal(model: ASTClassifier, block_columns: int, past_blocks: int) -> AST
     506
     """
     network = as_pretrained(model)
-    with without_random_start():
+    with skip_random_initialization():
         backbone = CausalASTBackbone.from_backbone(model.backbone, block_columns, past_blocks)
     frontend = model.frontend
     if frontend is not None:

@@ -13,7 +13,9 @@ from ast_keras.labels import LabelSet
 from ast_keras.layers.attention import SelfAttention
 from ast_keras.layers.drop_path import DropPath
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
-from ast_keras.layers.patch_embedding import PatchEmbedding, PositionEmbedding, SpecialTokens
+from ast_keras.layers.patch_embedding import PatchEmbedding
+from ast_keras.layers.position_embedding import PositionEmbedding
+from ast_keras.layers.special_tokens import SpecialTokens
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment
 from ast_keras.layers.token_normalization import TokenNormalization
 from ast_keras.layers.token_reduction import Patchout

@@ -22,7 +22,7 @@ STAGES = [
 ]
 # `AudioClassifier.from_preset` and `save_to_preset` reach for what is built on the classifier,
 # `export` for the exporters.
-LATE = {("models", "presets"), ("models", "export")}
+LATE = {("layers", "presets"), ("models", "presets"), ("models", "export")}
 # What loads without TensorFlow, Keras and matplotlib.
 LIGHT = ["audio", "recipe", "data", "reports", "auditing", "commands", "weights.readers"]
 HEAVY = ("tensorflow", "keras", "tensorflow_io", "orbit", "official", "matplotlib")

@@ -10,8 +10,6 @@ import tensorflow as tf
 
 from ast_keras import LogMelFilterbank
 from ast_keras.errors import ArgumentError
-from ast_keras.presets.released import AUDIOSET_MEAN, AUDIOSET_STD
-from ast_keras.recipe import Frontend
 
 
 def noise(*shape):
@@ -99,9 +97,10 @@ def test_filterbank_accepts_dtype_float32(dtype):
     assert layer.dtype_policy.name == "float32"
 
 
-def test_default_normalisation_is_that_of_the_recipes_and_presets():
-    layer, recipe = LogMelFilterbank(), Frontend()
-    assert (layer.mean, layer.std) == (AUDIOSET_MEAN, AUDIOSET_STD) == (recipe.mean, recipe.std)
+def test_from_preset_returns_the_filterbank_of_a_published_name():
+    layer = LogMelFilterbank.from_preset("ast_base_speech_commands")
+    assert (layer.num_frames, layer.num_mel_bins) == (128, 128)
+    assert (layer.mean, layer.std) == (-6.845978, 5.5654526)
 
 
 def test_filterbank_with_an_unknown_length_equals_the_eager_layer():

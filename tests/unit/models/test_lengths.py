@@ -8,7 +8,7 @@ import tensorflow as tf
 import ast_keras
 from ast_keras.data.dataset import Split
 from ast_keras.data.pipeline import Pipeline
-from ast_keras.layers.patch_embedding import PositionEmbedding
+from ast_keras.layers.position_embedding import PositionEmbedding
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment, axis_mask
 from ast_keras.training.trainer import ASTTrainer
 from ast_keras.weights.resize import resize_positions

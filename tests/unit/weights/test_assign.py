@@ -340,13 +340,13 @@ def test_precision_of_the_model_leaves_the_weights():
     assert model.backbone(SPECTROGRAM).dtype == "float16"
 
 
-def test_without_random_start_is_undone():
-    with initializers.without_random_start():
-        assert isinstance(initializers.truncated_normal(), initializers.Unset)
-        with initializers.without_random_start():
+def test_skip_random_initialization_ends_with_its_context():
+    with initializers.skip_random_initialization():
+        assert isinstance(initializers.truncated_normal(), initializers.Uninitialized)
+        with initializers.skip_random_initialization():
             pass
-        assert isinstance(initializers.lecun_normal(), initializers.Unset)
-    with pytest.raises(KeyError), initializers.without_random_start():
+        assert isinstance(initializers.lecun_normal(), initializers.Uninitialized)
+    with pytest.raises(KeyError), initializers.skip_random_initialization():
         raise KeyError
     assert isinstance(initializers.truncated_normal(), keras.initializers.TruncatedNormal)
     golden_model(num_classes=3)
