@@ -33,3 +33,29 @@ def _saved(settings):
     folder = pathlib.Path(tempfile.mkdtemp(prefix="ast_keras_test_"), "model")
     save_to_preset(model, folder)
     return folder
+
+
+def attentive_causal_classifier(past_blocks=2, **settings):
+    """Returns a causal model whose attention is far from uniform, so that masks have an effect.
+
+    Args:
+        past_blocks: Number of earlier blocks that a token attends to.
+        settings: Arguments of `from_preset`.
+    """
+    import keras
+
+    from ast_keras import from_preset, to_causal
+
+    keras.utils.set_random_seed(1)
+    model = from_preset("ast_test", num_classes=5, num_frames=310, **settings)
+    for weight in model.backbone.weights:
+        if weight.path.endswith(("qkv/kernel", "positions/embedding", "tokens")):
+            weight.assign(8 * weight)
+    model.head.kernel.assign(50 * model.head.kernel)
+    return to_causal(model, block_columns=5, past_blocks=past_blocks)
+
+
+def block_logits(model, spectrogram):
+    """Returns the logits of every block of a causal model, `[batch, blocks, classes]`."""
+    tokens = model.backbone(spectrogram)
+    return model.classify(model.backbone.pool_blocks(tokens)).numpy()
