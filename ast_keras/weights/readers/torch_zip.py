@@ -1,116 +1,106 @@
-"""The members of a zip file, as torch.save writes it, every size checked against the file."""
+"""Zip files of `torch.save`: uncompressed members, read as views of the memory-mapped file.
+
+`zipfile` reads the directory of the zip file. Every size in it is then checked against the file,
+because `zipfile` trusts some of them.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import mmap
 import struct
+import zipfile
 import zlib
 
 from ast_keras.errors import WeightsError
 
 ZIP_MAGIC = b"PK\x03\x04"
-MAX_MEMBERS = 50_000
+_END_MAGIC, _END_BYTES = b"PK\x05\x06", 22
+_LOCATOR_MAGIC, _LOCATOR_BYTES, _END64_BYTES = b"PK\x06\x07", 20, 56
+_HEADER_BYTES = 30  # before the name of a member
+_MAX_DIRECTORY_BYTES = 1 << 20  # the directory of a thousand tensors takes 0.1 MB
+
+Members = dict[str, zipfile.ZipInfo]
 
 
-@dataclasses.dataclass(frozen=True)
-class Member:
-    name: bytes
-    flags: int
-    method: int
-    crc: int
-    packed: int
-    size: int
-    begin: int  # of the header before the data
+def zip_members(data: mmap.mmap) -> Members:
+    """Returns the members of a zip file by name.
 
+    Args:
+        data: The file.
 
-def zip_read(data: mmap.mmap, members: dict[bytes, Member], name: bytes) -> memoryview:
-    member = members.get(name)
-    shown = ascii(name.decode(errors="replace"))
-    if member is None:
-        raise WeightsError(f"its zip file lacks {shown}")
-    if member.method or member.flags & 1 or member.packed != member.size:
-        raise WeightsError(f"{shown} is compressed, which torch.save never does")
-    begin = _data_begin(data, member)
-    content = memoryview(data)[begin : begin + member.size]
-    if zlib.crc32(content) != member.crc:
-        raise WeightsError(f"{shown} is damaged: its checksum does not agree")
-    return content
-
-
-def _data_begin(data: mmap.mmap, member: Member) -> int:
-    head = data[member.begin : member.begin + 30]
-    name_size, extra_size = struct.unpack("<2H", head[26:]) if len(head) == 30 else (0, 0)
-    begin: int = member.begin + 30 + name_size + extra_size
-    name = data[member.begin + 30 : member.begin + 30 + name_size]
-    if head[:4] != ZIP_MAGIC or name != member.name:
-        raise WeightsError("its zip directory does not agree with its members")
-    return begin
-
-
-def zip_members(data: mmap.mmap) -> dict[bytes, Member]:
-    """Reads the zip directory; members lie before it, and share no byte."""
-    position, end, count = _zip_directory(data)
-    limit = position
-    members: dict[bytes, Member] = {}
-    for _ in range(count):
-        if position + 46 > end or data[position : position + 4] != b"PK\x01\x02":
-            raise WeightsError("its zip directory is damaged")
-        fields = struct.unpack("<6H3I5H2I", data[position + 4 : position + 46])
-        if fields[12]:
-            raise WeightsError("its zip file lies on several disks")
-        flags, method, crc, packed, size = fields[2], fields[3], *fields[6:9]
-        name_end = position + 46 + fields[9]
-        name, extra = data[position + 46 : name_end], data[name_end : name_end + fields[10]]
-        size, packed, begin = _zip64(extra, [size, packed, fields[15]])
-        members[name] = Member(name, flags, method, crc, packed, size, begin)
-        position = name_end + fields[10] + fields[11]
-    if position != end or len(members) != count:
+    Raises:
+        WeightsError: If the directory is damaged, or if members overlap, leave the file or are
+            preceded by other data.
+    """
+    begin, count = _directory(data)
+    try:
+        infos = zipfile.ZipFile(data).infolist()  # type: ignore[call-overload]
+    except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError, OSError):
+        raise WeightsError("its zip directory is damaged") from None
+    members = {info.filename: info for info in infos}
+    if len(members) != len(infos) or count not in (len(infos), 0xFFFF):
         raise WeightsError("its zip directory is damaged, or names a member twice")
     reached = 0
-    for member in sorted(members.values(), key=lambda m: m.begin):
-        if member.begin < reached:
-            raise WeightsError("members of its zip file overlap")
-        reached = _data_begin(data, member) + member.packed
-    if reached > limit:
-        raise WeightsError("members of its zip file reach outside it")
+    for info in sorted(infos, key=lambda info: info.header_offset):
+        if info.volume:
+            raise WeightsError("its zip file is split into several disks")
+        if info.header_offset < reached or (not reached and info.header_offset):
+            raise WeightsError("members of its zip file overlap, or do not begin the file")
+        reached = _data_begin(data, info) + info.compress_size
+    if reached > begin:
+        raise WeightsError("members of its zip file extend beyond it")
     return members
 
 
-def _zip64(extra: bytes, values: list[int]) -> list[int]:
-    """Returns size, packed size and position, those too large for 32 bits from the extra field."""
-    if 0xFFFFFFFF not in values:
-        return values
-    while len(extra) >= 4:
-        kind, size = struct.unpack("<2H", extra[:4])
-        if kind == 1:
-            wide = extra[4 : 4 + size]
-            if size != len(wide) or size < 8 * values.count(0xFFFFFFFF):
-                break
-            numbers = iter(struct.unpack(f"<{size // 8}Q", wide[: size // 8 * 8]))
-            return [next(numbers) if value == 0xFFFFFFFF else value for value in values]
-        extra = extra[4 + size :]
-    raise WeightsError("its zip directory is damaged")
+def zip_read(data: mmap.mmap, members: Members, name: str) -> memoryview:
+    """Returns the content of a member, after verifying its checksum.
+
+    Args:
+        data: The file.
+        members: The result of `zip_members`.
+        name: Name of the member.
+
+    Raises:
+        WeightsError: If there is no such member, or if it is compressed, encrypted or damaged.
+    """
+    info = members.get(name)
+    if info is None:
+        raise WeightsError(f"its zip file lacks {name!a}")
+    if info.compress_type or info.flag_bits & 1 or info.compress_size != info.file_size:
+        raise WeightsError(f"{name!a} is compressed, which torch.save never does")
+    begin = _data_begin(data, info)
+    content = memoryview(data)[begin : begin + info.file_size]
+    if zlib.crc32(content) != info.CRC:
+        raise WeightsError(f"{name!a} is damaged: its checksum does not match")
+    return content
 
 
-def _zip_directory(data: mmap.mmap) -> tuple[int, int, int]:
-    """Returns where the zip directory begins and ends, and the number of its entries."""
-    end = len(data) - 22
-    if end < 0 or data[end : end + 4] != b"PK\x05\x06":
-        raise WeightsError("its zip directory is missing (probably cut short)")
-    short = struct.unpack("<4H2IH", data[end + 4 :])  # disks, entries, size, begin, comment
-    fields = short
-    if end >= 76 and data[end - 20 : end - 16] == b"PK\x06\x07":  # a second one, of 64 bits
-        (where,) = struct.unpack("<Q", data[end - 12 : end - 4])
-        end -= 76
-        if where != end or data[end : end + 4] != b"PK\x06\x06":
-            raise WeightsError("its zip directory is damaged")
-        fields = (*struct.unpack("<2I4Q", data[end + 16 : end + 56]), 0)
-    widths = (*[0xFFFF] * 4, *[0xFFFFFFFF] * 2, 0)
-    agree = all(a in (b, w) for a, b, w in zip(short, fields, widths, strict=True))
-    first_disk, disk, here, count, size, begin, comment = fields
-    if not agree or first_disk or disk or comment or here != count or begin + size != end:
-        raise WeightsError("its zip directory is damaged")
-    if count > MAX_MEMBERS:
-        raise WeightsError(f"its zip file holds {count} members, more than {MAX_MEMBERS}")
-    return begin, end, count
+def _directory(data: mmap.mmap) -> tuple[int, int]:
+    """Returns where the directory begins, and the 16-bit number of its entries.
+
+    The directory must be small and end the file: `zipfile` would search for it, and read all of it.
+    """
+    end = len(data) - _END_BYTES
+    if end < 0 or data[end : end + 4] != _END_MAGIC:
+        raise WeightsError("its zip directory is missing (probably truncated)")
+    count, size = struct.unpack("<HI", data[end + 10 : end + 16])
+    locator = end - _LOCATOR_BYTES
+    if locator >= _END64_BYTES and data[locator : locator + 4] == _LOCATOR_MAGIC:
+        end = locator - _END64_BYTES
+        (size,) = struct.unpack("<Q", data[end + 40 : end + 48])
+    if size > _MAX_DIRECTORY_BYTES:
+        raise WeightsError(f"its zip directory takes more than {_MAX_DIRECTORY_BYTES} bytes")
+    return end - size, count
+
+
+def _data_begin(data: mmap.mmap, info: zipfile.ZipInfo) -> int:
+    """Returns where the content of a member begins, after its own header."""
+    begin = info.header_offset
+    header = data[begin : begin + _HEADER_BYTES]
+    sizes = struct.unpack("<2H", header[26:]) if len(header) == _HEADER_BYTES else (0, 0)
+    name = data[begin + _HEADER_BYTES : begin + _HEADER_BYTES + sizes[0]]
+    encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
+    if header[:4] != ZIP_MAGIC or name.decode(encoding, "replace") != info.orig_filename:
+        raise WeightsError("its zip directory does not agree with its members")
+    end: int = begin + _HEADER_BYTES + sum(sizes)
+    return end

@@ -538,8 +538,8 @@ def test_damaged_safetensors_are_refused_or_read_as_the_library_reads_them(tmp_p
 
 CHILD = """
     import os, pathlib, resource, sys
-    from ast_keras.weights.errors import WeightsError
-    from ast_keras.weights.files import read_tensors
+    from ast_keras.errors import WeightsError
+    from ast_keras.weights.readers import read_tensors
     used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + (160 << 20),) * 2)
     resource.setrlimit(resource.RLIMIT_CPU, (60, 60))

@@ -123,7 +123,7 @@ def test_folder_prefers_the_names_of_transformers(folder):
 
 
 def test_folder_rejects_several_candidates(folder):
-    with pytest.raises(WeightsError, match=r"2 weights files \(a.pt, b.pth\): say which"):
+    with pytest.raises(WeightsError, match=r"2 weights files \(a.pt, b.pth\): name one of them"):
         read_tensors(folder("b.pth", "a.pt"))
 
 
@@ -156,11 +156,11 @@ def test_weights_in_parts_are_joined(folder):
         ({"a": "a", "b": "a"}, "disagree on 1 tensors, such as 'b'"),
         ({"a": "b"}, "disagree on 2 tensors"),
         ({"a": "a", "c": "c"}, "No such file.*Received: .*c$"),
-        ({"a": "../a"}, "files beside it"),
-        ({"a": "/etc/passwd"}, "files beside it"),
-        ({"a": ".."}, "files beside it|not a regular file"),
-        ({"a": 1}, "files beside it"),
-        ({}, "files beside it"),
+        ({"a": "../a"}, "files in the same folder"),
+        ({"a": "/etc/passwd"}, "files in the same folder"),
+        ({"a": ".."}, "files in the same folder|not a regular file"),
+        ({"a": 1}, "files in the same folder"),
+        ({}, "files in the same folder"),
     ],
 )
 def test_weights_in_parts_reject_an_index_that_lies(folder, places, message):

@@ -253,11 +253,11 @@ def test_checkpoint_with_a_flipped_bit_in_a_variable_is_refused_by_checksum(save
 LIES = {
     "negative size of an axis": (entry(VALUES, shape=(-2,)), "has no shape"),
     "sizes that overflow": (entry(VALUES, shape=(1 << 40, 1 << 40, 0)), "is too large"),
-    "a terabyte": (entry(VALUES, shape=(1 << 38,), size=1 << 40), "behind the end of its data"),
+    "a terabyte": (entry(VALUES, shape=(1 << 38,), size=1 << 40), "extends beyond its data"),
     "size that is not the shape's": (entry(VALUES, shape=(1 << 30,)), "does not take 8 bytes"),
     "negative size": (entry(VALUES, size=-8), "does not take -8 bytes"),
-    "negative offset": (entry(VALUES, offset=-4), "behind the end of its data"),
-    "offset behind the end": (entry(VALUES, offset=1), "behind the end of its data"),
+    "negative offset": (entry(VALUES, offset=-4), "extends beyond its data"),
+    "offset behind the end": (entry(VALUES, offset=1), "extends beyond its data"),
     "another data file": (entry(VALUES, shard=3), "x.data-00003-of-00001 is missing"),
     "negative data file": (entry(VALUES, shard=-1), "is missing"),
     "unknown type": (entry(VALUES, dtype=99), "unknown type"),
@@ -307,7 +307,8 @@ def test_index_that_is_no_table_of_tensors_is_refused(tmp_path, pairs, restarts,
 
 
 @pytest.mark.parametrize(
-    ("size", "reason"), [(1 << 31, "behind the end"), (1 << 47, "behind the end"), (2, "behind")]
+    ("size", "reason"),
+    [(1 << 31, "extends beyond"), (1 << 47, "extends beyond"), (2, "extends beyond")],
 )
 def test_index_with_a_false_size_in_its_footer_is_refused(tmp_path, size, reason):
     index = index_bytes([(b"", HEADER), (b"scale", entry(VALUES))])
