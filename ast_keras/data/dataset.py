@@ -1,4 +1,4 @@
-"""What every reader returns: labels and splits, as sequences that may be lazy."""
+"""Data sets: labels and splits, as every reader returns them. Sequences may be lazy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ast_keras.labels import LabelSet
 
 Source = str | bytes | npt.NDArray[np.float32]
 
-# What folders and manifests may call the splits.
+# The names of splits that folders and manifests may use.
 SPLIT_NAMES = {
     "train": "train",
     "validation": "validation",
@@ -29,17 +29,17 @@ SPLIT_NAMES = {
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Holds the examples of one split: where each sound is, and what is heard in it.
+    """Holds the examples of one split: a source and target for each.
 
     Args:
-      sources: Of each example the path of a file, the bytes of an encoded file, or a mono float32
-        waveform `[samples]` at the data set's `sample_rate`. Only indexed, never iterated over, so
-        a sequence may read or render on access.
-      targets: Of each example the indices of its labels, ascending.
-      names: Of each example how to call it in messages; left out, paths stand for themselves.
+        sources: Source of each example: the path of a file, the bytes of an encoded file, or a mono
+            float32 waveform `[samples]` at the `sample_rate` of the data set. The pipeline only
+            indexes it, so that a sequence may read or render on access.
+        targets: Label indices of each example, in ascending order.
+        names: Name of each example in messages. By default its path.
 
     Raises:
-      DatasetError: If the sequences differ in length.
+        DatasetError: If the sequences differ in length.
 
     Example:
 
@@ -56,15 +56,15 @@ class Split:
         lengths = [len(s) for s in (self.sources, self.targets, self.names) if s is not None]
         if len(set(lengths)) != 1:
             raise DatasetError(
-                "Every example of a split needs one source, one target and, where names are "
-                f"given, one name. Received: lengths {lengths}"
+                "sources, targets and names (if given) of a split must have the same length. "
+                f"Received: lengths {lengths}"
             )
 
     def __len__(self) -> int:
         return len(self.sources)
 
     def source_name(self, index: int) -> str:
-        """Returns how to call example `index` in a message: its path where it has one.
+        """Returns the name of an example in messages: its given name, its path or its number.
 
         Example:
 
@@ -77,7 +77,7 @@ class Split:
         return source if isinstance(source, str) else f"example {index}"
 
     def _description(self) -> Iterator[bytes]:
-        """Yields what tells this split from another one, wherever its files are."""
+        """Yields bytes that identify the examples, independent of the folder of the files."""
         names = self.sources if self.names is None else self.names
         if isinstance(names, PackedPaths) and isinstance(self.targets, PackedTargets):
             yield from names.rows.blocks()
@@ -90,15 +90,15 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class SoundDataset:
-    """Holds labels and splits; a split without examples is left out of `splits`.
+    """Holds the labels and the splits of a data set.
 
     Args:
-      name: Of the data set, for messages.
-      labels: In the order of the model's outputs.
-      splits: "train", "validation" and "test", as far as there are examples.
-      multi_label: Whether an example may have none or several labels; else each has exactly one.
-      notes: What a person should know: files that are missing, ignored or held out, with counts.
-      sample_rate: In Hz, of the sources that are waveforms; None where there are none.
+        name: Name of the data set in messages.
+        labels: Labels in the order of the model's outputs.
+        splits: Splits by name: "train", "validation" and "test". Empty splits are left out.
+        multi_label: Whether an example may have any number of labels. Otherwise it has exactly one.
+        notes: Messages for the user, with counts: files that are missing, ignored or held out.
+        sample_rate: Sample rate in Hz of sources that are waveforms; None if there are none.
 
     Example:
 
@@ -120,10 +120,10 @@ class SoundDataset:
         return "; ".join((f"{self.name}: {len(self.labels)} labels", sizes, *self.notes))
 
     def split(self, name: str) -> Split:
-        """Returns the split of this name.
+        """Returns the split with this name.
 
         Raises:
-          DatasetError: If there are no examples in it.
+            DatasetError: If the data set has no such split.
 
         Example:
 
@@ -149,9 +149,9 @@ class SoundDataset:
 
 
 def fingerprint(dataset: SoundDataset) -> str:
-    """Returns a hash of labels, examples and their order; equal for a copy in another folder.
+    """Returns a hash of labels, examples and their order, independent of the folder of the files.
 
-    It is computed once for a data set, which must not change afterwards.
+    It is computed once for a data set; do not change the data set afterwards.
 
     Example:
 
@@ -174,7 +174,16 @@ def from_examples(
     multi_label: bool = False,
     notes: Sequence[str] = (),
 ) -> SoundDataset:
-    """Builds a data set from (path, targets) pairs by split; notes labels that training lacks.
+    """Makes a data set from pairs of path and targets.
+
+    The labels without a training example are listed in the notes.
+
+    Args:
+        name: Name of the data set in messages.
+        labels: Labels in the order of the model's outputs.
+        examples: For each split its pairs of path and label indices.
+        multi_label: Whether an example may have any number of labels.
+        notes: Further messages for the user.
 
     Example:
 
@@ -189,22 +198,26 @@ def from_examples(
             splits[split_name] = Split([row[0] for row in rows], [row[1] for row in rows])
     all_notes = [*notes]
     if "train" in splits:
-        heard = {target for targets in splits["train"].targets for target in targets}
-        all_notes += silent_label_notes(labels, heard)
+        used = {target for targets in splits["train"].targets for target in targets}
+        all_notes += unused_label_notes(labels, used)
     return SoundDataset(name, labels, splits, multi_label, tuple(all_notes))
 
 
-def silent_label_notes(labels: LabelSet, heard: Iterable[int]) -> list[str]:
-    """Returns a note on the labels that no training example has, or none if each has one.
+def unused_label_notes(labels: LabelSet, used: Iterable[int]) -> list[str]:
+    """Returns a note that lists the labels without a training example; no note if each has one.
+
+    Args:
+        labels: Labels of the data set.
+        used: Indices of the labels of the training examples.
 
     Example:
 
-    >>> silent_label_notes(LabelSet(("dog", "hen", "cow")), heard=[1])
+    >>> unused_label_notes(LabelSet(("dog", "hen", "cow")), used=[1])
     ['2 of 3 labels have no training example: dog, cow']
     """
-    silent = [labels.names[index] for index in sorted(set(range(len(labels))) - set(heard))]
-    if not silent:
+    unused = [labels.names[index] for index in sorted(set(range(len(labels))) - set(used))]
+    if not unused:
         return []
-    first = ", ".join(silent[:5]) + (", ..." if len(silent) > 5 else "")
-    verb = "has" if len(silent) == 1 else "have"
-    return [f"{len(silent)} of {len(labels)} labels {verb} no training example: {first}"]
+    first = ", ".join(unused[:5]) + (", ..." if len(unused) > 5 else "")
+    verb = "has" if len(unused) == 1 else "have"
+    return [f"{len(unused)} of {len(labels)} labels {verb} no training example: {first}"]

@@ -1,7 +1,8 @@
-"""Sequences for millions of examples: rows of different lengths kept in one array.
+"""Memory-efficient sequences of targets and paths, for data sets of millions of examples.
 
-Two million tuples and strings take more than a gigabyte as Python objects; here a row costs what is
-in it and some ten bytes. They are what `Split` takes: sequences that make an item on access.
+Two million tuples and strings take more than a gigabyte as Python objects. Here they are ragged
+arrays: an example costs its content and about ten bytes. The classes are sequences, as `Split`
+expects, and make an item when it is accessed.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ _BLOCK_ROWS = 65_536
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Holds rows of different lengths; choosing rows copies none of the values.
+    """A ragged array: rows of different lengths. Selecting rows copies no values.
 
     Args:
-      values: All rows' values.
-      starts: Of each row the index of its first value.
-      lengths: Of each row the number of its values.
+        values: Values of all rows.
+        starts: Index of the first value of each row.
+        lengths: Number of values of each row.
 
     Example:
 
@@ -43,7 +44,7 @@ class Rows:
 
     @classmethod
     def from_lengths(cls, values: Array, lengths: Array) -> Rows:
-        """Returns rows that lie one after the other."""
+        """Returns rows whose values follow one another without gaps."""
         ends = np.cumsum(lengths, dtype=np.int64)
         starts = _index_array(ends - lengths, len(values))
         return cls(values, starts, lengths.astype(np.uint16))
@@ -66,17 +67,17 @@ class Rows:
         return self.values[start : start + int(self.lengths[index])]
 
     def take(self, indices: Array | slice) -> Rows:
-        """Returns the rows of these indices, in this order."""
+        """Returns the rows at these indices, in this order."""
         return Rows(self.values, self.starts[indices], self.lengths[indices])
 
     def flat(self) -> Array:
-        """Returns the values of all rows, one row after the other."""
+        """Returns the values of all rows in one array, one row after the other."""
         lengths = self.lengths.astype(np.int64)
         shifts = self.starts - (np.cumsum(lengths) - lengths)
         return self.values[np.repeat(shifts, lengths) + np.arange(lengths.sum())]
 
     def blocks(self) -> Iterator[bytes]:
-        """Yields lengths and values of a few rows at a time: the same bytes for the same rows."""
+        """Yields lengths and values as bytes, some rows at a time; equal rows give equal bytes."""
         for first in range(0, len(self), _BLOCK_ROWS):
             block = self.take(slice(first, first + _BLOCK_ROWS))
             yield block.lengths.tobytes()
@@ -88,7 +89,7 @@ def _index_array(indices: Array, size: int) -> Array:
 
 
 class PackedTargets(Sequence[tuple[int, ...]]):
-    """Holds the indices of the labels of many examples, four bytes each.
+    """Holds the label indices of many examples in four bytes each.
 
     Example:
 
@@ -102,7 +103,7 @@ class PackedTargets(Sequence[tuple[int, ...]]):
 
     @classmethod
     def pack(cls, targets: Sequence[tuple[int, ...]]) -> PackedTargets:
-        """Returns the same targets, packed; those that are packed already as they are."""
+        """Returns packed targets; targets that are already packed are returned unchanged."""
         if isinstance(targets, cls):
             return targets
         lengths = np.fromiter((len(t) for t in targets), np.int64, len(targets))
@@ -121,7 +122,7 @@ class PackedTargets(Sequence[tuple[int, ...]]):
 
 
 class PackedPaths(Sequence[str]):
-    """Holds the paths of many files that lie in few folders, a name each.
+    """Holds the paths of many files in a small number of folders: each folder once, each name once.
 
     Example:
 
@@ -132,12 +133,12 @@ class PackedPaths(Sequence[str]):
 
     def __init__(self, folders: Sequence[str], folder_of: Array, rows: Rows) -> None:
         self.folders = folders
-        self.folder_of = folder_of  # of each path an index into `folders`
-        self.rows = rows  # of each path its name, as the file system's bytes
+        self.folder_of = folder_of  # index into `folders` for each path
+        self.rows = rows  # name of each path, in the bytes of the file system
 
     @classmethod
     def pack(cls, paths: Iterable[str]) -> PackedPaths:
-        """Returns these paths, packed while they are read."""
+        """Packs paths while they are read from an iterable."""
         builder = PathBuilder()
         for path in paths:
             builder.add(*os.path.split(path))
@@ -156,7 +157,7 @@ class PackedPaths(Sequence[str]):
         )
 
     def name(self, index: int) -> str:
-        """Returns the name of a file, without its folder."""
+        """Returns the name of a file without its folder."""
         return os.fsdecode(self.rows.row(index).tobytes())
 
     def __len__(self) -> int:
@@ -166,11 +167,14 @@ class PackedPaths(Sequence[str]):
         return os.path.join(self.folders[self.folder_of[index]], self.name(index))
 
     def name_hashes(self) -> Array:
-        """Returns Python's 64-bit hashes of the names, which fit into an array as names do not."""
+        """Returns Python's 64-bit hash of each name, int64 `[paths]`.
+
+        Unlike the names, the hashes fit into an array that NumPy can search.
+        """
         return np.fromiter((hash(self.name(i)) for i in range(len(self))), np.int64, len(self))
 
     def take(self, indices: Array) -> PackedPaths:
-        """Returns the paths of these indices, in this order."""
+        """Returns the paths at these indices, in this order."""
         return PackedPaths(self.folders, self.folder_of[indices], self.rows.take(indices))
 
 
@@ -202,7 +206,7 @@ class PathBuilder:
         self._lengths.append(len(encoded))
 
     def build(self) -> PackedPaths:
-        """Returns what was added, in the order of adding."""
+        """Returns the paths in the order in which they were added."""
         names = np.frombuffer(bytes(self._names), np.uint8)
         lengths = np.array(self._lengths, np.uint16)
         rows = Rows.from_lengths(names, lengths)

@@ -1,7 +1,7 @@
-"""Which example stands where in an epoch, as a pure function of (seed, epoch, position).
+"""The order of examples in an epoch, as a pure function of (seed, epoch, position).
 
-Nothing is drawn one after the other, so a run resumes anywhere, and only a few thousand draws are
-made at a time: an epoch of two million begins without a pause.
+No draw depends on an earlier one, so that a run resumes at any step. Weighted sampling draws a few
+thousand examples at a time, so that an epoch of two million starts without a delay.
 """
 
 from __future__ import annotations
@@ -16,22 +16,24 @@ import numpy.typing as npt
 from ast_keras.data.packed import PackedTargets
 from ast_keras.errors import ArgumentError
 
-ORDER, EXAMPLE, DRAWS, BATCHES = (
-    1,
-    2,
-    3,
-    4,
-)  # streams of random numbers, never shared between purposes
+# Streams of random numbers, one for each purpose.
+ORDER, EXAMPLE, DRAWS, BATCHES = 1, 2, 3, 4
 
-_DRAWS_AT_ONCE = 4096
-_SORTED_BATCHES = 32  # that are sorted together; more is less padding, and less random
-_BLOCKS_KEPT = 4  # batches are made ahead in threads, some of them in the next block or epoch
+_BLOCK_DRAWS = 4096
+_SORTED_BATCHES = 32  # batches sorted together; more would pad less and be less random
+_CACHED_BLOCKS = 4  # more than one: prefetched batches may be in the next block or epoch
 
 Array = npt.NDArray[Any]
 
 
 def generator(seed: int, stream: int, epoch: int, position: int = 0) -> np.random.Generator:
-    """Returns the random generator of one place in a run.
+    """Returns the random generator of one position in a run.
+
+    Args:
+        seed: Seed of the run.
+        stream: Purpose of the draws: `ORDER`, `EXAMPLE`, `DRAWS` or `BATCHES`.
+        epoch: Zero-based epoch.
+        position: Zero-based position in the epoch.
 
     Example:
 
@@ -43,17 +45,17 @@ def generator(seed: int, stream: int, epoch: int, position: int = 0) -> np.rando
 
 
 class Sampling(Protocol):
-    """Says which example stands where in an epoch."""
+    """The order of examples in an epoch."""
 
     def index(self, epoch: int, position: int) -> int:
-        """Returns the example at one place."""
+        """Returns the index of the example at one position of an epoch."""
 
     def order(self, epoch: int) -> Array:
-        """Returns the examples of a whole epoch."""
+        """Returns the indices of all examples of an epoch, int64 `[examples]`."""
 
 
 class InOrder:
-    """Shows every example once, in the order of the split.
+    """Gives every example once, in the order of the split.
 
     Example:
 
@@ -72,7 +74,7 @@ class InOrder:
 
 
 class Shuffled:
-    """Shows every example once, in an order that each epoch has for itself.
+    """Gives every example once, in a different random order in each epoch.
 
     Example:
 
@@ -101,18 +103,20 @@ class Shuffled:
 
 
 class Weighted:
-    """Draws examples with replacement: as many as there are, each in proportion to its weight.
+    """Draws examples with replacement, with probabilities proportional to their weights.
 
-    An example may come several times in an epoch, or not at all; one of weight 0 never comes.
+    An epoch has as many draws as there are examples. An example may be drawn several times or not
+    at all; one of weight 0 is never drawn.
 
     Args:
-      weights: Of each example, not negative.
-      seed: Decides the draws.
+        weights: Weight of each example, not negative.
+        seed: Seed of the draws.
 
     Raises:
-      ValueError: If no weight is positive, or one is negative or not finite.
+        ArgumentError: If no weight is positive, or one is negative or not finite.
 
-    Reference: the original draws with PyTorch's `WeightedRandomSampler(replacement=True)`.
+    Reference:
+        The original draws with PyTorch's `WeightedRandomSampler(replacement=True)`.
 
     Example:
 
@@ -134,39 +138,40 @@ class Weighted:
         self._lock = threading.Lock()
 
     def index(self, epoch: int, position: int) -> int:
-        block, place = divmod(range(self.num_examples)[position], _DRAWS_AT_ONCE)
+        block, place = divmod(range(self.num_examples)[position], _BLOCK_DRAWS)
         with self._lock:
             draws = self._blocks.get((epoch, block))
             if draws is None:
                 draws = self._blocks[epoch, block] = self._draw(epoch, block)
-                if len(self._blocks) > _BLOCKS_KEPT:
+                if len(self._blocks) > _CACHED_BLOCKS:
                     del self._blocks[next(iter(self._blocks))]
         return int(draws[place])
 
     def order(self, epoch: int) -> Array:
-        num_blocks = -(-self.num_examples // _DRAWS_AT_ONCE)
+        num_blocks = -(-self.num_examples // _BLOCK_DRAWS)
         draws = [self._draw(epoch, block) for block in range(num_blocks)]
         return np.concatenate(draws)[: self.num_examples]
 
     def _draw(self, epoch: int, block: int) -> Array:
-        # Below the sum of all even after rounding, for random numbers end at 1 - 2**-53.
-        places = generator(self.seed, DRAWS, epoch, block).random(_DRAWS_AT_ONCE) * self._sums[-1]
+        # Below the total even after rounding, since `random` returns at most 1 - 2**-53.
+        places = generator(self.seed, DRAWS, epoch, block).random(_BLOCK_DRAWS) * self._sums[-1]
         draws: Array = np.searchsorted(self._sums, places, side="right")
         return draws
 
 
 class ByLength:
-    """Puts examples of about the same length into one batch, in an order that is still random.
+    """Groups examples of similar length into batches, and keeps the order of the batches random.
 
-    Some dozens of batches are taken together in the order of another sampling, sorted by length,
-    cut into batches, and these shuffled. Each example comes as often as without it; the batch that
-    is not full is drawn like the others, but for the sorting.
+    Groups of 32 batches are taken in the order of another sampling, sorted by length, cut into
+    batches, and the batches shuffled. Every example is used as often as by the other sampling. The
+    last, partial batch of an epoch is not sorted.
 
     Args:
-      sampling: Gives the order to start from.
-      lengths: Returns the length of every example; called once, when the first order is asked for.
-      batch_size: Examples per batch.
-      seed: Decides the order of the batches.
+        sampling: Sampling that gives the order to start from.
+        lengths: Function that returns the length of every example; called once, when the first
+            order is needed.
+        batch_size: Number of examples in a batch.
+        seed: Seed of the order of the batches.
 
     Example:
 
@@ -182,7 +187,7 @@ class ByLength:
         self.batch_size = batch_size
         self.seed = seed
         self._lengths = lengths
-        self._known: Array | None = None
+        self._known_lengths: Array | None = None
         self._orders: dict[int, Array] = {}
         self._lock = threading.Lock()
 
@@ -194,32 +199,34 @@ class ByLength:
             return int(self._orders[epoch][position])
 
     def order(self, epoch: int) -> Array:
-        if self._known is None:
-            self._known = self._lengths()
+        if self._known_lengths is None:
+            self._known_lengths = self._lengths()
         order = self.sampling.order(epoch)
         full = len(order) // self.batch_size * self.batch_size
         rng = generator(self.seed, BATCHES, epoch)
         parts = []
         for first in range(0, full, _SORTED_BATCHES * self.batch_size):
             part = order[first : min(first + _SORTED_BATCHES * self.batch_size, full)]
-            part = part[np.argsort(self._known[part], kind="stable")]
+            part = part[np.argsort(self._known_lengths[part], kind="stable")]
             parts.append(rng.permutation(part.reshape(-1, self.batch_size)).ravel())
         return np.concatenate([*parts, order[full:]])
 
 
 def clip_weights(targets: Sequence[tuple[int, ...]], num_classes: int) -> Array:
-    """Returns how often each example is to be drawn, so that rare labels are heard more.
+    """Returns the sampling weight of each example, which is larger for examples with rare labels.
 
-    An example weighs the sum over its labels of `1000 / (count + 0.01)`, where `count` is the
-    number of examples with the label. One without labels weighs 0.
+    The weight of an example is the sum over its labels of `1000 / (count + 0.01)`, where `count` is
+    the number of examples with the label. An example without labels has weight 0.
 
     Args:
-      targets: Of each example the indices of its labels.
-      num_classes: Number of labels.
+        targets: Label indices of each example.
+        num_classes: Number of labels.
 
-    Output: float64 `[examples]`.
+    Returns:
+        Weights, float64 `[examples]`.
 
-    Reference: `gen_weight_file.py` of https://github.com/YuanGongND/ast.
+    Reference:
+        `gen_weight_file.py` of https://github.com/YuanGongND/ast.
 
     Example:
 

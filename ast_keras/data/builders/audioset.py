@@ -1,7 +1,7 @@
 """`tfds build ast_keras/data/builders/audioset`: AudioSet as ArrayRecord.
 
-It runs on Apache Beam (`pip install apache-beam`): here on one machine, or with
-`--beam_pipeline_options runner=...` on a cluster whose machines see the folder of the clips and
+It runs on Apache Beam (`pip install apache-beam`): on this machine, or with
+`--beam_pipeline_options runner=...` on a cluster whose machines access the folder of the clips and
 `--data_dir` under the same paths and have ast_keras installed.
 """
 
@@ -20,31 +20,28 @@ from ast_keras.data.downloads.http import download
 from ast_keras.data.downloads.public_data import data_folder
 from ast_keras.data.packed import PackedPaths
 from ast_keras.data.readers.array_record_index import Index, index_path
-from ast_keras.data.readers.audioset_clips import NAMES, FoundClips, find_clips
+from ast_keras.data.readers.audioset import LIST_FILES
+from ast_keras.data.readers.audioset_clips import FILE_NAMES, FoundClips, find_clips
 from ast_keras.data.readers.audioset_lists import ClipList, read_clip_list
 from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
 
 URL = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv"
 
-_LISTS = {
-    "balanced": "balanced_train_segments.csv",
-    "unbalanced": "unbalanced_train_segments.csv",
-    "eval": "eval_segments.csv",
-}
 _MAX_LIST_BYTES = 10**9
-_LAYOUT = f"AudioSet's clips are your own: a folder of {NAMES}."
+_LAYOUT = f"AudioSet is built from your own copy of the clips: a folder of files {FILE_NAMES}."
 
 
 class Audioset(SoundBuilder):
     """Builds AudioSet's balanced, unbalanced and evaluation clips, in the order of the lists.
 
-    The clips must be there; those without a file are counted and left out. If the official segment
-    lists lie beside them, those are built that do; else all three, 100 MB, are
-    downloaded once to the data folder (`ast_keras.data.downloads.public_data`).
+    The clips must be on this machine; those without a file are counted and left out. Of the
+    official segment lists, those in the folder of the clips are built. If there are none, all three
+    (100 MB) are downloaded once to the data folder (`ast_keras.data.downloads.public_data`).
 
-    Reference: Gemmeke et al., "Audio Set: An ontology and human-labeled dataset for audio events",
-    ICASSP 2017.
+    Reference:
+        Gemmeke et al., "Audio Set: An ontology and human-labeled dataset for audio events", ICASSP
+        2017.
     """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = _LAYOUT
@@ -54,7 +51,7 @@ class Audioset(SoundBuilder):
         return self.make_info(
             {
                 "labels": tfds.features.Sequence(tfds.features.ClassLabel(names=names)),
-                "ytid": tfds.features.Text(doc="The video that the clip is of."),
+                "ytid": tfds.features.Text(doc="YTID of the video."),
             },
             description="AudioSet: two million clips of 10 s from videos, with 527 labels.",
             homepage="https://research.google.com/audioset/",
@@ -77,22 +74,24 @@ class Audioset(SoundBuilder):
             if len(index):
                 splits[split] = index
             first += len(part)
-        if found.num_other_times:
-            notes.append(f"{found.num_other_times:,} files are other parts of the listed videos")
+        if found.num_other_segments:
+            notes.append(
+                f"{found.num_other_segments:,} files are other segments of the listed videos"
+            )
         if not splits:
             raise DatasetError(
-                f"None of the {len(clips):,} listed clips has a file; they are looked for as "
-                f"{NAMES}. Received: {folder} with {found.seen or 'no file'}"
+                f"No file exists for any of the {len(clips):,} listed clips; files must be named "
+                f"{FILE_NAMES}. Received: {folder} with {found.suffix_counts or 'no file'}"
             )
         return Plan(folder, splits, notes)
 
     def _lists(self, folder: str) -> Mapping[str, str]:
-        here = {split: os.path.join(folder, name) for split, name in _LISTS.items()}
+        here = {split: os.path.join(folder, name) for split, name in LIST_FILES.items()}
         here = {split: file for split, file in here.items() if os.path.isfile(file)}
         if here:
             return here
         base = os.environ.get("AST_KERAS_MIRROR", URL).rstrip("/")
-        lists = {split: data_folder() / "audioset" / name for split, name in _LISTS.items()}
+        lists = {split: data_folder() / "audioset" / name for split, name in LIST_FILES.items()}
         try:
             for file in lists.values():
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -101,8 +100,9 @@ class Audioset(SoundBuilder):
         except OSError as error:  # DownloadError is one
             reason = " ".join(str(error).split()).rstrip(". ")
             raise DatasetError(
-                f"AudioSet's segment lists cannot be fetched ({reason}): put one or more of "
-                f"{', '.join(_LISTS.values())} beside the clips. Received: {folder}"
+                f"AudioSet's segment lists cannot be downloaded ({reason}): put one or more of "
+                f"{', '.join(LIST_FILES.values())} into the folder of the clips. "
+                f"Received: {folder}"
             ) from error
         return {split: os.fspath(file) for split, file in lists.items()}
 

@@ -1,4 +1,4 @@
-"""The Apache Beam pipeline of AudioSet's builder; what its workers run is importable there."""
+"""The Apache Beam pipeline of AudioSet's builder, in a module that its workers can import."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _ROWS_AT_ONCE = 1_000
 def examples(index_file: str, folder: str) -> Any:
     """Returns the transform that yields positions and examples of a split.
 
-    The pipeline itself holds only where every thousandth row begins: two million rows would not fit
-    into the description of a job. Workers read the index, which lies beside the records.
+    The pipeline holds only the number of every thousandth row, since the description of a job
+    cannot hold two million rows. Workers read the index, which is next to the records.
 
     Args:
-      index_file: Of the split.
-      folder: Where the clips are.
+        index_file: Path of the index of the split.
+        folder: Folder of the clips.
 
     Raises:
-      DatasetError: If Apache Beam is not installed.
+        DatasetError: If Apache Beam is not installed.
     """
     try:
         import apache_beam as beam
@@ -36,7 +36,7 @@ def examples(index_file: str, folder: str) -> Any:
     return (
         beam.Create(starts)
         | beam.FlatMap(_rows, index_file)
-        | beam.Reshuffle()  # else one worker would read all clips
+        | beam.Reshuffle()  # otherwise one worker would read all clips
         | beam.Map(_example, folder)
     )
 

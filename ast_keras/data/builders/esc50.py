@@ -22,12 +22,13 @@ _LAYOUT = "ESC-50 is a folder with audio/ and meta/esc50.csv, as its archive unp
 
 
 class Esc50(SoundBuilder):
-    """Builds ESC-50: one split with every clip's official fold, in the order of the table.
+    """Builds ESC-50: one split with the official fold of every clip, in the order of the table.
 
-    Without --manual_dir it is fetched as recipes fetch it
-    (`ast_keras.data.downloads.public_data`). A partial copy is built as far as it goes.
+    Without --manual_dir it is downloaded, as for recipes (`ast_keras.data.downloads.public_data`).
+    A partial copy is accepted.
 
-    Reference: Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015.
+    Reference:
+        Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015.
     """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = _LAYOUT
@@ -44,16 +45,16 @@ class Esc50(SoundBuilder):
         )
 
     def plan(self, dl_manager: tfds.download.DownloadManager) -> Plan:
-        root = self.local_or_fetched(dl_manager, _TABLE, "esc50")
+        root = self.local_or_downloaded(dl_manager, _TABLE, "esc50")
         table, audio = os.path.join(root, _TABLE), os.path.join(root, "audio")
-        rows, esc10 = list(read_rows(table, "esc50")), list(read_rows(table, "esc10"))
+        rows = list(read_rows(table))
         if not os.path.isdir(audio):
-            raise DatasetError(f"There is no folder audio/. {_LAYOUT} Received: {root}")
-        folder, in_esc10 = AudioFolder.scan(audio), {row.filename for row in esc10}
+            raise DatasetError(f"The folder audio/ is missing. {_LAYOUT} Received: {root}")
+        folder = AudioFolder.scan(audio)
         files = [folder.find(row.filename) for row in rows]
         here = [(row, os.path.basename(f)) for row, f in zip(rows, files, strict=True) if f]
         if not here:
-            raise DatasetError(f"None of the files of {table} is there. Received: {audio}")
+            raise DatasetError(f"No file of {table} exists. Received: {audio}")
         missing = len(rows) - len(here)
         return Plan(
             folder=root,
@@ -63,13 +64,13 @@ class Esc50(SoundBuilder):
                     PackedTargets.pack([(row.target,) for row, _ in here]),
                     {
                         "fold": np.array([row.fold for row, _ in here], np.int32),
-                        "esc10": np.array([row.filename in in_esc10 for row, _ in here]),
+                        "esc10": np.array([row.in_esc10 for row, _ in here]),
                     },
                 )
             },
             notes=[f"{missing} of {len(rows)} files were missing"] if missing else [],
-            # Of the whole table, so that labels keep their numbers in a partial copy.
-            metadata={"esc10_targets": sorted({row.target for row in esc10})},
+            # From the whole table, so that labels keep their numbers in a partial copy.
+            metadata={"esc10_targets": sorted({row.target for row in rows if row.in_esc10})},
         )
 
     def example(self, folder: str, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the builders share: where the data comes from, and how clips become records."""
+"""Base class of the builders: finds the data and writes encoded audio as ArrayRecord files."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from ast_keras.data.downloads.public_data import find_data
 from ast_keras.data.readers.array_record_index import Index, index_path
 from ast_keras.errors import DatasetError
 
-_NUM_KEYS = 2**128  # that tfds spreads over its buckets
+_NUM_KEYS = 2**128  # range of keys that tfds distributes over its buckets
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Holds what a builder is going to build.
+    """The plan of a build: which clips to write, in which order.
 
     Args:
-      folder: Where the clips are.
-      splits: The index of each split, in the order of its records.
-      notes: What a person should know, such as how many clips are missing.
-      metadata: What else the reader will need.
+        folder: Folder of the clips.
+        splits: Index of each split, in the order of its records.
+        notes: Messages for the user, such as the number of missing clips.
+        metadata: Further values that the reader needs.
     """
 
     folder: str
@@ -40,10 +40,10 @@ class Plan:
 
 
 class SoundBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Builds ArrayRecord files of encoded sounds in the order of `plan`, and an index of them.
+    """Builds ArrayRecord files of encoded audio in the order of `plan`, and an index of them.
 
-    Subclasses say where the data comes from, what to build and how an example reads. The order is
-    that of the reader of the same folder, so that both give the same batches.
+    Subclasses find the data, plan the build and make the examples. The order is that of the reader
+    of the same folder, so that both give the same batches.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -51,7 +51,7 @@ class SoundBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def __init__(self, *, file_format: Any = None, **kwargs: Any) -> None:
         if getattr(file_format, "value", file_format) not in (None, "array_record"):
             raise DatasetError(
-                "Sounds are read by index, which needs ArrayRecord: leave --file_format out. "
+                "Training reads records by index, which needs ArrayRecord: omit --file_format. "
                 f"Received: file_format={file_format!r}"
             )
         super().__init__(file_format="array_record", **kwargs)
@@ -59,14 +59,14 @@ class SoundBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @abc.abstractmethod
     def plan(self, dl_manager: tfds.download.DownloadManager) -> Plan:
-        """Finds the data and decides what to build."""
+        """Finds the data and plans the build."""
 
     def download_and_prepare(self, *, download_config: Any = None, **kwargs: Any) -> None:
-        """Builds the set, as `tfds.core.DatasetBuilder` says."""
+        """Builds the data set; see `tfds.core.DatasetBuilder`."""
         config = download_config or tfds.download.DownloadConfig()
         if config.nondeterministic_order:
             raise DatasetError(
-                "Records stand in the order of their index: leave --nondeterministic_order out. "
+                "Records must be in the order of their index: omit --nondeterministic_order. "
                 "Received: nondeterministic_order=True"
             )
         if config.manual_dir is not None:
@@ -77,17 +77,17 @@ class SoundBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 )
         super().download_and_prepare(download_config=config, **kwargs)
 
-    def local_or_fetched(
+    def local_or_downloaded(
         self, dl_manager: tfds.download.DownloadManager, marker: str, kind: str
     ) -> str:
-        """Returns the folder that holds the file `marker`: a local copy, else downloaded.
+        """Returns the folder that holds the file `marker`: a local copy, or a download.
 
-        It is fetched as recipes fetch it (`ast_keras.data.downloads.public_data`): once, resumed,
-        checked. A manual folder that was asked for is returned even without the file: the reader
-        says what it lacks.
+        The download is the one of recipes (`ast_keras.data.downloads.public_data`): made once,
+        resumed and verified. If the user gave a manual folder, it is returned even without the
+        file, and the reader reports what is missing.
 
         Raises:
-          DatasetError: If the download fails, with what to do offline.
+            DatasetError: If the download fails; the message names the file to provide.
         """
         local = self.manual_dir(dl_manager)
         if local is not None:
@@ -97,10 +97,10 @@ class SoundBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         try:
             return os.fspath(find_data(kind, logging.info))  # type: ignore[arg-type]
         except DatasetError as error:
-            raise DatasetError(f"{error} (to build from one: --manual_dir FOLDER)") from error
+            raise DatasetError(f"{error} (--manual_dir FOLDER builds from it)") from error
 
     def manual_dir(self, dl_manager: tfds.download.DownloadManager) -> str | None:
-        """Returns the folder given as --manual_dir, else tfds's own if anything is in it."""
+        """Returns the folder given as --manual_dir, or tfds's own if it is not empty."""
         try:
             return self._manual_dir or os.fspath(dl_manager.manual_dir)
         except AssertionError:
@@ -117,7 +117,7 @@ class SoundBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, folder: str, split: str) -> Any:
         index = Index.load(index_path(self.data_path, split))
-        # Spread over tfds's buckets, so that a large set is sorted on disk, a part at a time.
+        # Keys over the whole range, so that tfds sorts a large data set on disk in parts.
         step = _NUM_KEYS // len(index)
         for position in range(len(index)):
             yield position * step, self.example(folder, index.row(position))
@@ -130,16 +130,16 @@ class SoundBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return _PlainWriter(self.info.file_format)
 
     def make_info(self, features: Mapping[str, Any], **kwargs: Any) -> tfds.core.DatasetInfo:
-        """Returns the description of a set whose examples have these features besides the sound."""
+        """Returns the description of a data set of examples with these features and the audio."""
         return tfds.core.DatasetInfo(
             builder=self,
             features=tfds.features.FeaturesDict(
                 {
                     "audio": tfds.features.Scalar(
                         dtype=np.object_,
-                        doc="The clip's file; ast_keras.audio.load_audio decodes it.",
+                        doc="Encoded audio file; ast_keras.audio.load_audio decodes it.",
                     ),
-                    "path": tfds.features.Text(doc="Where it lay in the folder of the data."),
+                    "path": tfds.features.Text(doc="Path in the folder of the data set."),
                     **features,
                 }
             ),
@@ -150,7 +150,7 @@ class SoundBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class _PlainWriter(tfds_writer.ExampleWriter):
-    """Writes ArrayRecord files without compression: sounds hardly shrink, and read slower."""
+    """Writes ArrayRecord files without compression, which gains little and slows reading."""
 
     def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> None:
         writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
@@ -160,10 +160,10 @@ class _PlainWriter(tfds_writer.ExampleWriter):
 
 
 def read_clip(folder: str, path: str) -> bytes:
-    """Returns a sound file, unchanged.
+    """Returns the unchanged bytes of an audio file.
 
     Raises:
-      DatasetError: If it has gone since the folder was listed.
+        DatasetError: If the file was removed after the folder was listed.
     """
     file = pathlib.Path(folder, path)
     try:
@@ -173,6 +173,6 @@ def read_clip(folder: str, path: str) -> bytes:
 
 
 def _holding(folder: str, marker: str) -> str | None:
-    """Returns the folder, or one right below it, that holds a file."""
+    """Returns the folder, or the first one directly below it, that holds a file."""
     below = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir())
     return next((f for f in [folder, *below] if os.path.exists(os.path.join(f, marker))), None)

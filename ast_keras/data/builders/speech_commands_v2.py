@@ -1,7 +1,6 @@
 """`tfds build ast_keras/data/builders/speech_commands_v2`: Speech Commands V2 with its 35 words.
 
-Not the set of 12 classes that tensorflow-datasets has under the name `speech_commands`. See
-`ast_keras.data.builders`.
+It is not the data set of 12 classes that tensorflow-datasets calls `speech_commands`.
 """
 
 from __future__ import annotations
@@ -28,11 +27,12 @@ _LIST = "testing_list.txt"
 class SpeechCommandsV2(SoundBuilder):
     """Builds Speech Commands V2 with the official splits, in the order of words and names.
 
-    Without --manual_dir it is fetched as recipes fetch it
-    (`ast_keras.data.downloads.public_data`). A partial copy is built as far as it goes.
+    Without --manual_dir it is downloaded, as for recipes (`ast_keras.data.downloads.public_data`).
+    A partial copy is accepted.
 
-    Reference: Warden, "Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition",
-    arXiv 1804.03209.
+    Reference:
+        Warden, "Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition", arXiv
+        1804.03209.
     """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"A folder of words with {_LIST}, as its archive unpacks."
@@ -46,13 +46,13 @@ class SpeechCommandsV2(SoundBuilder):
         )
 
     def plan(self, dl_manager: tfds.download.DownloadManager) -> Plan:
-        folder = self.local_or_fetched(dl_manager, _LIST, "speech_commands")
+        folder = self.local_or_downloaded(dl_manager, _LIST, "speech_commands")
         dataset = read_speech_commands(folder)
         official = LabelSet.load("speech_commands")
         for word in dataset.labels.names:
             if word not in official.names:
                 raise DatasetError(
-                    "Speech Commands V2 has 35 words; read others from their folder. "
+                    "Speech Commands V2 has 35 words; read other words from their folder. "
                     f"{did_you_mean(word, official.names)} Received: {word!r} in {folder}"
                 )
         numbers = [official.index_of(word) for word in dataset.labels.names]
@@ -63,7 +63,7 @@ class SpeechCommandsV2(SoundBuilder):
             found = ", ".join(
                 f"{sizes[name]:,} of {size:,} {name}" for name, size in OFFICIAL_SIZES.items()
             )
-            notes.append(f"not the whole of Speech Commands V2: {found}")
+            notes.append(f"incomplete copy of Speech Commands V2: {found}")
         return Plan(folder, splits, notes)
 
     def example(self, folder: str, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class SpeechCommandsV2(SoundBuilder):
 
 
 def _index(split: Split, folder: str, numbers: list[int]) -> Index:
-    """Returns a split's index, with labels numbered as in the published list."""
+    """Returns the index of a split, with labels numbered as in the published list."""
     return Index(
         PackedPaths.pack(os.path.relpath(split.source_name(i), folder) for i in range(len(split))),
         PackedTargets.pack([(numbers[target],) for (target,) in split.targets]),

@@ -1,6 +1,14 @@
-"""Data sets as labels and splits: read straight from folders, or rendered in memory.
+"""Readers: functions that return a data set from its files, without decoding audio.
 
-Nothing here decodes a sound or needs TensorFlow; `ast_keras.data.pipeline` does.
+| module | holds |
+|---|---|
+| `class_folders` | a folder for each class |
+| `manifest` | a CSV file with paths and labels |
+| `esc50`, `speech_commands` | the public data sets, as their archives unpack |
+| `audioset`, `audioset_lists`, `audioset_clips` | AudioSet: segment lists, and clips in a folder |
+| `array_record`, `array_record_index` | data sets written by `ast_keras.data.builders` |
+| `synthetic`, `synthetic_sounds` | ten classes of sounds, rendered in memory |
+| `audio_folder`, `csv_table` | helpers: audio files in folders, CSV files with line numbers |
 """
 
 from __future__ import annotations
@@ -39,14 +47,14 @@ def load_dataset(
     """Reads a data set of one of the known kinds.
 
     Args:
-      kind: A key of `READERS`: "audioset", "built", "esc50", "folders", "manifest",
-        "speech_commands" or "synthetic".
-      path: The folder or manifest; None for "synthetic", which has none. `~` is understood.
-      **settings: Those of the reader, e.g. `fold=1` of `read_esc50`.
+        kind: Key of `READERS`: "audioset", "built", "esc50", "folders", "manifest",
+            "speech_commands" or "synthetic".
+        path: Path of the folder or manifest; `~` is expanded. None for "synthetic".
+        **settings: Arguments of the reader, for example `fold=1` for `read_esc50`.
 
     Raises:
-      DatasetError: If the kind or a setting is unknown, a path is lacking, or the reader finds
-        something else than it expects.
+        DatasetError: If the kind or a setting is unknown, the path is missing, or the reader cannot
+            read the data.
 
     Example:
 
@@ -68,7 +76,7 @@ def load_dataset(
                 f"Received: {name}={settings[name]!r}"
             )
     if needs_path != (path is not None):
-        rule = "needs a path" if needs_path else "is rendered in memory and takes no path"
+        rule = "needs a path" if needs_path else "is rendered in memory: it takes no path"
         raise DatasetError(f"{kind} data {rule}. Received: path={path!r}")
     if path is not None:
         return READERS[kind](os.path.expanduser(os.fspath(path)), **settings)

@@ -1,4 +1,4 @@
-"""The index of a built set: what is known of its records without reading their sound."""
+"""The index of a built data set: paths and labels of its records, read without their audio."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ Array = npt.NDArray[Any]
 
 
 def index_path(folder: str | os.PathLike[str], split: str) -> pathlib.Path:
-    """Returns where the index of a split lies in the folder of a built set."""
+    """Returns the path of the index of a split in the folder of a built data set."""
     return pathlib.Path(folder, f"index-{split}.npz")
 
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Holds what a built set says of its records without their sound, in their order.
+    """Holds what is known about the records of a split without their audio, in the same order.
 
-    It lies beside the records, because reading labels out of two million of them would mean to
-    read every clip.
+    It is a separate file, because reading the labels from two million records would read all audio.
 
     Args:
-      paths: Of each clip its path in the folder that the set was built from.
-      targets: Of each clip its labels, numbered as in the published list.
-      columns: What else is known of each clip, by name, one array each.
+        paths: Path of each clip in the folder that the data set was built from.
+        targets: Label indices of each clip, as in the published list.
+        columns: Further arrays by name, with one value for each clip.
 
     Example:
 
@@ -54,7 +53,7 @@ class Index:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Index]) -> Index:
-        """Returns the index of all parts, one part after the other; they have the same columns."""
+        """Returns the index of all parts, in order. All must have the same columns."""
         return cls(
             PackedPaths.concatenate([part.paths for part in parts]),
             PackedTargets(Rows.concatenate([part.targets.rows for part in parts])),
@@ -62,7 +61,7 @@ class Index:
         )
 
     def row(self, position: int) -> dict[str, Any]:
-        """Returns what is known of one clip: path, targets, and the columns by their names."""
+        """Returns path, targets and the columns by name of one clip."""
         columns = {name: column[position].item() for name, column in self.columns.items()}
         return {"path": self.paths[position], "targets": self.targets[position], **columns}
 
@@ -85,7 +84,7 @@ class Index:
         """Reads an index.
 
         Raises:
-          DatasetError: If there is none, or the file is not one.
+            DatasetError: If the file does not exist or is not an index.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -101,5 +100,6 @@ class Index:
             )
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise DatasetError(
-                f"Cannot read the index of a built set: {error}. Build it again. Received: {path}"
+                f"The index of a built data set cannot be read: {error}. Build it again. "
+                f"Received: {path}"
             ) from None

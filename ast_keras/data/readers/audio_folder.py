@@ -1,5 +1,4 @@
-"""Audio files in folders: listed in an order that no file system decides, found by a name whose
-suffix may differ, and held out for testing by their names alone."""
+"""Audio files in folders: listed in a fixed order, found by name, split by a hash of the name."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 
 from ast_keras.errors import DatasetError
 
-# In the order in which files of the same stem are preferred: lossless before lossy.
+# Of several files with the same stem the first in this order is used: lossless before lossy.
 # fmt: off
 AUDIO_SUFFIXES = (
     ".wav", ".flac", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64",
@@ -20,7 +19,7 @@ AUDIO_SUFFIXES = (
 
 
 def is_audio(name: str) -> bool:
-    """Tells whether a file's name says that it is a sound; hidden ones (macOS's `._x.wav`) are not.
+    """Returns whether a file name has an audio suffix. Hidden files (macOS's `._x.wav`) have not.
 
     Example:
 
@@ -31,20 +30,21 @@ def is_audio(name: str) -> bool:
 
 
 def subfolders(path: str) -> list[str]:
-    """Returns the names of the folders in a folder, sorted; hidden and `_` ones are left out."""
+    """Returns the sorted names of the subfolders, except those that start with `.` or `_`."""
     with os.scandir(path) as entries:
         return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith((".", "_")))
 
 
 @dataclass(frozen=True)
 class AudioFolder:
-    """Holds what one folder (without its subfolders) contains.
+    """The content of one folder, without its subfolders.
 
     Args:
-      path: Of the folder.
-      names: Of all files in it.
-      by_stem: The audio file of each stem, in the order of the stems.
-      num_shadowed: How many audio files are not in `by_stem`, because another has their stem.
+        path: Path of the folder.
+        names: Names of all files in it.
+        by_stem: Name of the audio file of each stem, in the order of the stems.
+        num_shadowed: Number of audio files that are not in `by_stem`, because another one has the
+            same stem.
 
     Example:
 
@@ -61,7 +61,7 @@ class AudioFolder:
 
     @classmethod
     def scan(cls, path: str) -> AudioFolder:
-        """Lists the folder once; later look-ups do not touch the disk."""
+        """Lists a folder once; later look-ups do not access the disk."""
         with os.scandir(path) as entries:
             names = frozenset(entry.name for entry in entries if not entry.is_dir())
         audio = sorted(filter(is_audio, names), key=_preference)
@@ -71,9 +71,10 @@ class AudioFolder:
         return cls(path, names, dict(sorted(by_stem.items())), len(audio) - len(by_stem))
 
     def find(self, name: str) -> str | None:
-        """Returns the path of the file of this name, else of this stem with another audio suffix.
+        """Returns the path of a file by its name, or by its stem with another audio suffix.
 
-        Published lists name `.wav` files; who keeps them as `.flac` keeps the lists too.
+        Published lists name `.wav` files; a copy may hold them as `.flac` without changing the
+        lists.
         """
         if name not in self.names:
             name = self.by_stem.get(os.path.splitext(name)[0], "")
@@ -85,7 +86,7 @@ def _preference(name: str) -> tuple[int, str]:
 
 
 def missing_files(paths: Iterable[str]) -> list[str]:
-    """Returns the paths where there is no file; lists each folder once rather than ask per file.
+    """Returns the paths at which no file exists. Each folder is listed only once.
 
     Example:
 
@@ -99,7 +100,7 @@ def missing_files(paths: Iterable[str]) -> list[str]:
         if folder not in listings:
             known = os.path.isdir(folder or ".")
             listings[folder] = frozenset(os.listdir(folder or ".")) if known else frozenset()
-        # A file system that ignores case may open what its listing spells otherwise.
+        # A file system that ignores case may find a name that its listing spells differently.
         if name not in listings[folder] and not os.path.exists(path):
             missing.append(path)
     return missing
@@ -111,21 +112,24 @@ def hold_out(
     test_fraction: float,
     validation_fraction: float,
 ) -> list[str]:
-    """Assigns each example to "train", "validation" or "test", by a hash of its key.
+    """Assigns each example to "train", "validation" or "test" by a hash of its key.
 
-    The same keys give the same answer on every machine and in any order. Each group (usually a
-    class) is divided on its own, so that rare classes are tested too; of every group at least one
-    example is trained on, and one held out where it has two. Clips cut from one recording may land
-    on both sides: whoever has such clips should give the splits instead.
+    The same keys give the same assignment on every machine and in any order. Each group (usually a
+    class) is divided separately, so that rare classes are tested too: every group has at least one
+    training example, and a held-out example if it has two. Clips cut from the same recording may be
+    assigned to different splits; if the data has such clips, define the splits yourself.
 
     Args:
-      keys: Unique names, such as paths relative to the data set.
-      groups: Of each example the group.
-      test_fraction: Of each group.
-      validation_fraction: Of each group.
+        keys: Unique names, such as paths relative to the data set.
+        groups: Group of each example.
+        test_fraction: Fraction of each group to hold out for testing.
+        validation_fraction: Fraction of each group to hold out for validation.
+
+    Returns:
+        The name of the split of each example.
 
     Raises:
-      DatasetError: If the fractions are negative or leave nothing to train on.
+        DatasetError: If a fraction is negative, or they leave nothing to train on.
 
     Example:
 
@@ -135,7 +139,7 @@ def hold_out(
     fractions = {"test": test_fraction, "validation": validation_fraction}
     if min(fractions.values()) < 0 or sum(fractions.values()) >= 1:
         raise DatasetError(
-            "The fractions held out must not be negative, and must sum to less than 1. "
+            "The held-out fractions must not be negative and must sum to less than 1. "
             f"Received: test_fraction={test_fraction}, validation_fraction={validation_fraction}"
         )
     members: dict[Hashable, list[int]] = {}

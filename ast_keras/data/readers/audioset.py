@@ -1,4 +1,4 @@
-"""AudioSet (Gemmeke et al. 2017): lists of segments, and the clips that could be downloaded."""
+"""Reader of AudioSet (Gemmeke et al. 2017): segment lists, and the clips that exist."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.data.dataset import SoundDataset, Split, silent_label_notes
+from ast_keras.data.dataset import SoundDataset, Split, unused_label_notes
 from ast_keras.data.packed import PackedTargets, Rows
-from ast_keras.data.readers.audioset_clips import NAMES, FoundClips, existing_clips, find_clips
+from ast_keras.data.readers.audioset_clips import FILE_NAMES, FoundClips, existing_clips, find_clips
 from ast_keras.data.readers.audioset_lists import ClipList, read_clip_list
 from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
 
-_BALANCED, _UNBALANCED = "balanced_train_segments.csv", "unbalanced_train_segments.csv"
-_EVAL = "eval_segments.csv"
-_EVAL_LISTS = ("eval_data.json", _EVAL)
-_SUBSETS = {
-    "balanced": (_BALANCED,),
-    "unbalanced": (_UNBALANCED,),
-    "full": (_BALANCED, _UNBALANCED),
+# Names of the official segment lists, by part.
+LIST_FILES = {
+    "balanced": "balanced_train_segments.csv",
+    "unbalanced": "unbalanced_train_segments.csv",
+    "eval": "eval_segments.csv",
 }
+# Parts of each training subset.
+SUBSETS = {
+    "balanced": ("balanced",),
+    "unbalanced": ("unbalanced",),
+    "full": ("balanced", "unbalanced"),
+}
+_EVAL_LISTS = ("eval_data.json", LIST_FILES["eval"])
 _LAYOUT = (
     "AudioSet's layout is a folder with the official segment lists "
     "(https://research.google.com/audioset/download.html) and the clips; or give a JSON list."
@@ -40,34 +45,35 @@ def read_audioset(
     test_path: str | None = None,
     enhanced_labels: str | None = None,
 ) -> SoundDataset:
-    """Reads AudioSet: training clips by subset, and the official evaluation clips as test split.
+    """Reads AudioSet: a training subset, and the official evaluation clips as the test split.
 
-    Clips are looked up by their YTID, called `YTID.wav`, `YYTID.wav`, `YTID_start.wav` or
-    `YTID_start_end.wav` (seconds or milliseconds) with any audio suffix, in a folder or any of its
-    subfolders. Nobody has all clips: those without a file are left out and counted in the notes.
-    Two million clips take some 200 MB, as arrays without a Python object each.
+    Clips are found by their YTID, in a folder or any of its subfolders, in files named `YTID.wav`,
+    `YYTID.wav`, `YTID_start.wav` or `YTID_start_end.wav` (seconds or milliseconds) with any audio
+    suffix. No copy of AudioSet is complete: clips without a file are left out and counted in the
+    notes. Two million clips take about 200 MB of memory.
 
     Args:
-      path: The folder with `balanced_train_segments.csv`, `unbalanced_train_segments.csv` (each
-        only if the subset needs it) and `eval_segments.csv`. Or the list of training clips itself:
-        such a CSV, or a JSON file of the AST's authors, `{"data": [{"wav": PATH, "labels":
-        "mid,mid"}, ...]}`, whose relative paths are joined to its folder.
-      clips_path: The folder with the clips. Left out, that of the lists. With JSON lists the clips
-        are then looked up here by the YTIDs in their paths, which need not exist.
-      subset: Of the folder's lists: "balanced" (22 thousand clips), "unbalanced" (2 million), or
-        "full" for both, as the paper's full set.
-      test_path: The list of evaluation clips, CSV or JSON. Left out, `eval_data.json` or
-        `eval_segments.csv` beside the list.
-      enhanced_labels: A list of clips with other labels, which replace those of training clips of
-        the same YTID: JSON as above (the form of PSLA's enhanced label sets), a segment CSV, or a
-        CSV of `YTID, "mid,mid"`. Clips that it does not name keep theirs.
+        path: Folder with `balanced_train_segments.csv`, `unbalanced_train_segments.csv` (each only
+            if the subset needs it) and `eval_segments.csv`. Or the list of training clips: such a
+            CSV file, or a JSON file of the AST's authors, `{"data": [{"wav": PATH, "labels":
+            "mid,mid"}, ...]}`, with paths absolute or relative to its folder.
+        clips_path: Folder of the clips. By default the folder of the lists. With JSON lists, clips
+            are then found here by the YTIDs in their paths, which need not exist.
+        subset: Training subset of the folder's lists: "balanced" (22 thousand clips), "unbalanced"
+            (2 million), or "full" for both, the full set of the paper.
+        test_path: List of evaluation clips, CSV or JSON. By default `eval_data.json` or
+            `eval_segments.csv` in the folder of the lists.
+        enhanced_labels: List of clips with other labels, which replace those of the training clips
+            with the same YTID: JSON as above (the format of PSLA's enhanced label sets), a segment
+            CSV, or a CSV of `YTID, "mid,mid"`. Other clips keep their labels.
 
     Raises:
-      DatasetError: If a list is missing or is not as described, if a YTID is listed twice, or if
-        no clip of a split has a file.
+        DatasetError: If a list is missing or malformed, if a YTID is listed twice, or if no clip of
+            a split has a file.
 
-    Reference: Gemmeke et al., "Audio Set: An ontology and human-labeled dataset for audio events",
-    ICASSP 2017; Gong, Chung, Glass, "PSLA", 2021, for the enhanced labels.
+    Reference:
+        Gemmeke et al., "Audio Set: An ontology and human-labeled dataset for audio events", ICASSP
+        2017. Enhanced labels: Gong, Chung, Glass, "PSLA", 2021.
 
     Example:
 
@@ -83,7 +89,7 @@ def read_audioset(
     (1, (0, 1))
     """
     labels = LabelSet.load("audioset")
-    train_lists, test_list = _lists(path, subset, test_path)
+    train_lists, test_list = _find_lists(path, subset, test_path)
     parts = [read_clip_list(name, labels) for name in (*train_lists, test_list)]
     clips, num_train = ClipList.concatenate(parts), sum(map(len, parts[:-1]))
     folder = _clips_folder(path, clips_path, clips)
@@ -94,27 +100,33 @@ def read_audioset(
     train = targets.take(is_train)
     if enhanced_labels is not None:
         ytids = clips.ytids[found.indices[is_train]]
-        train, note = relabelled(train, ytids, os.path.expanduser(enhanced_labels), labels)
+        train, note = replace_labels(train, ytids, os.path.expanduser(enhanced_labels), labels)
         notes.append(note)
     splits = {
         "train": Split(found.paths.take(is_train), train),
         "test": Split(found.paths.take(~is_train), targets.take(~is_train)),
     }
-    notes += silent_label_notes(labels, np.unique(train.rows.flat()).tolist())
+    notes += unused_label_notes(labels, np.unique(train.rows.flat()).tolist())
     name = "audioset_" + subset
     if not os.path.isdir(path):
         name = os.path.splitext(os.path.basename(path))[0]
     return SoundDataset(name, labels, splits, True, tuple(notes))
 
 
-def _lists(path: str, subset: str, test_path: str | None) -> tuple[list[str], str]:
-    """Returns the files that list the training clips, and the one that lists the test clips."""
-    if subset not in _SUBSETS:
+def subset_parts(subset: str) -> tuple[str, ...]:
+    """Returns the parts of a training subset, keys of `LIST_FILES`."""
+    if subset not in SUBSETS:
         raise DatasetError(
-            f"subset must be one of {', '.join(_SUBSETS)}. Received: subset={subset!r}"
+            f"subset must be one of {', '.join(SUBSETS)}. Received: subset={subset!r}"
         )
+    return SUBSETS[subset]
+
+
+def _find_lists(path: str, subset: str, test_path: str | None) -> tuple[list[str], str]:
+    """Returns the paths of the lists of training clips, and the path of the list of test clips."""
+    parts = subset_parts(subset)
     if os.path.isdir(path):
-        train, root = [os.path.join(path, name) for name in _SUBSETS[subset]], path
+        train, root = [os.path.join(path, LIST_FILES[part]) for part in parts], path
     else:
         train, root = [path], os.path.dirname(path)
     tests = [os.path.join(root, name) for name in _EVAL_LISTS]
@@ -129,13 +141,13 @@ def _lists(path: str, subset: str, test_path: str | None) -> tuple[list[str], st
         if os.path.isfile(name):
             return train, name
     raise DatasetError(
-        f"There is no {' or '.join(tests)}: set test_path to the list of the evaluation clips. "
+        f"There is no {' or '.join(tests)}: set test_path to the list of evaluation clips. "
         f"{_LAYOUT} Received: path={path!r}"
     )
 
 
 def _clips_folder(path: str, clips_path: str | None, clips: ClipList) -> str | None:
-    """Returns where to look clips up by name, or None where the lists say where they are."""
+    """Returns the folder in which to find clips by name, or None if the lists give their paths."""
     if clips_path is not None:
         return os.path.expanduser(clips_path)
     if clips.paths is not None:
@@ -153,26 +165,26 @@ def _locate(clips: ClipList, folder: str | None, num_train: int) -> FoundClips:
     for row in np.flatnonzero(is_train & np.isin(names, names[~is_train])).tolist():
         if found.paths[row] in tested:
             raise DatasetError(
-                "A clip may be in one of the two lists only, else it is trained and tested on. "
+                "A clip must not be in both the training list and the evaluation list. "
                 f"Received: {found.paths[row]}"
             )
     return found
 
 
 def _missing_notes(clips: ClipList, found: FoundClips, num_train: int, folder: str | None) -> Notes:
-    """Returns notes on the clips without a file; refuses a split in which no clip has one."""
+    """Returns notes that count the clips without a file; rejects a split without any file."""
     notes = []
     for split, first, last in (("training", 0, num_train), ("evaluation", num_train, len(clips))):
         here = int(np.count_nonzero((first <= found.indices) & (found.indices < last)))
-        total, where = last - first, folder or "where their list says"
+        total, where = last - first, folder or "the paths in their list"
         if here == 0:
             raise DatasetError(_none_found(f"{total:,} {split} clips", clips, first, found, folder))
         if here < total:
             notes.append(f"{total - here:,} of {total:,} {split} clips are missing from {where}")
-    if found.num_other_times:
+    if found.num_other_segments:
         notes.append(
-            f"{found.num_other_times:,} files ignored: by their names they are other parts of "
-            "the listed videos"
+            f"{found.num_other_segments:,} files ignored: their names state other segments of the "
+            "listed videos"
         )
     return notes
 
@@ -183,21 +195,22 @@ def _none_found(
     if folder is None:
         assert clips.paths is not None
         return (
-            f"None of the {what} has a file: set clips_path to a folder in which to look them up "
-            f"by name. Received: {clips.paths[first]}, ..."
+            f"No file exists for any of the {what}: set clips_path to the folder that holds them. "
+            f"Received: {clips.paths[first]}, ..."
         )
     example = clips.ytids[first].decode() or "a name without YTID"
     return (
-        f"None of the {what} has a file in the folder, which holds {found.seen or 'no file'}. "
-        f"They are looked for as {NAMES}; set clips_path if they are elsewhere. "
+        f"No file exists for any of the {what}; the folder holds "
+        f"{found.suffix_counts or 'no file'}. "
+        f"Files must be named {FILE_NAMES}; set clips_path if they are elsewhere. "
         f"Received: {folder} without {example}, ..."
     )
 
 
-def relabelled(
+def replace_labels(
     targets: PackedTargets, ytids: Array, path: str, labels: LabelSet
 ) -> tuple[PackedTargets, str]:
-    """Returns the training targets with those of another list where it has the clip."""
+    """Returns training targets with those of another list for the clips that it has, and a note."""
     other = read_clip_list(path, labels)
     order = np.argsort(other.ytids, kind="stable")
     sorted_ytids = other.ytids[order]
@@ -205,8 +218,8 @@ def relabelled(
     known = (sorted_ytids[places] == ytids) & (ytids != b"")
     if not known.any():
         raise DatasetError(
-            "None of the training clips is in the list of enhanced labels; clips are the same if "
-            f"their YTIDs are. Received: enhanced_labels={path!r}"
+            "The list of enhanced labels has no training clip; clips are matched by YTID. "
+            f"Received: enhanced_labels={path!r}"
         )
     both = Rows.concatenate([targets.rows, other.targets.rows])
     rows = np.where(known, len(targets) + order[places], np.arange(len(targets)))

@@ -1,4 +1,4 @@
-"""Finds AudioSet's clips in a folder, whatever a downloader has called them."""
+"""Finds the files of AudioSet's clips in a folder, under the names that common downloaders give."""
 
 from __future__ import annotations
 
@@ -18,48 +18,49 @@ from ast_keras.data.readers.audio_folder import AUDIO_SUFFIXES
 from ast_keras.data.readers.audioset_lists import ID_LENGTH, UNKNOWN_START, ClipList, parse_stem
 from ast_keras.errors import DatasetError
 
-NAMES = (
+FILE_NAMES = (
     "YTID.wav, YYTID.wav, YTID_start.wav or YTID_start_end.wav (seconds or milliseconds; any audio "
     "suffix), in any of its subfolders"
 )
 
-_FILES_AT_ONCE = 65_536
+_BATCH_FILES = 65_536
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
 class FoundClips:
-    """Holds which clips of a list have a file.
+    """The clips of a list that have a file.
 
     Args:
-      indices: Of the clips, into the list, ascending.
-      paths: Of each found clip its file.
-      num_other_times: How many files are named for another part of a listed video.
-      seen: Suffixes of the folder's files with their counts, for messages.
+        indices: Indices of the clips in the list, ascending.
+        paths: Path of each of these clips.
+        num_other_segments: Number of files whose names state another segment of a listed video.
+        suffix_counts: Suffixes of the files in the folder with their counts, for messages.
     """
 
     indices: Array
     paths: PackedPaths
-    num_other_times: int = 0
-    seen: str = ""
+    num_other_segments: int = 0
+    suffix_counts: str = ""
 
 
 def find_clips(folder: str, clips: ClipList) -> FoundClips:
-    """Looks clips up by their YTID in a folder and all its subfolders, each listed once.
+    """Finds clips by their YTID in a folder and all its subfolders, each listed once.
 
-    A file whose name gives a start must give the list's, within a second. Of several files of one
-    clip the first is taken, in the order of `AUDIO_SUFFIXES` (lossless first), then of the paths.
+    If the name of a file states a start, it must agree with the list within a second. If a clip has
+    several files, the first is used, in the order of `AUDIO_SUFFIXES` (lossless first), then of the
+    paths.
 
     Raises:
-      DatasetError: If the folder cannot be listed, or if a YTID occurs twice in the list.
+        DatasetError: If a folder cannot be listed, or a YTID occurs twice in the list.
     """
     order = np.argsort(clips.ytids, kind="stable")
     ytids = clips.ytids[order]
     _require_unique(ytids)
     builder, clip_of, suffixes = PathBuilder(), array.array("i"), collections.Counter[str]()
-    num_other_times = 0
-    for files in _batched(_files(folder, suffixes), _FILES_AT_ONCE):
+    num_other_segments = 0
+    for files in _batched(_files(folder, suffixes), _BATCH_FILES):
         keys = np.array([file.ytid for file in files], f"S{ID_LENGTH}")
         places = np.minimum(np.searchsorted(ytids, keys), len(ytids) - 1)
         for row in np.flatnonzero(ytids[places] == keys).tolist():
@@ -68,10 +69,10 @@ def find_clips(folder: str, clips: ClipList) -> FoundClips:
                 builder.add(file.folder, file.name)
                 clip_of.append(clip)
             else:
-                num_other_times += 1
+                num_other_segments += 1
     indices, paths = _first_of_each(np.array(clip_of, np.int32), builder.build())
-    seen = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes.most_common(5))
-    return FoundClips(indices, paths, num_other_times, seen)
+    suffix_counts = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes.most_common(5))
+    return FoundClips(indices, paths, num_other_segments, suffix_counts)
 
 
 class _File(NamedTuple):
@@ -82,7 +83,7 @@ class _File(NamedTuple):
 
 
 def _files(folder: str, suffixes: collections.Counter[str]) -> Iterator[_File]:
-    """Yields the audio files that are named like clips; counts the suffixes of all files."""
+    """Yields the audio files that are named like clips, and counts the suffixes of all files."""
     folders, visited = [folder], set()
     while folders:
         folder = folders.pop()
@@ -115,24 +116,24 @@ def _batched(files: Iterator[_File], size: int) -> Iterator[list[_File]]:
 
 
 def _require_unique(ytids: Array) -> None:
-    """Refuses a clip that could be trained and tested on; the ids are sorted."""
+    """Rejects a YTID that is listed twice; the YTIDs are sorted."""
     same = np.flatnonzero((ytids[1:] == ytids[:-1]) & (ytids[1:] != b""))
     if len(same):
         raise DatasetError(
-            "A YTID may occur once in all lists together, else its clip could be trained and "
-            f"tested on. Received: {ytids[same[0]].decode()} twice"
+            "A YTID must occur only once in all lists together, so that no clip is in two splits. "
+            f"Received: {ytids[same[0]].decode()} twice"
         )
 
 
 def _same_start(times: tuple[float, ...], start: int) -> bool:
-    """Tells whether a file's start, in seconds or milliseconds, may be the list's."""
+    """Returns whether the start of a file, in seconds or milliseconds, may be that of the list."""
     if not times or start == UNKNOWN_START:
         return True
     return abs(1000 * times[0] - start) < 1000 or abs(times[0] - start) < 1
 
 
 def _first_of_each(clip_of: Array, paths: PackedPaths) -> tuple[Array, PackedPaths]:
-    """Returns the clips that have files, ascending, and of each the one that is preferred."""
+    """Returns the clips that have a file, ascending, and the preferred file of each."""
     order = np.argsort(clip_of, kind="stable")
     clips, firsts, counts = np.unique(clip_of[order], return_index=True, return_counts=True)
     chosen = order[firsts]
@@ -147,10 +148,10 @@ def _preference(path: str) -> tuple[int, str]:
 
 
 def existing_clips(paths: PackedPaths) -> FoundClips:
-    """Keeps the paths at which there is a file; lists every folder once rather than ask per file.
+    """Returns the paths at which a file exists. Each folder is listed only once.
 
     Raises:
-      DatasetError: If a folder that is there cannot be listed.
+        DatasetError: If an existing folder cannot be listed.
     """
     present, names = np.zeros(len(paths), bool), paths.name_hashes()
     order = np.argsort(paths.folder_of, kind="stable")

@@ -1,6 +1,6 @@
 """Lists of AudioSet's clips: the official segment CSVs, and the JSON files of the AST's authors.
 
-Both are read line by line, record by record, into arrays: two million clips take some 60 MB.
+Both are read record by record into arrays: two million clips take about 60 MB.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from ast_keras.data.packed import PackedPaths, PackedTargets, PathBuilder, Rows
 from ast_keras.errors import DatasetError, LabelError
 from ast_keras.labels import LabelSet
 
-ID_LENGTH = 11  # of a video's name, YTID
+ID_LENGTH = 11  # of a YTID, the identifier of a video
 UNKNOWN_START = -1
 
 _CHUNK = 1 << 20
 _ID = re.compile(rb"[A-Za-z0-9_-]{11}")
 _SECONDS = re.compile(rb"\d{1,6}(\.\d*)?")
 _JSON_START = re.compile(r'\s*(\{\s*"data"\s*:\s*)?\[')
-_BETWEEN = re.compile(r"[\s,]*")
-# A clip's file: YTID or YYTID, and where it starts (and ends) if its name says so.
+_SEPARATOR = re.compile(r"[\s,]*")
+# Name of a clip's file: YTID or YYTID, then optionally its start (and end).
 _FILE_STEM = re.compile(r"(?:Y(?=[\w-]{11}(?:_\d|$)))?([\w-]{11})((?:_[\d.]+){0,2})", re.ASCII)
 
 
 def parse_stem(stem: str) -> tuple[str, tuple[float, ...]] | None:
-    """Returns the YTID in a clip's file name, and its start and end as far as they are there.
+    """Returns the YTID in the stem of a file name, and its start and end if they are stated.
 
     Example:
 
@@ -51,13 +51,14 @@ def parse_stem(stem: str) -> tuple[str, tuple[float, ...]] | None:
 
 @dataclass(frozen=True, eq=False)
 class ClipList:
-    """Holds what lists say of clips.
+    """Clips and their labels, as one or several lists give them.
 
     Args:
-      ytids: Of each clip the video, bytes `[clips]`; empty where a JSON's file has another name.
-      starts: Of each clip its start in the video in milliseconds, or `UNKNOWN_START`.
-      targets: Of each clip its labels.
-      paths: Of each clip its file; None where a list gives none, as the CSVs.
+        ytids: YTID of each clip, bytes `[clips]`; empty if the name of a file in a JSON list is not
+            in the usual form.
+        starts: Start of each clip in its video in milliseconds, or `UNKNOWN_START`.
+        targets: Label indices of each clip.
+        paths: Path of each clip, or None if a list has no paths (CSV).
     """
 
     ytids: npt.NDArray[np.bytes_]
@@ -70,7 +71,7 @@ class ClipList:
 
     @classmethod
     def concatenate(cls, lists: Sequence[ClipList]) -> ClipList:
-        """Returns one list of all clips; with paths only if all have them."""
+        """Returns one list of all clips; it has paths only if all lists have them."""
         paths = [part.paths for part in lists if part.paths is not None]
         return cls(
             np.concatenate([part.ytids for part in lists]),
@@ -112,18 +113,19 @@ class _Builder:
 
 
 def read_clip_list(path: str, labels: LabelSet) -> ClipList:
-    """Reads a list of clips with their labels: a JSON file, or else a CSV.
+    """Reads a list of clips with their labels from a JSON or CSV file.
 
-    A CSV's rows are `YTID, start_seconds, end_seconds, "mid,mid"` as in the official files, or
-    `YTID, "mid,mid"`; lines that begin with `#` and a header are skipped. A JSON file reads
-    `{"data": [{"wav": PATH, "labels": "mid,mid"}, ...]}`; relative paths are joined to its folder.
+    Rows of a CSV file are `YTID, start_seconds, end_seconds, "mid,mid"` as in the official files,
+    or `YTID, "mid,mid"`; lines that begin with `#` and a header are skipped. A JSON file has the
+    form `{"data": [{"wav": PATH, "labels": "mid,mid"}, ...]}`; relative paths are joined to its
+    folder.
 
     Args:
-      path: Of the list.
-      labels: Their ids are what the list holds; for AudioSet the mids, as "/m/09x0r".
+        path: Path of the list.
+        labels: Labels whose ids occur in the list; for AudioSet the mids, such as "/m/09x0r".
 
     Raises:
-      DatasetError: If the file cannot be read or is not such a list, with the line or the record.
+        DatasetError: If the file cannot be read or is malformed; with the line or the record.
 
     Example:
 
@@ -170,7 +172,8 @@ def _csv_cells(line: bytes) -> tuple[bytes, int, bytes]:
     ytid, comma, rest = line.partition(b",")
     if not comma:
         raise LabelError(
-            f'A row must read YTID, start, end, "mid,mid" or YTID, "mid,mid". Received: {line!r}'
+            f'A row must have the form YTID, start, end, "mid,mid" or YTID, "mid,mid". '
+            f"Received: {line!r}"
         )
     cells = rest.split(b",", 2)
     start = UNKNOWN_START
@@ -189,7 +192,7 @@ def _read_json(path: str, builder: _Builder) -> ClipList:
             labels = record["labels"].encode()
         except (TypeError, KeyError, AttributeError):
             raise DatasetError(
-                'A record must read {"wav": PATH, "labels": "mid,mid"}. '
+                'A record must have the form {"wav": PATH, "labels": "mid,mid"}. '
                 f"Received: {path} record {number}: {str(record)[:80]}"
             ) from None
         try:
@@ -213,7 +216,7 @@ def _json_records(path: str) -> Iterator[Any]:
             raise DatasetError(f'A JSON list must begin with {{"data": [. Received: {path}')
         place, number = start.end(), 0
         while True:
-            place = _end_of(_BETWEEN, text, place)
+            place = _end_of(_SEPARATOR, text, place)
             if text.startswith("]", place):
                 return
             try:

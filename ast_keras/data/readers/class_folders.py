@@ -1,4 +1,4 @@
-"""A folder for each class: the least that recordings of one's own need."""
+"""Reader of a folder for each class."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _LAYOUT = "The layout is class/any.wav, or train/class/any.wav and test/class/an
 def read_class_folders(
     path: str, *, test_fraction: float | None = None, validation_fraction: float | None = None
 ) -> SoundDataset:
-    """Reads a folder whose subfolders are the classes, or hold the classes of each split.
+    """Reads a folder whose subfolders are the classes, or the splits with the classes in them.
 
-    Where every subfolder is named train, validation (or val) or test, these are the splits; else
-    examples of every class are held out by a hash of their names. Files may lie deeper in the
-    folder of their class. Labels are the folders' names, in alphabetical order.
+    If every subfolder is named train, validation (or val) or test, these are the splits. Otherwise
+    examples of every class are held out by a hash of their paths. Files may lie deeper in the
+    folder of their class. The labels are the names of the folders in alphabetical order.
 
     Args:
-      path: The folder of the classes, or of the splits.
-      test_fraction: Of every class, held out for testing; 0.2 unless given.
-      validation_fraction: Of every class, held out for validation; 0 unless given.
+        path: Folder of the classes, or of the splits.
+        test_fraction: Fraction of every class to hold out for testing. 0.2 by default.
+        validation_fraction: Fraction of every class to hold out for validation. 0 by default.
 
     Raises:
-      DatasetError: If there is no sound in the folder, or if fractions are given for a folder that
-        has its own splits.
+        DatasetError: If the folder holds no audio file, or fractions are given for a folder that
+            has its own splits.
 
     Example:
 
@@ -42,19 +42,19 @@ def read_class_folders(
     folders: 2 labels; 2 train, 2 test; 20% of every class held out by name for testing
     """
     if not os.path.isdir(path):
-        raise DatasetError(f"There is no such folder. {_LAYOUT} Received: path={path!r}")
+        raise DatasetError(f"The folder does not exist. {_LAYOUT} Received: path={path!r}")
     names = subfolders(path)
     own_splits = bool(names) and set(names) <= set(SPLIT_NAMES)
     fractions = (test_fraction, validation_fraction)
     if own_splits and fractions != (None, None):
         raise DatasetError(
-            "A folder with train/ and test/ has its splits: leave the fractions out. "
+            "A folder with train/ and test/ has its own splits: omit the fractions. "
             f"Received: test_fraction={test_fraction}, validation_fraction={validation_fraction}"
         )
     roots = {name: os.path.join(path, name) for name in names} if own_splits else {"": path}
     found = [(s, *pair) for s, root in roots.items() for pair in _class_files(root)]
     if not found:
-        raise DatasetError(f"There is no sound in this folder. {_LAYOUT} Received: path={path!r}")
+        raise DatasetError(f"The folder holds no audio file. {_LAYOUT} Received: path={path!r}")
     labels = LabelSet(tuple(sorted({name for _, name, _ in found})))
     notes: list[str] = []
     if own_splits:
@@ -78,7 +78,7 @@ def held_out_notes(of: str, test_fraction: float, validation_fraction: float) ->
 
 
 def _class_files(root: str) -> Iterator[tuple[str, str]]:
-    """Yields (class, path) in the order of the names."""
+    """Yields pairs of class and path in alphabetical order."""
     for name in subfolders(root):
         for folder, inner, _ in os.walk(os.path.join(root, name)):
             inner[:] = sorted(i for i in inner if not i.startswith("."))

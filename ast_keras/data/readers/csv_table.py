@@ -1,4 +1,4 @@
-"""CSV files as rows with line numbers, and the errors that point at a line."""
+"""CSV files as rows with line numbers, and errors that name the line."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ from ast_keras.errors import DatasetError, did_you_mean
 def read_table(
     path: str, required: Sequence[str], fix: str
 ) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
-    """Reads a comma-separated file with a header: its columns, and its rows with line numbers.
+    """Reads the columns and rows of a comma-separated file with a header.
 
-    A byte-order mark, CRLF line ends, quoted commas and blank lines are understood; the names of
-    columns are read in lower case, and cells without the spaces around them.
+    A byte-order mark, CRLF line ends, quoted commas and blank lines are accepted. The names of
+    columns are converted to lower case, and spaces around cells are removed.
 
     Args:
-      path: Of the file.
-      required: Columns that must be there.
-      fix: A sentence for whoever has no such file: what is expected and where to get it.
+        path: Path of the file.
+        required: Names of columns that must exist.
+        fix: Sentence to add to the error for a missing file: the expected format and where to get
+            it.
+
+    Returns:
+        The names of the columns, and an iterator over pairs of line number and row.
 
     Raises:
-      DatasetError: If the file is missing, is not such a table, or lacks a column; while the rows
-        are read, if a row has too few or too many cells.
+        DatasetError: If the file is missing, is not a table, or lacks a column; during iteration,
+            if a row has too few or too many cells.
 
     Example:
 
@@ -56,7 +60,8 @@ def read_table(
     duplicates = {name for name in columns if columns.count(name) > 1}
     if duplicates:
         raise DatasetError(
-            f"Every column may occur once. Received: {path} line 1: {', '.join(sorted(duplicates))}"
+            "Every column must occur only once. "
+            f"Received: {path} line 1: {', '.join(sorted(duplicates))}"
         )
     return columns, _rows(reader, columns, path)
 
@@ -67,14 +72,14 @@ def _rows(
     for line, cells in _filled(reader, path):
         if len(cells) != len(columns):
             raise DatasetError(
-                f"A row needs {len(columns)} cells, as the header has; put a cell that holds a "
-                f"comma in quotes. Received: {path} line {line}: {len(cells)} cells"
+                f"A row must have {len(columns)} cells, like the header; quote cells that contain "
+                f"a comma. Received: {path} line {line}: {len(cells)} cells"
             )
         yield line, {name: cell.strip() for name, cell in zip(columns, cells, strict=True)}
 
 
 def _filled(reader: Iterator[list[str]], path: str) -> Iterator[tuple[int, list[str]]]:
-    """Yields the rows that are not blank, each with the line on which it ends."""
+    """Yields the rows that are not blank, with the number of their last line."""
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
@@ -84,10 +89,10 @@ def _filled(reader: Iterator[list[str]], path: str) -> Iterator[tuple[int, list[
 
 
 def integer(cell: str, column: str, path: str, line: int) -> int:
-    """Returns a cell's whole number.
+    """Returns the integer in a cell.
 
     Raises:
-      DatasetError: If it is not one, with the file and the line.
+        DatasetError: If it is not an integer, with the file and the line.
 
     Example:
 
@@ -98,5 +103,5 @@ def integer(cell: str, column: str, path: str, line: int) -> int:
         return int(cell)
     except ValueError:
         raise DatasetError(
-            f"{column} must be a whole number. Received: {path} line {line}: {cell!r}"
+            f"{column} must be an integer. Received: {path} line {line}: {cell!r}"
         ) from None

@@ -1,9 +1,9 @@
-"""ESC-50 and ESC-10 (Piczak 2015), read from the folder as its archive unpacks."""
+"""Reader of ESC-50 and ESC-10 (Piczak 2015), from the folder as the archive unpacks."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from ast_keras.data.dataset import SoundDataset, from_examples
@@ -20,28 +20,32 @@ _COLUMNS = ("filename", "fold", "target", "category", "esc10")
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
+    """One row of `meta/esc50.csv`."""
+
     filename: str
     fold: int
     target: int
+    in_esc10: bool
 
 
 def read_esc50(path: str, *, fold: int = 1, subset: str = "esc50") -> SoundDataset:
-    """Reads ESC-50: the clips of one fold are the test split, those of the others train.
+    """Reads ESC-50: one fold as the test split, the other folds as the training split.
 
-    A partial copy is read as far as it goes: absent files are counted in the notes. A file may
-    have another audio suffix than the table gives it.
+    A partial copy is accepted: missing files are counted in the notes. A file may have another
+    audio suffix than in the table.
 
     Args:
-      path: The folder with `audio/` and `meta/esc50.csv`.
-      fold: The test fold, 1 to 5; the published accuracy is the mean over the five.
-      subset: "esc50", or "esc10" for its ten-class subset, whose labels are numbered from 0 in the
-        order of their ESC-50 numbers.
+        path: Folder with `audio/` and `meta/esc50.csv`.
+        fold: Test fold, 1 to 5. The published accuracy is the mean over the five.
+        subset: "esc50", or "esc10" for the subset of ten classes, whose labels are numbered from 0
+            in the order of their ESC-50 numbers.
 
     Raises:
-      DatasetError: If the folder is not one of ESC-50 or has no file of a split.
+        DatasetError: If the folder is not ESC-50, or has no file of a split.
 
-    Reference: Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015.
+    Reference:
+        Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015.
 
     Example:
 
@@ -52,18 +56,13 @@ def read_esc50(path: str, *, fold: int = 1, subset: str = "esc50") -> SoundDatas
 ESC-50 is a folder with audio/ and meta/esc50.csv, as https://github.com/karolpiczak/ESC-50 \
 unpacks. Received: no/such/folder/meta/esc50.csv
     """
-    if subset not in ("esc50", "esc10"):
-        raise DatasetError(f'subset must be "esc50" or "esc10". Received: subset={subset!r}')
+    check_subset(subset)
     table = os.path.join(path, "meta", "esc50.csv")
-    rows = list(read_rows(table, subset))
-    folds = sorted({row.fold for row in rows})
-    if fold not in folds:
-        raise DatasetError(
-            f"fold must be one of {', '.join(map(str, folds))}. Received: fold={fold!r} of {table}"
-        )
+    rows = [row for row in read_rows(table) if subset == "esc50" or row.in_esc10]
+    check_fold(fold, {row.fold for row in rows}, table)
     audio = os.path.join(path, "audio")
     if not os.path.isdir(audio):
-        raise DatasetError(f"There is no folder audio/. {_LAYOUT} Received: path={path!r}")
+        raise DatasetError(f"The folder audio/ is missing. {_LAYOUT} Received: path={path!r}")
     official = LabelSet.load("esc50")
     targets = sorted({row.target for row in rows}) if subset == "esc10" else range(len(official))
     index_of = {target: index for index, target in enumerate(targets)}
@@ -78,7 +77,7 @@ unpacks. Received: no/such/folder/meta/esc50.csv
     for split, pairs in examples.items():
         if not pairs:
             raise DatasetError(
-                f"None of the files of the {split} split is there (test fold {fold}). {_LAYOUT} "
+                f"No file of the {split} split exists (test fold {fold}). {_LAYOUT} "
                 f"Received: path={audio!r}"
             )
     missing = len(rows) - sum(map(len, examples.values()))
@@ -86,8 +85,21 @@ unpacks. Received: no/such/folder/meta/esc50.csv
     return from_examples(subset, official.subset(targets), examples, notes=notes)
 
 
-def read_rows(table: str, subset: str) -> Iterator[_Row]:
-    """Yields the subset's rows in the order of the table, each checked."""
+def check_subset(subset: str) -> None:
+    """Raises a `DatasetError` unless the subset is "esc50" or "esc10"."""
+    if subset not in ("esc50", "esc10"):
+        raise DatasetError(f'subset must be "esc50" or "esc10". Received: subset={subset!r}')
+
+
+def check_fold(fold: int, folds: Collection[int], where: str) -> None:
+    """Raises a `DatasetError` unless the test fold is one of `folds`."""
+    if fold not in folds:
+        known = ", ".join(map(str, sorted(folds)))
+        raise DatasetError(f"fold must be one of {known}. Received: fold={fold!r} of {where}")
+
+
+def read_rows(table: str) -> Iterator[Row]:
+    """Yields the validated rows of the table, in order."""
     names = LabelSet.load("esc50").names
     seen: dict[str, int] = {}
     _, rows = read_table(table, _COLUMNS, _LAYOUT)
@@ -104,9 +116,9 @@ def read_rows(table: str, subset: str) -> Iterator[_Row]:
             )
         if row["filename"] in seen:
             raise DatasetError(
-                "A file may occur once, else it could be trained and tested on. "
+                "A file must occur only once, so that it is not in both splits. "
                 f"Received: {table} lines {seen[row['filename']]} and {line}: {row['filename']}"
             )
         seen[row["filename"]] = line
-        if subset == "esc50" or row["esc10"] == "True":
-            yield _Row(row["filename"], integer(row["fold"], "fold", table, line), target)
+        fold = integer(row["fold"], "fold", table, line)
+        yield Row(row["filename"], fold, target, row["esc10"] == "True")

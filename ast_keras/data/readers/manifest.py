@@ -1,4 +1,4 @@
-"""A CSV that names every sound and its labels: recordings of one's own, single- or multi-label."""
+"""Reader of a manifest: a CSV file with the path and labels of each audio file."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ast_keras.errors import DatasetError, LabelError, did_you_mean
 from ast_keras.labels import PUBLISHED, LabelSet
 
 _FORMAT = (
-    "A manifest is a CSV with the columns path,labels and, if wanted, split (train, validation, "
-    'test) or fold; a folder with one folder a class is read as "folders".'
+    "A manifest is a CSV with the columns path,labels and optionally split (train, validation, "
+    'test) or fold. A folder with a folder for each class is data.kind="folders".'
 )
 
 
@@ -24,7 +24,7 @@ class _Row:
     line: int
     path: str  # joined to the manifest's folder
     labels: tuple[str, ...]
-    split: str  # "" where the manifest has no such column
+    split: str  # "" if the manifest has no such column
     fold: int | None
 
 
@@ -41,21 +41,24 @@ def read_manifest(
     """Reads a CSV with the columns `path`, `labels` (separated by `;`) and `split` or `fold`.
 
     Without a column for the split, examples of every class are held out by a hash of their paths.
-    An empty cell of labels means "nothing of interest is heard" in multi-label data, and is an
-    error otherwise. A path may occur once: the same sound in training and test would be a leak.
+    In multi-label data an empty cell of labels is an example of none of the classes; otherwise it
+    is an error. A path must occur only once, so that no file is in both training and test.
 
     Args:
-      path: Of the CSV; the paths in it are relative to its folder, or absolute.
-      labels_path: A file for `LabelSet.from_file`, or "audioset", "esc50" or "speech_commands" for
-        the published lists. Left out, the labels are those of the manifest, in alphabetical order.
-      fold: The test fold, for a manifest with a column `fold`; the other folds train.
-      multi_label: Left out, True if some sound has several labels.
-      allow_missing: Whether sounds without a file are dropped and counted in the notes.
-      test_fraction: Held out for testing where no row is; 0.2 if the manifest has no splits.
-      validation_fraction: Held out for validation where no row is; 0 unless given.
+        path: Path of the CSV. The paths in it are absolute or relative to its folder.
+        labels_path: File for `LabelSet.from_file`, or "audioset", "esc50" or "speech_commands" for
+            the published lists. By default the labels of the manifest, in alphabetical order.
+        fold: Test fold of a manifest with a column `fold`; the other folds are for training.
+        multi_label: Whether a file may have any number of labels. By default True if one has
+            several.
+        allow_missing: Whether files that do not exist are dropped and counted in the notes.
+        test_fraction: Fraction to hold out for testing if no row is for testing. By default 0.2 if
+            the manifest has no splits.
+        validation_fraction: Fraction to hold out for validation if no row is for validation. 0 by
+            default.
 
     Raises:
-      DatasetError: If the table, a label or a file is not as described, with the line.
+        DatasetError: If the table, a label or a file is not as described, with the line.
 
     Example:
 
@@ -86,7 +89,7 @@ def read_manifest(
     if len(missing) == len(rows) or (missing and not allow_missing):
         raise _missing_error(path, rows, missing)
     if missing:
-        notes.append(f"{len(missing)} of {len(rows)} sounds have no file and were dropped")
+        notes.append(f"{len(missing)} of {len(rows)} files do not exist and were dropped")
     examples: dict[str, list[tuple[str, tuple[int, ...]]]] = {s: [] for s in SPLIT_NAMES.values()}
     for row, target, split in zip(rows, targets, splits, strict=True):
         if row.path not in missing:
@@ -96,10 +99,10 @@ def read_manifest(
 
 
 def manifest_folds(path: str) -> tuple[int, ...]:
-    """Returns the folds that a manifest's column `fold` names, in order; none without the column.
+    """Returns the folds in the column `fold` of a manifest, ascending; empty without the column.
 
     Raises:
-      DatasetError: If the manifest cannot be read.
+        DatasetError: If the manifest cannot be read.
 
     Example:
 
@@ -117,14 +120,14 @@ def _read_rows(path: str, table: Iterator[tuple[int, dict[str, str]]]) -> Iterat
     seen: dict[str, int] = {}
     for line, cells in table:
         if not cells["path"]:
-            raise DatasetError(f"The path may not be empty. Received: {path} line {line}")
-        sound = os.path.normpath(os.path.join(os.path.dirname(path), cells["path"]))
-        if sound in seen:
+            raise DatasetError(f"The path must not be empty. Received: {path} line {line}")
+        file = os.path.normpath(os.path.join(os.path.dirname(path), cells["path"]))
+        if file in seen:
             raise DatasetError(
-                "A path may occur once; several labels of one sound are separated by ';'. "
-                f"Received: {path} lines {seen[sound]} and {line}: {cells['path']}"
+                "A path must occur only once; separate several labels of a file by ';'. "
+                f"Received: {path} lines {seen[file]} and {line}: {cells['path']}"
             )
-        seen[sound] = line
+        seen[file] = line
         split = cells.get("split")
         if split is not None and split.lower() not in SPLIT_NAMES:
             raise DatasetError(
@@ -132,7 +135,7 @@ def _read_rows(path: str, table: Iterator[tuple[int, dict[str, str]]]) -> Iterat
             )
         yield _Row(
             line=line,
-            path=sound,
+            path=file,
             labels=tuple(label.strip() for label in cells["labels"].split(";") if label.strip()),
             split=SPLIT_NAMES[split.lower()] if split else "",
             fold=integer(cells["fold"], "fold", path, line) if "fold" in cells else None,
@@ -143,8 +146,8 @@ def _require_one_label(path: str, rows: Sequence[_Row]) -> None:
     for row in rows:
         if len(row.labels) != 1:
             raise DatasetError(
-                "Single-label data needs exactly one label a sound; set multi_label=True for any "
-                f"number. Received: {path} line {row.line}: {len(row.labels)} labels"
+                "Single-label data needs exactly one label for each file; set multi_label=True to "
+                f"allow any number. Received: {path} line {row.line}: {len(row.labels)} labels"
             )
 
 
@@ -177,7 +180,7 @@ def _splits(
     fractions: tuple[float | None, float | None],
     groups: Sequence[int],
 ) -> tuple[list[str], list[str]]:
-    """Returns the split of every row, and notes on how it came about."""
+    """Returns the split of every row, and notes on how the splits were made."""
     if fold is not None:
         splits = _by_fold(path, rows, columns, fold)
     elif "split" in columns:
@@ -185,17 +188,19 @@ def _splits(
     elif "fold" in columns:
         folds = ", ".join(map(str, sorted({row.fold for row in rows if row.fold is not None})))
         raise DatasetError(
-            f"The manifest has folds: set fold to the one to test on ({folds}). Received: {path}"
+            f"The manifest has folds: set fold to the test fold ({folds}). Received: {path}"
         )
     else:
         test, validation = 0.2 if fractions[0] is None else fractions[0], fractions[1] or 0.0
         return _held_out(path, rows, groups, test, validation)
     if fractions == (None, None):
         only_train = set(splits) == {"train"}
-        return splits, ["no test rows; test_fraction=0.2 would hold some out"] if only_train else []
+        return splits, [
+            "no test rows; set test_fraction=0.2 to hold some out"
+        ] if only_train else []
     if set(splits) != {"train"}:
         raise DatasetError(
-            "The fractions are for a manifest whose rows are all for training. "
+            "Fractions can be held out only if all rows of the manifest are for training. "
             f"Received: test_fraction={fractions[0]}, validation_fraction={fractions[1]} with "
             f"{path}, which has {', '.join(sorted(set(splits)))}"
         )
@@ -205,13 +210,13 @@ def _splits(
 def _by_fold(path: str, rows: Sequence[_Row], columns: Sequence[str], fold: int) -> list[str]:
     if "fold" not in columns:
         raise DatasetError(
-            "fold needs a column fold in the manifest. "
+            "fold needs a column named fold in the manifest. "
             f"{did_you_mean('fold', columns)} Received: fold={fold} with {path}"
         )
     folds = sorted({row.fold for row in rows if row.fold is not None})
     if fold not in folds or len(folds) == 1:
         raise DatasetError(
-            "fold must be one of at least two folds of the manifest, which has "
+            "The manifest must have at least two folds, and fold must be one of them: "
             f"{', '.join(map(str, folds))}. Received: fold={fold!r} with {path}"
         )
     return ["test" if row.fold == fold else "train" for row in rows]
@@ -222,15 +227,15 @@ def _held_out(
 ) -> tuple[list[str], list[str]]:
     root = os.path.dirname(path) or "."
     keys = [os.path.relpath(row.path, root).replace(os.sep, "/") for row in rows]
-    of = "every class" if len(set(groups)) > 1 else "the sounds"
+    of = "every class" if len(set(groups)) > 1 else "the files"
     return hold_out(keys, groups, test, validation), [*held_out_notes(of, test, validation)]
 
 
 def _missing_error(path: str, rows: Sequence[_Row], missing: set[str]) -> DatasetError:
     if len(missing) == len(rows):
-        rule, fix = f"None of the {len(rows)} sounds has a file.", ""
+        rule, fix = f"None of the {len(rows)} files exists.", ""
     else:
-        rule = f"{len(missing)} of {len(rows)} sounds have no file."
+        rule = f"{len(missing)} of {len(rows)} files do not exist."
         fix = " Set allow_missing=True to drop them."
     absent = [f"line {row.line}: {row.path}" for row in rows if row.path in missing][:3]
     more = ", ..." if len(missing) > 3 else ""

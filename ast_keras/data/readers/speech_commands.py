@@ -1,4 +1,4 @@
-"""Speech Commands (Warden 2018), read from the folder as its archive unpacks."""
+"""Reader of Speech Commands (Warden 2018), from the folder as the archive unpacks."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from ast_keras.labels import LabelSet
 _LAYOUT = (
     "Speech Commands is a folder of word/speaker_nohash_n.wav with validation_list.txt and "
     "testing_list.txt, as "
-    "http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz unpacks; read a folder of "
-    'classes without lists as "folders".'
+    "http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz unpacks. A folder of classes "
+    'without lists is data.kind="folders".'
 )
 _LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
 
 
 def read_speech_commands(path: str, *, words: Sequence[str] | None = None) -> SoundDataset:
-    """Reads Speech Commands: listed clips are validation or test, all others train.
+    """Reads Speech Commands: listed clips are for validation or test, all others for training.
 
-    A partial copy is read as far as it goes: listed clips that are absent are counted in the
-    notes. A file may have another audio suffix than the lists give it. Recordings of background
-    noise are no class.
+    A partial copy is accepted: listed clips that are missing are counted in the notes. A file may
+    have another audio suffix than in the lists. Recordings of background noise are ignored.
 
     Args:
-      path: The folder with a folder for each word and the two lists.
-      words: The words to read, in the order of the model's outputs. Left out, all that are there:
-        in the order of the released checkpoints where these know every word, else alphabetically.
+        path: Folder with a folder for each word and the two lists.
+        words: Words to read, in the order of the model's outputs. By default all that are present:
+            in the order of the released models if these know every word, otherwise in alphabetical
+            order.
 
     Raises:
-      DatasetError: If the folder is not one of Speech Commands, or lacks one of the words.
+        DatasetError: If the folder is not Speech Commands, or lacks one of the words.
 
-    Reference: Warden, "Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition",
-    arXiv 1804.03209.
+    Reference:
+        Warden, "Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition", arXiv
+        1804.03209.
 
     Example:
 
@@ -51,8 +52,10 @@ def read_speech_commands(path: str, *, words: Sequence[str] | None = None) -> So
     folders = {word: AudioFolder.scan(os.path.join(path, word)) for word in subfolders(path)}
     present = [word for word, folder in folders.items() if folder.by_stem]
     if not present:
-        raise DatasetError(f"There is no recording of any word. {_LAYOUT} Received: path={path!r}")
-    labels = _labels(present, words, path)
+        raise DatasetError(
+            f"The folder holds no recording of any word. {_LAYOUT} Received: path={path!r}"
+        )
+    labels = choose_labels(present, words, f"path={path!r}")
 
     examples: dict[str, list[tuple[str, tuple[int, ...]]]] = {
         "train": [],
@@ -70,25 +73,36 @@ def read_speech_commands(path: str, *, words: Sequence[str] | None = None) -> So
             notes.append(f"{absent.count(split)} clips of {file} are missing from {path}")
     shadowed = sum(folders[word].num_shadowed for word in labels.names)
     if shadowed:
-        notes.append(f"{shadowed} files ignored, for another of the same name and another suffix")
+        notes.append(f"{shadowed} files ignored: another file differs only in its suffix")
     if len(present) < len(folders):
         empty = sorted(set(folders) - set(present))
         notes.append(f"{len(empty)} folders without a recording ignored: {', '.join(empty[:5])}")
     if os.path.isdir(os.path.join(path, "_background_noise_")):
-        notes.append("_background_noise_ left out: it is no word")
+        notes.append("_background_noise_ ignored: it is not a word")
     return from_examples("speech_commands", labels, examples, notes=notes)
 
 
-def _labels(present: list[str], words: Sequence[str] | None, path: str) -> LabelSet:
+def choose_labels(present: Sequence[str], words: Sequence[str] | None, where: str) -> LabelSet:
+    """Returns the labels of the words to read, in the order of the model's outputs.
+
+    Args:
+        present: Words that have a recording.
+        words: Words to read, in order. By default all that are present: in the order of the
+            released models if these know every word, otherwise in alphabetical order.
+        where: Description of the data for errors.
+
+    Raises:
+        DatasetError: If a word has no recording.
+    """
     official = LabelSet.load("speech_commands")
     if words is None:
         known = set(present) <= set(official.names)
-        words = [w for w in official.names if w in present] if known else present
+        words = [w for w in official.names if w in present] if known else sorted(present)
     for word in words:
         if word not in present:
             raise DatasetError(
                 f"There is no recording of {word!r}. {did_you_mean(word, present)} "
-                f"Received: path={path!r}"
+                f"Received: {where}"
             )
     if set(words) <= set(official.names):
         return official.subset([official.index_of(word) for word in words])
@@ -96,7 +110,7 @@ def _labels(present: list[str], words: Sequence[str] | None, path: str) -> Label
 
 
 def _read_lists(path: str) -> dict[tuple[str, str], str]:
-    """Returns the split of each listed (word, stem)."""
+    """Returns the split of each listed pair of word and stem."""
     listed: dict[tuple[str, str], str] = {}
     for split, name in _LISTS.items():
         file = os.path.join(path, name)
@@ -113,12 +127,13 @@ def _read_lists(path: str) -> dict[tuple[str, str], str]:
             word, slash, recording = entry.partition("/")
             if not (word and slash and recording):
                 raise DatasetError(
-                    f"An entry must read word/file.wav. Received: {file} line {number}: {entry!r}"
+                    "An entry must have the form word/file.wav. "
+                    f"Received: {file} line {number}: {entry!r}"
                 )
             key = (word, os.path.splitext(recording)[0])
             if listed.setdefault(key, split) != split:
                 raise DatasetError(
-                    f"A clip may be in one list only. Received: {file} line {number}: {entry!r}, "
+                    f"A clip must be in only one list. Received: {file} line {number}: {entry!r}, "
                     f"also in {_LISTS[listed[key]]}"
                 )
     return listed

@@ -1,14 +1,14 @@
-"""A data set of synthetic sounds: enough to train on, without a download."""
+"""A data set of synthetic sounds, rendered in memory: trains a model without a download."""
 
 from __future__ import annotations
 
 import os
-import wave
 from collections.abc import Sequence
 from typing import overload
 
 import numpy as np
 
+from ast_keras.audio.encoding import write_wav
 from ast_keras.data.dataset import SoundDataset, Split
 from ast_keras.data.readers.synthetic_sounds import RENDERERS, Waveform, render
 from ast_keras.errors import DatasetError
@@ -18,7 +18,7 @@ _SPLIT_KEYS = {"train": 0, "validation": 1, "test": 2}
 
 
 class _Clips(Sequence[Waveform]):
-    """Renders clip `index` of a split whenever it is asked for, always the same."""
+    """Renders a clip of a split on each access, always the same."""
 
     def __init__(self, split: str, size: int, seed: int, num_samples: int, sample_rate: int):
         self.split = split
@@ -55,21 +55,21 @@ def synthetic_sounds(
     seed: int = 0,
     sample_rate: int = 16000,
 ) -> SoundDataset:
-    """Returns ten classes of sound that are rendered whenever a clip is asked for.
+    """Returns a data set of ten classes of sounds, which are rendered on access.
 
-    A clip depends on `seed`, its split, its number, `clip_seconds` and `sample_rate` only; more
-    clips leave the first ones as they were. The classes take turns, so every split is balanced.
+    A clip depends only on `seed`, `clip_seconds`, `sample_rate`, its split and its number; a larger
+    data set starts with the same clips. The classes alternate, so that every split is balanced.
 
     Args:
-      num_train: Clips to train on.
-      num_validation: Clips to choose a model by; 0 for none.
-      num_test: Clips to test on; 0 for none.
-      clip_seconds: Length of every clip, at least 0.5.
-      seed: Not negative; another seed gives other clips of the same classes.
-      sample_rate: In Hz, at least 8000.
+        num_train: Number of training clips.
+        num_validation: Number of validation clips; 0 for none.
+        num_test: Number of test clips; 0 for none.
+        clip_seconds: Length of every clip in seconds, at least 0.5.
+        seed: Seed, not negative; another seed gives other clips of the same classes.
+        sample_rate: Sample rate in Hz, at least 8000.
 
     Raises:
-      DatasetError: If a setting is out of its range.
+        DatasetError: If a setting is out of its range.
 
     Example:
 
@@ -81,12 +81,12 @@ def synthetic_sounds(
     for split, size in sizes.items():
         if size < (split == "train"):
             raise DatasetError(
-                "num_train must be positive, num_validation and num_test not negative. "
+                "num_train must be positive; num_validation and num_test must not be negative. "
                 f"Received: num_{split}={size}"
             )
     if clip_seconds < 0.5 or sample_rate < 8000 or seed < 0:
         raise DatasetError(
-            "clip_seconds must be at least 0.5, sample_rate 8000 and seed 0. "
+            "clip_seconds must be at least 0.5, sample_rate at least 8000, and seed at least 0. "
             f"Received: clip_seconds={clip_seconds}, sample_rate={sample_rate}, seed={seed}"
         )
     num_samples = round(clip_seconds * sample_rate)
@@ -111,17 +111,20 @@ def write_examples(
     seed: int = 0,
     sample_rate: int = 16000,
 ) -> list[str]:
-    """Writes the first test clips as 16-bit WAV files, and returns their paths.
+    """Writes the first test clips of `synthetic_sounds` as 16-bit WAV files.
 
-    With the same settings these are the test clips of `synthetic_sounds`, which no model trained
-    on them has heard; the files are named after their classes.
+    With the same settings, no model trained on the data set was trained on these clips. The files
+    are named after their classes.
 
     Args:
-      folder: Made if it is not there.
-      num_examples: Ten give one of each class.
-      clip_seconds: Length of every clip.
-      seed: Of the data set.
-      sample_rate: In Hz.
+        folder: Folder to write to; created if it does not exist.
+        num_examples: Number of clips. Ten give one of each class.
+        clip_seconds: Length of every clip in seconds.
+        seed: Seed of the data set.
+        sample_rate: Sample rate in Hz.
+
+    Returns:
+        The paths of the files.
 
     Example:
 
@@ -137,9 +140,6 @@ def write_examples(
     paths = []
     for index in range(len(test)):
         path = os.path.join(folder, f"{test.source_name(index)}.wav")
-        samples = np.rint(np.asarray(test.sources[index]) * 32767).astype("<i2")
-        with wave.open(path, "wb") as file:
-            file.setparams((1, 2, sample_rate, len(samples), "NONE", ""))
-            file.writeframes(samples.tobytes())
+        write_wav(path, np.asarray(test.sources[index]), sample_rate)
         paths.append(path)
     return paths

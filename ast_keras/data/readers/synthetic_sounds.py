@@ -1,7 +1,7 @@
-"""Ten classes of sound, rendered from a random generator.
+"""Rendering of ten classes of sounds from random numbers.
 
-Level, pitch, onset, duration and background are drawn alike for every class, so that only the
-pattern in time and frequency tells them apart.
+Level, pitch, onset, duration and background have the same distribution in every class, so that only
+the pattern in time and frequency distinguishes them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ Waveform = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.floating[Any]]
 Renderer = Callable[[np.random.Generator, int, int], Waveform]
 
-PITCH_HZ = (250.0, 1600.0)  # of every class: a fundamental, or the centre of a band
-LEVEL_DBFS = (-45.0, -20.0)  # RMS over the clip; low enough for clicks to keep their peaks
+PITCH_HZ = (250.0, 1600.0)  # in every class: the fundamental, or the centre of a band
+LEVEL_DBFS = (-45.0, -20.0)  # RMS of the clip; low enough that the peaks of clicks fit
 SNR_DB = (5.0, 30.0)
 BACKGROUNDS = ("white", "pink", "brown", "babble")
 _MAX_PEAK = 0.95
@@ -36,7 +36,7 @@ def _seconds(num_samples: int, sample_rate: int) -> Waveform:
 
 
 def _phase(hz: Floats, sample_rate: int) -> Waveform:
-    """Integrates a frequency contour; in float64, for a long clip's phase."""
+    """Integrates a frequency contour, in float64 for the phase of long clips."""
     cycles = np.cumsum(hz, dtype=np.float64) / sample_rate
     return ((cycles % 1.0) * (2 * np.pi)).astype(np.float32)
 
@@ -53,20 +53,20 @@ def _harmonics(phase: Waveform, amplitudes: Sequence[float]) -> Waveform:
 
 
 def _glide(rng: np.random.Generator, hz: Floats, sample_rate: int) -> Waveform:
-    """Renders a tone of up to four harmonics along a contour; none passes the Nyquist rate."""
+    """Renders a tone of up to four harmonics, all below the Nyquist frequency, along a contour."""
     count = min(4, int(0.45 * sample_rate / float(hz.max())))
     slope = rng.uniform(0.7, 2.0)
     return _harmonics(_phase(hz, sample_rate), [k**-slope for k in range(1, max(count, 1) + 1)])
 
 
 def _fast_length(num_samples: int) -> int:
-    """Rounds up to a multiple of a power of two, for the Fourier transform's sake."""
+    """Rounds up to a multiple of a power of two, for a fast Fourier transform."""
     step = max(1, 1 << (num_samples.bit_length() - 4))
     return -(-num_samples // step) * step
 
 
 def _band(hz: Waveform, centre_hz: float, octaves: float) -> Waveform:
-    """Gains of a bell-shaped band on a logarithmic frequency axis."""
+    """Returns the gains of a bell-shaped band on a logarithmic frequency axis."""
     distance = np.log2(np.maximum(hz, 1.0) / np.float32(centre_hz)) / np.float32(octaves)
     gains: Waveform = np.exp(-0.5 * distance * distance)
     return gains
@@ -75,7 +75,7 @@ def _band(hz: Waveform, centre_hz: float, octaves: float) -> Waveform:
 def _impulses(
     rng: np.random.Generator, positions: npt.NDArray[np.int64], num_samples: int, sample_rate: int
 ) -> Waveform:
-    """Rings a wide band, centred on the pitch, once at every position."""
+    """Renders an impulse at each position, filtered by a wide band around the pitch."""
     length = _fast_length(num_samples)
     train = np.zeros(length, np.float32)
     amplitudes = rng.exponential(1.0, len(positions)) + 0.3
@@ -86,7 +86,7 @@ def _impulses(
 
 
 def _bell(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Waveform:
-    """One strike: inharmonic partials that decay, the higher the faster."""
+    """Renders one strike: inharmonic partials, of which higher ones decay faster."""
     t = _seconds(num_samples, sample_rate)
     ratios = np.array([0.5, 1.0, 1.19, 1.56, 2.0, 2.66, 3.76]) * rng.normal(1.0, 0.01, 7)
     hz = ratios * _pitch(rng)
@@ -109,7 +109,7 @@ def _falling(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Wa
 
 
 def _sweep(rng: np.random.Generator, num_samples: int, sample_rate: int, up: bool) -> Waveform:
-    """A tone that glides by up to one and a half octaves around its pitch."""
+    """Renders a tone that glides by up to one and a half octaves around its pitch."""
     course = np.linspace(-0.5, 0.5, num_samples, dtype=np.float32)
     course += np.float32(rng.uniform(-0.4, 0.4)) * (np.float32(0.25) - course * course)
     octaves = rng.uniform(0.7, 1.5) * (1 if up else -1)
@@ -117,7 +117,7 @@ def _sweep(rng: np.random.Generator, num_samples: int, sample_rate: int, up: boo
 
 
 def _siren(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Waveform:
-    """A tone whose pitch swings slowly to and fro."""
+    """Renders a tone with a slow vibrato."""
     t = _seconds(num_samples, sample_rate)
     swing = np.sin(np.float32(2 * np.pi) * (np.float32(rng.uniform(2.5, 6.0)) * t + rng.random()))
     octaves = np.float32(rng.uniform(0.2, 0.5))
@@ -125,7 +125,7 @@ def _siren(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Wave
 
 
 def _engine(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Waveform:
-    """A steady low hum, heard through a resonance at the pitch, that flutters in level."""
+    """Renders a steady low hum with a resonance at the pitch and a fluttering level."""
     t = _seconds(num_samples, sample_rate)
     f0 = _uniform_log(rng, 70.0, 180.0)
     drift = 1 + 0.02 * np.sin(2 * np.pi * (rng.uniform(0.5, 2.0) * t + rng.random()))
@@ -138,13 +138,13 @@ def _engine(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Wav
 
 
 def _rain(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Waveform:
-    """Hundreds of drops a second, which blur into a steady wide band."""
+    """Renders hundreds of drops a second, which blend into a steady wide band."""
     drops = int(rng.uniform(400, 1500) * num_samples / sample_rate)
     return _impulses(rng, rng.integers(0, num_samples, drops), num_samples, sample_rate)
 
 
 def _clicks(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Waveform:
-    """Single short clicks at irregular times."""
+    """Renders single short clicks at irregular times."""
     gaps = rng.exponential(1 / rng.uniform(8.0, 20.0), 1 + int(30 * num_samples / sample_rate))
     at = (np.cumsum(gaps + 0.015) * sample_rate).astype(np.int64)
     at = np.concatenate([at[at < num_samples], [num_samples // 2]])
@@ -152,10 +152,10 @@ def _clicks(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Wav
 
 
 def _birdsong(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Waveform:
-    """Short chirps with fast glides, at the pace of a song."""
+    """Renders a sequence of short chirps with fast glides."""
     out = np.zeros(num_samples, np.float32)
     pitch, period = _pitch(rng), rng.uniform(0.09, 0.18) * sample_rate
-    glides = rng.choice((-1.0, 1.0), 2) * rng.uniform(0.4, 1.0, 2)  # two syllables take turns
+    glides = rng.choice((-1.0, 1.0), 2) * rng.uniform(0.4, 1.0, 2)  # two syllables alternate
     for number, start in enumerate(np.arange(0, num_samples - 0.03 * sample_rate, period)):
         begin = int(start + rng.uniform(0, 0.1) * period)
         length = min(int(rng.uniform(0.4, 0.6) * period), num_samples - begin)
@@ -167,7 +167,7 @@ def _birdsong(rng: np.random.Generator, num_samples: int, sample_rate: int) -> W
 
 
 def _knock(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Waveform:
-    """A steady beat of strokes, each a resonance that dies away at once."""
+    """Renders a steady beat of strokes, each a resonance that decays quickly."""
     out = np.zeros(num_samples, np.float32)
     pitch, period = _pitch(rng), rng.uniform(0.13, 0.24) * sample_rate
     t = _seconds(int(min(period, num_samples)), sample_rate)
@@ -181,7 +181,7 @@ def _knock(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Wave
 
 
 def _wind(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Waveform:
-    """A narrow band of noise whose centre and strength wander."""
+    """Renders a narrow band of noise whose centre frequency and level wander."""
     t = _seconds(num_samples, sample_rate)
     rate, phase = rng.uniform(0.8, 2.5, 2), rng.random(2)
     gusts = np.sin(np.float32(2 * np.pi) * (rate[:, None].astype(np.float32) * t + phase[:, None]))
@@ -197,7 +197,7 @@ def _wind(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Wavef
 def _slow_noise(
     rng: np.random.Generator, num_samples: int, sample_rate: int, width_hz: float
 ) -> Waveform:
-    """Noise from 0 Hz to `width_hz`."""
+    """Renders noise from 0 Hz to `width_hz`."""
     length = _fast_length(num_samples)
     bins = 1 + int(width_hz * length / sample_rate)
     spectrum = np.zeros(length // 2 + 1, np.complex64)
@@ -206,7 +206,7 @@ def _slow_noise(
 
 
 def _background(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Waveform:
-    """Coloured noise, or noise with the spectrum and the rhythm of distant speech."""
+    """Renders coloured noise, or noise with the spectrum and the rhythm of distant speech."""
     kind = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
     if kind == "white":
         return rng.standard_normal(num_samples, np.float32)
@@ -237,22 +237,22 @@ RENDERERS: dict[str, Renderer] = {
 
 
 def _scaled(sound: Waveform, dbfs: float) -> Waveform:
-    """Scales to a root mean square, in dB relative to 1."""
+    """Scales to a root mean square in dB relative to 1."""
     rms = float(np.sqrt(np.dot(sound, sound) / len(sound)))
     return sound * np.float32(10 ** (dbfs / 20) / max(rms, 1e-9))
 
 
 def render(label: str, rng: np.random.Generator, num_samples: int, sample_rate: int) -> Waveform:
-    """Renders one clip of a class: the sound somewhere in it, over a background.
+    """Renders one clip of a class: a sound at a random time, over a background.
 
     Args:
-      label: A key of `RENDERERS`.
-      rng: All that is random comes from it.
-      num_samples: Length of the clip.
-      sample_rate: In Hz.
+        label: Class, a key of `RENDERERS`.
+        rng: Source of all random numbers.
+        num_samples: Length of the clip in samples.
+        sample_rate: Sample rate in Hz.
 
-    Output:
-      float32 `[num_samples]`, within -0.95..0.95.
+    Returns:
+        Waveform, float32 `[num_samples]`, in [-0.95, 0.95].
 
     Example:
 
@@ -271,7 +271,7 @@ def render(label: str, rng: np.random.Generator, num_samples: int, sample_rate: 
 
 
 def _faded(sound: Waveform, sample_rate: int) -> Waveform:
-    """Fades both ends: the first briefly enough to leave a stroke a stroke."""
+    """Fades both ends; the start so briefly that strokes remain sharp."""
     for seconds, end in ((0.002, sound), (0.02, sound[::-1])):
         ramp = np.linspace(0, 1, int(seconds * sample_rate), dtype=np.float32)
         end[: len(ramp)] *= ramp
