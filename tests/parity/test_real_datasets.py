@@ -1,4 +1,4 @@
-"""Readers on real recordings: partial copies of ESC-10 and Speech Commands, counted exactly."""
+"""Readers on real recordings: partial copies of ESC-10 and Speech Commands."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ def folder(name):
         pytest.skip(reason="set AST_KERAS_DATA to the folder with esc10/, sc9/ and sc30_tiny/")
     path = pathlib.Path(root).expanduser() / name
     if not path.is_dir():
-        pytest.skip(reason=f"{path} is not there")
+        pytest.skip(reason=f"{path} does not exist")
     return path
 
 
@@ -47,7 +47,7 @@ def test_esc10_has_the_official_folds(fold, num_train, num_test):
         {pathlib.Path(s).name.split("-")[1] for s in dataset.split(name).sources}
         for name in ("train", "test")
     ]
-    assert not recordings[0] & recordings[1]  # no recording is trained and tested on
+    assert not recordings[0] & recordings[1]  # no recording is in both splits
 
 
 def test_esc10_read_as_esc50_keeps_fifty_labels():
@@ -75,7 +75,7 @@ def test_sc9_is_split_by_its_lists():
         "go",
         "one",
     )
-    assert dataset.notes == ("_background_noise_ left out: it is no word",)
+    assert dataset.notes == ("_background_noise_ ignored: it is not a word",)
     speakers = {
         name: {pathlib.Path(s).name.split("_")[0] for s in split.sources}
         for name, split in dataset.splits.items()
@@ -85,7 +85,7 @@ def test_sc9_is_split_by_its_lists():
     assert not speakers["validation"] & speakers["test"]
 
 
-def test_sc30_tiny_copes_with_lists_of_absent_clips():
+def test_sc30_tiny_counts_listed_clips_that_are_missing():
     path = folder("sc30_tiny")
     dataset = load_dataset("speech_commands", path)
     assert sizes(dataset) == {"train": 205, "validation": 44, "test": 51}

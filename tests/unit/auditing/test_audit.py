@@ -350,7 +350,7 @@ def test_unreadable_sounds_are_a_problem_and_missing_ones_a_setting(tmp_path):
     rows = [("a.wav", "dog", "train"), ("b.wav", "hen", "train"), ("c.wav", "dog", "test")]
     path = write_manifest(tmp_path, [*rows, ("gone.wav", "hen", "test")])
     report = audit(path, statistics=False)
-    assert "1 of 4 sounds have no file" in report["missing"]
+    assert "1 of 4 files do not exist" in report["missing"]
     assert report["problems"] == []
     assert "--set data.allow_missing=true" in report["start"]["command"]
     report = audit(write_manifest(tmp_path, [*rows, ("broken.wav", "hen", "test")]))

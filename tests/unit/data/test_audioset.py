@@ -1,4 +1,4 @@
-"""AudioSet from its segment lists and from the authors' JSON files; clips by whatever name."""
+"""AudioSet from segment lists and from the authors' JSON files, with clips under common names."""
 
 import csv
 import json
@@ -12,10 +12,10 @@ import soundfile
 from ast_keras.data.readers import audioset_lists, load_dataset
 from ast_keras.data.readers.audioset import read_audioset
 from ast_keras.data.readers.audioset_lists import parse_stem, read_clip_list
-from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
 from ast_keras.recipe import Recipe, override
 from ast_keras.training import build
+from tests.helpers.errors import error_of
 
 LABELS = LabelSet.load("audioset")
 MIDS = LABELS.ids
@@ -53,17 +53,12 @@ def names_of(split):
 
 
 def error(*args, **settings):
-    """Returns the one line that a DatasetError says."""
-    with pytest.raises(DatasetError) as caught:
-        read_audioset(*map(str, args), **settings)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    return error_of(read_audioset, *map(str, args), **settings)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """The three lists, and a flat folder with every clip."""
+    """Returns a folder with the three lists, and all clips in one folder."""
     write_list(tmp_path / LISTS["balanced"], [("bal-0000000", (0, 5)), ("bal-0000001", (2,))])
     write_list(tmp_path / LISTS["unbalanced"], [("unb_0000000", (526, 0)), ("unb_0000001", ())])
     write_list(tmp_path / LISTS["eval"], [("Yval0000000", (0,))])
@@ -112,7 +107,7 @@ def test_only_the_lists_of_the_subset_are_needed(folder):
     assert "set test_path" in error(folder)
 
 
-def test_lists_and_clips_may_lie_apart(folder, tmp_path):
+def test_lists_and_clips_may_be_in_different_folders(folder, tmp_path):
     lists = tmp_path / "lists"
     lists.mkdir()
     for name in (LISTS["balanced"], LISTS["eval"]):
@@ -127,7 +122,7 @@ def test_lists_and_clips_may_lie_apart(folder, tmp_path):
     assert names_of(dataset.split("train")) == ["bal-0000000.flac", "bal-0000001.flac"]
 
 
-def test_reading_agrees_with_plain_python_on_a_thousand_clips(tmp_path):
+def test_reading_equals_plain_python_on_a_thousand_clips(tmp_path):
     rng = np.random.default_rng(0)
     ytids = ["".join(rng.choice(list(ALPHABET), 11)) for _ in range(1100)]
     rows = [(y, rng.choice(527, rng.integers(5), replace=False).tolist()) for y in ytids]
@@ -150,11 +145,11 @@ def test_reading_agrees_with_plain_python_on_a_thousand_clips(tmp_path):
 
 
 @pytest.mark.parametrize(("form", "kept_bytes"), [("csv", 29), ("json", 29 + 25)])
-def test_lists_are_read_into_a_few_bytes_a_clip(tmp_path, monkeypatch, form, kept_bytes):
+def test_lists_take_few_bytes_for_each_clip(tmp_path, monkeypatch, form, kept_bytes):
     rng = np.random.default_rng(0)
     monkeypatch.setattr(audioset_lists, "_CHUNK", 10_000)
     path = tmp_path / f"list.{form}"
-    labels = rng.integers(0, 527, (20_000, 2)).tolist()
+    labels = rng.integers(0, 527, (10_000, 2)).tolist()
     rows = [(f"{i:011d}", row) for i, row in enumerate(labels)]
     if form == "csv":
         write_list(path, rows)
@@ -164,12 +159,12 @@ def test_lists_are_read_into_a_few_bytes_a_clip(tmp_path, monkeypatch, form, kep
     clips = read_clip_list(str(path), LABELS)
     kept, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(clips) == 20_000
+    assert len(clips) == 10_000
     # 11 for the YTID, 4 for the start, 6 to find the labels, 4 for each of two; in JSON 15 for the
     # file's name and 10 to find it. As tuples and strings a clip takes more than 200.
-    assert kept < 20_000 * 1.1 * kept_bytes
-    # What was collected and its copy; the JSON file as text would be 100 more.
-    assert peak < 20_000 * 2.3 * kept_bytes
+    assert kept < 10_000 * 1.1 * kept_bytes
+    # The collected values and their copy; the text of the JSON file would be 100 more.
+    assert peak < 10_000 * 2.3 * kept_bytes
 
 
 @pytest.mark.parametrize(
@@ -177,7 +172,7 @@ def test_lists_are_read_into_a_few_bytes_a_clip(tmp_path, monkeypatch, form, kep
     [
         ("short, 0.000, 10.000, /m/09x0r", "11 letters"),
         ('abcdefghijk, 0.000, 10.000, "/m/09x0q"', "Labels must be mids"),
-        ("abcdefghijk", "A row must read YTID"),
+        ("abcdefghijk", "A row must have the form YTID"),
         ("abcdefghijk, 0.000, 10.000", "Labels must be mids"),
     ],
 )
@@ -189,7 +184,7 @@ def test_a_bad_row_is_an_error_with_its_line(folder, line, words):
     assert f"{LISTS['balanced']} line 6" in message
 
 
-def test_lists_saved_by_other_programs_are_understood(folder):
+def test_lists_saved_by_other_programs_are_read(folder):
     rows = [
         "YTID,start_seconds,end_seconds,positive_labels",
         f'"bal-0000000",30.0,40.0,"{MIDS[0]},{MIDS[5]}"',
@@ -200,12 +195,12 @@ def test_lists_saved_by_other_programs_are_understood(folder):
     assert list(read_audioset(str(folder)).split("train").targets) == [(0, 5), (2,)]
 
 
-def test_a_clip_listed_twice_is_refused(folder):
+def test_a_clip_listed_twice_is_rejected(folder):
     write_list(folder / LISTS["eval"], [("Yval0000000", (0,)), ("bal-0000000", (0,))])
     assert "Received: bal-0000000 twice" in error(folder)
 
 
-def test_an_empty_list_is_refused(folder):
+def test_an_empty_list_is_rejected(folder):
     (folder / LISTS["eval"]).write_text(HEAD)
     assert f"list of clips is empty. Received: {folder / LISTS['eval']}" in error(folder)
 
@@ -228,7 +223,7 @@ def test_an_empty_list_is_refused(folder):
         ("Y{}_30_40", (30, 40)),
     ],
 )
-def test_stems_of_common_downloaders_are_understood(pattern, times, ytid):
+def test_stems_of_common_downloaders_are_parsed(pattern, times, ytid):
     assert parse_stem(pattern.format(ytid)) == (ytid, times)
 
 
@@ -236,7 +231,7 @@ def test_stems_of_common_downloaders_are_understood(pattern, times, ytid):
     "stem",
     ["abcdefghij", "Zabcdefghijk", "abcdefghijk_", "abcdefghijk_1.2.3", "abcdefghij\u00e4", ""],
 )
-def test_stems_of_other_files_are_not_taken_for_clips(stem):
+def test_stems_of_other_files_are_not_clips(stem):
     assert parse_stem(stem) is None
 
 
@@ -257,17 +252,15 @@ def test_clips_are_found_by_any_common_name(folder, name):
     assert str(folder / name) in list(read_audioset(str(folder)).split("train").sources)
 
 
-def test_another_part_of_the_video_is_not_the_clip(folder):
+def test_another_segment_of_the_video_is_not_the_clip(folder):
     (folder / "clips" / "bal-0000000.flac").unlink()
     touch(folder, "bal-0000000_0_10.wav", "bal-0000000_31.wav", "bal-0000000_29000.wav")
     dataset = read_audioset(str(folder))
     assert names_of(dataset.split("train")) == ["bal-0000001.flac"]
-    assert (
-        "3 files ignored: by their names they are other parts of the listed videos" in dataset.notes
-    )
+    assert "3 files ignored: their names state other segments of the listed videos" in dataset.notes
 
 
-def test_of_several_files_of_a_clip_the_lossless_is_taken(folder):
+def test_of_several_files_of_a_clip_the_lossless_one_is_used(folder):
     touch(folder, "a/bal-0000000.mp3", "b/bal-0000000_30.wav", "a/Ybal-0000000.wav")
     touch(folder, "c/bal-0000001.aiff", "a/bal-0000001.flac.part", "._bal-0000001.wav")
     sources = list(read_audioset(str(folder)).split("train").sources)
@@ -293,11 +286,11 @@ def test_missing_clips_are_counted(folder):
     )
 
 
-def test_no_clip_at_all_says_what_is_there_and_what_was_looked_for(folder):
+def test_error_without_any_clip_states_found_suffixes_and_expected_names(folder):
     for path in (folder / "clips").iterdir():
         path.rename(path.with_suffix(".m4a"))
     message = error(folder)
-    assert "None of the 2 training clips" in message
+    assert "No file exists for any of the 2 training clips" in message
     assert "5 .m4a" in message
     assert "YTID_start_end.wav" in message
     assert "without bal-0000000" in message
@@ -305,12 +298,12 @@ def test_no_clip_at_all_says_what_is_there_and_what_was_looked_for(folder):
     assert "holds no file" in error(folder, clips_path=str(folder / "empty"))
 
 
-def test_a_split_without_clips_is_refused(folder):
+def test_a_split_without_clips_is_rejected(folder):
     (folder / "clips" / "Yval0000000.flac").unlink()
-    assert "None of the 1 evaluation clips" in error(folder)
+    assert "No file exists for any of the 1 evaluation clips" in error(folder)
 
 
-def test_a_folder_of_clips_that_is_not_there_is_refused(folder):
+def test_a_missing_folder_of_clips_is_rejected(folder):
     message = error(folder, clips_path=str(folder / "nothing"))
     assert "Cannot list the folder of clips: No such file or directory" in message
 
@@ -348,7 +341,7 @@ def test_json_lists_are_read_with_paths_from_their_folder(json_folder):
     assert list(train.targets) == [(3, 7), (1,)]
     assert list(test.sources) == [str(sounds / "b" / "one.wav")]
     assert dataset.name == "train"
-    assert "1 of 3 training clips are missing from where their list says" in dataset.notes
+    assert "1 of 3 training clips are missing from the paths in their list" in dataset.notes
 
 
 def test_the_evaluation_list_can_be_named(json_folder):
@@ -360,9 +353,9 @@ def test_the_evaluation_list_can_be_named(json_folder):
     assert len(dataset.split("test")) == 1
 
 
-def test_the_same_file_in_both_lists_is_refused(json_folder):
+def test_the_same_file_in_both_lists_is_rejected(json_folder):
     write_json(json_folder / "eval_data.json", record("sounds/../sounds/two.flac", (1,)))
-    assert "one of the two lists only" in error(json_folder / "train.json")
+    assert "must not be in both" in error(json_folder / "train.json")
 
 
 def test_json_is_read_in_pieces_of_any_size(json_folder, monkeypatch):
@@ -382,9 +375,9 @@ def test_json_is_read_in_pieces_of_any_size(json_folder, monkeypatch):
     [
         ('{"data": [{"wav": "a.wav", "labels": "/m/09x0r"}', "record 2"),
         ('{"data": [{"wav": "a.wav", "labels": "/m/0', "record 1"),
-        ('{"data": [{"wav": "a.wav"}]}', "A record must read"),
-        ('{"data": [["a.wav"]]}', "A record must read"),
-        ('{"data": [{"wav": 1, "labels": "/m/09x0r"}]}', "A record must read"),
+        ('{"data": [{"wav": "a.wav"}]}', "A record must have the form"),
+        ('{"data": [["a.wav"]]}', "A record must have the form"),
+        ('{"data": [{"wav": 1, "labels": "/m/09x0r"}]}', "A record must have the form"),
         ('{"data": [{"wav": "a.wav", "labels": "/m/no"}]}', "Labels must be mids"),
         ('{"files": []}', 'must begin with {"data": ['),
         ('{"data": []}', "is empty"),
@@ -398,7 +391,7 @@ def test_a_damaged_json_list_is_an_error_with_its_name(json_folder, text, words)
     assert "train.json" in message
 
 
-def test_clips_of_json_lists_can_be_looked_up_elsewhere(folder):
+def test_clips_of_json_lists_can_be_in_another_folder(folder):
     write_json(
         folder / "train.json",
         record("/data/sls/audioset/audio/bal-0000001.flac", (1,)),
@@ -408,7 +401,7 @@ def test_clips_of_json_lists_can_be_looked_up_elsewhere(folder):
     write_json(folder / "eval_data.json", record("/data/sls/audioset/eval/Yval0000000.flac", (4,)))
     path = folder / "train.json"
     assert "set clips_path" in error(path)
-    # JSON lists do not say where a clip starts, so that a name may say anything.
+    # JSON lists do not state the start of a clip, so that any start in a name is accepted.
     (folder / "clips" / "bal-0000001.flac").rename(folder / "clips" / "bal-0000001_70.flac")
     dataset = read_audioset(str(path), clips_path=str(folder / "clips"))
     assert names_of(dataset.split("train")) == ["bal-0000001_70.flac", "unb_0000000.flac"]
@@ -462,10 +455,10 @@ def test_enhanced_labels_leave_files_without_a_ytid_alone(folder):
     assert list(dataset.split("train").targets) == [(5,), (1,)]
 
 
-def test_enhanced_labels_of_other_clips_are_refused(folder):
+def test_enhanced_labels_of_other_clips_are_rejected(folder):
     path = folder / "better.csv"
     path.write_text(f"zzzzzzzzzzz,{MIDS[0]}\n")
-    assert "None of the training clips is in the list of enhanced labels" in error(
+    assert "The list of enhanced labels has no training clip" in error(
         folder, enhanced_labels=str(path)
     )
 
@@ -473,7 +466,7 @@ def test_enhanced_labels_of_other_clips_are_refused(folder):
 # --- In a run ---
 
 
-def test_a_recipe_trains_on_weighted_draws_past_broken_downloads(folder):
+def test_a_recipe_draws_weighted_batches_and_skips_broken_downloads(folder):
     rng = np.random.default_rng(0)
     for index, path in enumerate(sorted((folder / "clips").iterdir())):
         if index != 2:  # bal-0000001, the second by its list, stays empty
@@ -486,13 +479,13 @@ def test_a_recipe_trains_on_weighted_draws_past_broken_downloads(folder):
     dataset = build.make_dataset(recipe)
     assert str(dataset).startswith("audioset_full: 527 labels; 4 train, 1 test")
     pipeline = build.make_pipeline(recipe, dataset, "train", training=True)
-    heard = np.concatenate([pipeline.batch(step)["target"] for step in range(20)])
-    assert heard.shape == (80, 527)
+    targets = np.concatenate([pipeline.batch(step)["target"] for step in range(20)])
+    assert targets.shape == (80, 527)
     assert pipeline.clips.unreadable
     evaluation = build.make_pipeline(recipe, dataset, "test")
     assert evaluation.batch(0)["weight"].tolist() == [1.0]
 
 
-def test_load_dataset_knows_audioset(folder):
+def test_load_dataset_reads_audioset(folder):
     dataset = load_dataset("audioset", folder, subset="full")
     assert len(dataset.split("train")) == 4

@@ -1,24 +1,22 @@
-"""Builders find or fetch their data, say what is wrong in a line, and run under `tfds build`."""
+"""Builders find or download their data, explain errors in one line, and run in `tfds build`."""
 
 import dataclasses
-import functools
-import http.server
 import importlib.util
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
-import threading
 
 import pytest
 
 from ast_keras.data.dataset import fingerprint
 from ast_keras.data.downloads import public_data
 from ast_keras.data.readers.array_record import read_built
-from ast_keras.data.readers.audioset import read_audioset
 from ast_keras.data.readers.esc50 import read_esc50
 from ast_keras.errors import DatasetError
+from tests.helpers.http_server import serve_files
+from tests.helpers.paths import ROOT
 from tests.unit.data.test_array_record import (
     NUM_CLIPS,
     build,
@@ -35,7 +33,6 @@ from ast_keras.data.builders.audioset import Audioset  # noqa: E402
 from ast_keras.data.builders.esc50 import Esc50  # noqa: E402
 from ast_keras.data.builders.speech_commands_v2 import OFFICIAL_SIZES, SpeechCommandsV2  # noqa: E402
 
-ROOT = pathlib.Path(__file__).parents[3]
 has_beam = importlib.util.find_spec("apache_beam") is not None
 needs_beam = pytest.mark.skipif(not has_beam, reason="AudioSet is built with Apache Beam")
 needs_command = pytest.mark.skipif(
@@ -44,89 +41,88 @@ needs_command = pytest.mark.skipif(
 )
 
 
-class _Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
-    """Gives a folder that is served under the address of the mirror."""
-    served = tmp_path / "served"
-    served.mkdir()
-    handler = functools.partial(_Handler, directory=os.fspath(served))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("AST_KERAS_MIRROR", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("AST_KERAS_DATA_DIR", os.fspath(tmp_path / "data"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    yield served
-    server.shutdown()
-    server.server_close()
+    """Returns a server that is set as the mirror."""
+    with serve_files() as server:
+        monkeypatch.setenv("AST_KERAS_MIRROR", server.url)
+        monkeypatch.setenv("AST_KERAS_DATA_DIR", os.fspath(tmp_path / "data"))
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield server
 
 
-def expect_small(monkeypatch, kind, num_sounds):
-    """Makes the fetcher expect an archive of this many sounds under the published name."""
+def serve_archive(server, monkeypatch, kind, folder, form):
+    """Serves a folder as the archive of a data set, and expects its size."""
     archive = dataclasses.replace(
         public_data.ARCHIVES[kind],
-        num_sounds=num_sounds, num_bytes=10**6, unpacked_bytes=10**6, sha256=None,
+        num_recordings=len(list(folder.glob("*/*.wav"))),
+        num_bytes=10**6, unpacked_bytes=10**6, sha256=None,
     )  # fmt: skip
     monkeypatch.setitem(public_data.ARCHIVES, kind, archive)
-    return archive
+    packed = shutil.make_archive(os.fspath(folder) + "_packed", form, folder)
+    server.files[archive.filename] = pathlib.Path(packed).read_bytes()
 
 
-def test_esc50_is_fetched(mirror, tmp_path, monkeypatch):
-    folder = write_esc50(tmp_path / "packed" / "ESC-50-master")
-    archive = expect_small(monkeypatch, "esc50", len(list((folder / "audio").glob("*.wav"))))
-    packed = shutil.make_archive(os.fspath(mirror / "packed"), "zip", tmp_path / "packed")
-    os.rename(packed, mirror / archive.filename)
+def test_esc50_is_downloaded(mirror, tmp_path, monkeypatch):
+    folder = write_esc50(tmp_path / "original")
+    serve_archive(mirror, monkeypatch, "esc50", folder, "zip")
     Esc50(data_dir=tmp_path / "built").download_and_prepare()
     built = read_built(os.fspath(tmp_path / "built"), fold=2)
     assert fingerprint(built) == fingerprint(read_esc50(os.fspath(folder), fold=2))
 
 
-def test_speech_commands_is_fetched(mirror, tmp_path, monkeypatch):
-    folder = write_speech_commands(tmp_path / "packed")
-    archive = expect_small(monkeypatch, "speech_commands", len(list(folder.glob("*/*.wav"))))
-    packed = shutil.make_archive(os.fspath(mirror / "packed"), "gztar", folder)
-    os.rename(packed, mirror / archive.filename)
+def test_speech_commands_is_downloaded(mirror, tmp_path, monkeypatch):
+    folder = write_speech_commands(tmp_path / "original")
+    serve_archive(mirror, monkeypatch, "speech_commands", folder, "gztar")
     SpeechCommandsV2(data_dir=tmp_path / "built").download_and_prepare()
     assert {n: len(s) for n, s in read_built(os.fspath(tmp_path / "built")).splits.items()} == {
         "train": 15, "validation": 2, "test": 1,
     }  # fmt: skip
 
 
-@needs_beam
-def test_audioset_fetches_the_lists_that_no_clip_folder_holds(mirror, tmp_path):
+def plan_audioset(folder, tmp_path):
+    """Returns the plan of AudioSet's builder; running it takes seconds with Apache Beam."""
+    manager = tfds.download.DownloadManager(
+        download_dir=tmp_path / "tfds", manual_dir=folder, manual_dir_instructions="none"
+    )
+    return Audioset(data_dir=tmp_path / "built").plan(manager)
+
+
+def test_audioset_downloads_the_lists_if_the_folder_of_clips_has_none(mirror, tmp_path):
     folder = write_audioset(tmp_path / "copy")
+    expected = plan_audioset(folder, tmp_path)
     for name in NUM_CLIPS:
-        shutil.copy(folder / f"{name}_segments.csv", mirror)
-    data_dir = build(Audioset, folder / "clips", tmp_path / "built")
-    built = read_built(os.fspath(data_dir), subset="full")
-    assert fingerprint(built) == fingerprint(read_audioset(os.fspath(folder), subset="full"))
+        list_file = folder / f"{name}_segments.csv"
+        mirror.files[list_file.name] = list_file.read_bytes()
+        list_file.unlink()
+    plan = plan_audioset(folder, tmp_path)
+    assert list(plan.splits) == ["balanced", "unbalanced", "eval"]
+    for split, index in plan.splits.items():
+        rows = [index.row(position) for position in range(len(index))]
+        assert rows == [expected.splits[split].row(position) for position in range(len(index))]
+    assert sorted(name for name, _ in mirror.requests) == sorted(mirror.files)
 
 
-@needs_beam
-def test_audioset_builds_the_lists_that_are_there(tmp_path):
+def test_audioset_plans_the_lists_in_the_folder(tmp_path):
     folder = write_audioset(tmp_path / "copy")
     (folder / "unbalanced_train_segments.csv").unlink()
-    built = os.fspath(build(Audioset, folder, tmp_path / "built"))
-    assert len(read_built(built).split("test")) == 36
-    with pytest.raises(DatasetError, match="no clip of 'unbalanced'; it has balanced, eval"):
-        read_built(built, subset="full")
+    plan = plan_audioset(folder, tmp_path)
+    assert {split: len(index) for split, index in plan.splits.items()} == {
+        "balanced": 81, "eval": 36,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("builder_class", [Esc50, SpeechCommandsV2])
-def test_builder_offline_says_what_to_put_where(builder_class, tmp_path, monkeypatch):
+def test_builder_offline_names_the_file_to_provide(builder_class, tmp_path, monkeypatch):
     monkeypatch.setenv("AST_KERAS_DATA_DIR", os.fspath(tmp_path))
-    monkeypatch.setenv("AST_KERAS_MIRROR", "http://127.0.0.1:9")  # nobody is there
-    with pytest.raises(DatasetError, match="cannot be fetched") as caught:
+    monkeypatch.setenv("AST_KERAS_MIRROR", "http://127.0.0.1:9")  # no server is there
+    with pytest.raises(DatasetError, match="cannot be downloaded") as caught:
         builder_class(data_dir=tmp_path / "built").download_and_prepare()
     assert "--manual_dir FOLDER" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_audioset_offline_says_which_lists_to_put_where(tmp_path, monkeypatch):
+def test_audioset_offline_names_the_lists_to_provide(tmp_path, monkeypatch):
     monkeypatch.setenv("AST_KERAS_MIRROR", "http://127.0.0.1:9")
     monkeypatch.setenv("AST_KERAS_DATA_DIR", os.fspath(tmp_path / "data"))
     write_sound(tmp_path / "clips" / "Yabcdefghijk.wav", 1)
@@ -136,7 +132,7 @@ def test_audioset_offline_says_which_lists_to_put_where(tmp_path, monkeypatch):
 
 
 def test_audioset_needs_clips(tmp_path):
-    with pytest.raises(DatasetError, match=r"clips are your own.*--manual_dir FOLDER"):
+    with pytest.raises(DatasetError, match=r"from your own copy of the clips.*--manual_dir FOLDER"):
         Audioset(data_dir=tmp_path).download_and_prepare()
 
 
@@ -144,11 +140,11 @@ def test_audioset_rejects_a_folder_without_listed_clips(tmp_path):
     folder = write_audioset(tmp_path / "copy")
     shutil.rmtree(folder / "clips")
     write_sound(folder / "Yabcdefghijk.wav", 1)
-    with pytest.raises(DatasetError, match=r"None of the 260 listed clips.*3 \.csv, 1 \.wav"):
+    with pytest.raises(DatasetError, match=r"any of the 260 listed clips.*3 \.csv, 1 \.wav"):
         build(Audioset, folder, tmp_path / "built")
 
 
-def test_builder_rejects_a_folder_that_is_not_there(tmp_path):
+def test_builder_rejects_a_missing_folder(tmp_path):
     with pytest.raises(DatasetError, match="manual_dir must be a folder"):
         build(Esc50, tmp_path / "typo", tmp_path / "built")
 
@@ -160,7 +156,7 @@ def test_builder_rejects_a_folder_that_is_not_there(tmp_path):
         (SpeechCommandsV2, r"No such file or directory: .*validation_list.txt"),
     ],
 )
-def test_builder_rejects_a_folder_of_something_else(builder_class, message, tmp_path):
+def test_builder_rejects_a_folder_of_other_data(builder_class, message, tmp_path):
     write_sound(tmp_path / "copy" / "yes" / "a_nohash_0.wav", 1)
     with pytest.raises(DatasetError, match=message):
         build(builder_class, tmp_path / "copy", tmp_path / "built")
@@ -174,18 +170,18 @@ def test_speech_commands_rejects_words_that_are_not_in_it(tmp_path):
 
 
 def test_speech_commands_is_the_set_of_35_words():
-    assert sum(OFFICIAL_SIZES.values()) == public_data.ARCHIVES["speech_commands"].num_sounds
+    assert sum(OFFICIAL_SIZES.values()) == public_data.ARCHIVES["speech_commands"].num_recordings
     assert SpeechCommandsV2(data_dir="unused").info.features["label"].num_classes == 35
 
 
 def test_builder_rejects_another_order(tmp_path):
     config = tfds.download.DownloadConfig(nondeterministic_order=True)
-    with pytest.raises(DatasetError, match="leave --nondeterministic_order out"):
+    with pytest.raises(DatasetError, match="omit --nondeterministic_order"):
         Esc50(data_dir=tmp_path).download_and_prepare(download_config=config)
 
 
 def test_builder_rejects_files_without_an_index(tmp_path):
-    with pytest.raises(DatasetError, match=r"leave --file_format out. Received: .*'tfrecord'"):
+    with pytest.raises(DatasetError, match=r"omit --file_format. Received: .*'tfrecord'"):
         Esc50(data_dir=tmp_path, file_format="tfrecord")
 
 
@@ -199,11 +195,11 @@ def test_failed_build_leaves_nothing_behind(tmp_path):
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(manual_dir=folder)
         )
-    with pytest.raises(DatasetError, match="There is no built set here"):
+    with pytest.raises(DatasetError, match="The folder holds no built data set"):
         read_built(os.fspath(tmp_path / "built"))
 
 
-def test_built_set_is_open_to_tensorflow_datasets(tmp_path):
+def test_built_set_can_be_read_with_tensorflow_datasets(tmp_path):
     folder = write_esc50(tmp_path / "copy")
     build(Esc50, folder, tmp_path / "built")
     path = tmp_path / "built" / "esc50" / "1.0.0"
@@ -212,7 +208,7 @@ def test_built_set_is_open_to_tensorflow_datasets(tmp_path):
     assert (example["label"], example["fold"], example["esc10"]) == (40, 2, True)
 
 
-def test_builder_is_known_by_its_name(tmp_path):
+def test_builder_is_registered_by_name(tmp_path):
     assert isinstance(tfds.builder("esc50", data_dir=tmp_path), Esc50)
 
 
@@ -220,7 +216,7 @@ def test_builder_is_known_by_its_name(tmp_path):
 @needs_command
 def test_command_builds_in_a_checkout(tmp_path):
     folder = write_esc50(tmp_path / "copy")
-    # As the script `tfds` does, which unlike `python -m` does not look into the current folder.
+    # Like the script `tfds`, which unlike `python -m` does not search the current folder.
     script = "import sys; from tensorflow_datasets.scripts.cli.main import launch_cli; "
     script += "sys.path.remove(''); sys.exit(launch_cli())"
     command = [sys.executable, "-c", script, "build", "ast_keras/data/builders/esc50"]

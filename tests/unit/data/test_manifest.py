@@ -7,11 +7,12 @@ import pytest
 from ast_keras.data.readers import load_dataset
 from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
+from tests.helpers.errors import error_of
 
 
 @pytest.fixture
 def farm(tmp_path):
-    """Writes a manifest and, beside it, empty files of these names; returns its path."""
+    """Returns a function that writes a manifest and empty files next to it."""
 
     def write(text, files=(), encoding="utf-8"):
         for name in files:
@@ -24,11 +25,7 @@ def farm(tmp_path):
 
 
 def error(path, **settings):
-    """Returns the message, which must be one line."""
-    with pytest.raises(DatasetError) as caught:
-        load_dataset("manifest", path, **settings)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return error_of(load_dataset, "manifest", path, **settings)
 
 
 def test_manifest_reads_splits_and_labels(farm, tmp_path):
@@ -48,7 +45,7 @@ def test_manifest_reads_splits_and_labels(farm, tmp_path):
     assert dataset.notes == ("1 of 2 labels has no training example: dog",)
 
 
-def test_manifest_reads_what_spreadsheets_write(farm, tmp_path):
+def test_manifest_reads_files_of_spreadsheet_programs(farm, tmp_path):
     path = farm(
         '\ufeffPath,Labels,Split\r\n"a, 1.wav", dog ; hen ;,train\r\n\r\nVögel.wav,hen,test\r\n',
         ["a, 1.wav", "Vögel.wav"],
@@ -82,18 +79,18 @@ def test_manifest_without_splits_holds_out_a_fifth_of_every_class(farm):
     assert backwards.split("test").sources == dataset.split("test").sources[::-1]
 
 
-def test_manifest_for_training_only_holds_out_when_asked(farm):
+def test_manifest_for_training_only_holds_out_the_given_fractions(farm):
     files = [f"{i}.wav" for i in range(10)]
     path = farm("path,labels,split\n" + "\n".join(f"{f},dog,train" for f in files), files)
     dataset = load_dataset("manifest", path)
     assert list(dataset.splits) == ["train"]
-    assert dataset.notes == ("no test rows; test_fraction=0.2 would hold some out",)
+    assert dataset.notes == ("no test rows; set test_fraction=0.2 to hold some out",)
     dataset = load_dataset("manifest", path, test_fraction=0.3, validation_fraction=0.1)
     sizes = {name: len(split) for name, split in dataset.splits.items()}
     assert sizes == {"train": 6, "validation": 1, "test": 3}
 
 
-def test_manifest_rejects_fractions_beside_test_rows(farm):
+def test_manifest_rejects_fractions_if_there_are_test_rows(farm):
     path = farm("path,labels,split\na.wav,dog,train\nb.wav,dog,test\n", ["a.wav", "b.wav"])
     assert "which has test, train" in error(path, test_fraction=0.2)
 
@@ -108,15 +105,15 @@ def test_manifest_tests_on_a_fold(farm):
         "6.wav",
     ]
     assert len(dataset.split("train")) == 6
-    assert "set fold to the one to test on (0, 1, 2)" in error(path)
-    assert "which has 0, 1, 2. Received: fold=3" in error(path, fold=3)
+    assert "set fold to the test fold (0, 1, 2)" in error(path)
+    assert "fold must be one of them: 0, 1, 2. Received: fold=3" in error(path, fold=3)
 
 
 def test_manifest_rejects_a_fold_it_does_not_have(farm):
     path = farm("path,labels,split\na.wav,dog,train\n", ["a.wav"])
-    assert "fold needs a column fold" in error(path, fold=1)
+    assert "fold needs a column named fold" in error(path, fold=1)
     path = farm("path,labels,fold\na.wav,dog,first\n", ["a.wav"])
-    assert "whole number" in error(path, fold=1)
+    assert "must be an integer" in error(path, fold=1)
     assert "line 2: 'first'" in error(path, fold=1)
 
 
@@ -160,15 +157,15 @@ def test_manifest_lists_the_first_missing_files_or_drops_them(farm, tmp_path):
     text = "path,labels,split\n" + "".join(f"{i}.wav,dog,train\n" for i in range(6))
     path = farm(text, ["0.wav", "4.wav"])
     message = error(path)
-    assert message.startswith("4 of 6 sounds have no file.")
+    assert message.startswith("4 of 6 files do not exist.")
     assert f"line 3: {tmp_path / '1.wav'}, line 4: " in message
     assert "5.wav" not in message
     dataset = load_dataset("manifest", path, allow_missing=True)
     assert [os.path.basename(s) for s in dataset.split("train").sources] == ["0.wav", "4.wav"]
-    assert dataset.notes[1] == "4 of 6 sounds have no file and were dropped"
+    assert dataset.notes[1] == "4 of 6 files do not exist and were dropped"
     (tmp_path / "0.wav").unlink()
     (tmp_path / "4.wav").unlink()
-    assert "None of the 6 sounds has a file" in error(path, allow_missing=True)
+    assert "None of the 6 files exists" in error(path, allow_missing=True)
 
 
 @pytest.mark.parametrize(
@@ -177,12 +174,15 @@ def test_manifest_lists_the_first_missing_files_or_drops_them(farm, tmp_path):
         ("path,labels,split\na.wav,dog,train\n./a.wav,dog,test\n", "lines 2 and 3: ./a.wav"),
         ("path,labels,split\na.wav,dog,training\n", "line 2: 'training'"),
         ("path,labels,split\na.wav,dog,\n", "line 2: ''"),
-        ("path,labels,split\n\n,dog,train\n", "path may not be empty. Received: .* line 3"),
-        ("path,labels,split\na.wav,dog, cow,train\n", "in quotes. Received: .* line 2: 4 cells"),
+        ("path,labels,split\n\n,dog,train\n", "path must not be empty. Received: .* line 3"),
+        (
+            "path,labels,split\na.wav,dog, cow,train\n",
+            "a comma. Received: .* line 2: 4 cells",
+        ),
         ("path,labels,split\na.wav\n", "line 2: 1 cells"),
         ("path;labels;split\na.wav;dog;train\n", "separated by commas"),
         ("path,label,split\na.wav,dog,train\n", "'labels'.*Did you mean 'label'"),
-        ("path,path,labels\na.wav,a.wav,dog\n", "Every column may occur once"),
+        ("path,path,labels\na.wav,a.wav,dog\n", "Every column must occur only once"),
         ("path,labels,split\n", "no rows"),
         ("path,labels,split\na.wav,dog,train\x00\n", "line 2|valid CSV"),
         ("", "lacks the column 'path'"),
@@ -199,7 +199,7 @@ def test_manifest_rejects_other_encodings_and_folders(farm, tmp_path):
     path = farm("path,labels,split\nVögel.wav,dog,train\n", encoding="latin-1")
     assert "as UTF-8" in error(path)
     assert "utf-8" in error(farm("path,labels\n", encoding="utf-16")).lower()
-    assert 'read as "folders"' in error(tmp_path)
+    assert 'data.kind="folders"' in error(tmp_path)
 
 
 def test_manifest_rejects_rows_without_any_label(farm):

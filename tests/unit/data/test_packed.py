@@ -1,4 +1,4 @@
-"""Packed sequences hold what lists hold, and data sets made of them have a fingerprint."""
+"""Packed sequences equal lists, and data sets of them have a fingerprint."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ def random_targets(count, seed):
     ]
 
 
-def test_targets_are_the_tuples_that_were_packed():
+def test_packed_targets_equal_the_tuples():
     targets = random_targets(200, seed=1)
     packed = PackedTargets.pack(targets)
     assert list(packed) == targets
@@ -31,7 +31,7 @@ def test_targets_are_the_tuples_that_were_packed():
     assert PackedTargets.pack(packed) is packed
 
 
-def test_rows_taken_and_joined_are_those_of_lists():
+def test_rows_selected_and_concatenated_equal_those_of_lists():
     first, second = random_targets(50, seed=2), random_targets(70, seed=3)
     chosen = np.random.default_rng(4).integers(0, 50, 60)
     mask = np.arange(70) % 3 == 0
@@ -49,7 +49,7 @@ def test_rows_taken_and_joined_are_those_of_lists():
     assert joined.flat().tolist() == [label for row in expected for label in row]
 
 
-def test_paths_are_the_strings_that_were_packed():
+def test_packed_paths_equal_the_strings():
     paths = ["a/1.wav", "b/c/\udcff\u00e4.flac", "a/2.wav", "/d/1.wav", "bare.wav"]
     packed = PackedPaths.pack(paths)
     assert list(packed) == paths
@@ -66,14 +66,14 @@ def dataset(paths, targets, pack=True):
     return SoundDataset("mine", LABELS, {"train": Split(paths, targets)}, True)
 
 
-def test_fingerprint_of_lists_is_what_checkpoints_of_earlier_versions_hold():
+def test_fingerprint_of_lists_is_that_of_earlier_checkpoints():
     paths, targets = ["x/a.wav", "x/b.wav"], [(0, 1), ()]
     text = repr(LABELS.names) + "train 2" + repr(("a.wav", (0, 1))) + repr(("b.wav", ()))
     expected = hashlib.sha256(text.encode()).hexdigest()
     assert fingerprint(dataset(paths, targets, pack=False)) == expected
 
 
-def test_fingerprint_of_packed_examples_tells_what_differs():
+def test_fingerprint_of_packed_examples_differs_with_content():
     paths, targets = ["x/ab.wav", "x/c.wav"], [(0, 1), (2,)]
     same = [dataset(paths, targets), dataset(["y/ab.wav", "z/c.wav"], targets)]
     named = Split([b"1", b"2"], PackedTargets.pack(targets), PackedPaths.pack(paths))

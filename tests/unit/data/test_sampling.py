@@ -1,4 +1,4 @@
-"""Orders and draws as a pure function of (seed, epoch, position), and the weights of examples."""
+"""Orders and draws as pure functions of (seed, epoch, position), and sampling weights."""
 
 import collections
 import concurrent.futures
@@ -16,17 +16,18 @@ BLOCK = 4096
 
 
 def zipf_targets(count, classes, seed=0):
-    """Labels as unequal as AudioSet's; some examples have none."""
+    """Returns labels with frequencies as unequal as AudioSet's; some examples have none."""
     rng = np.random.default_rng(seed)
-    share = 1 / np.arange(1, classes + 1)
+    frequency = 1 / np.arange(1, classes + 1)
+    frequency /= frequency.sum()
     return [
-        tuple(sorted(set(rng.choice(classes, rng.poisson(2), p=share / share.sum()).tolist())))
+        tuple(sorted(set(rng.choice(classes, rng.poisson(2), p=frequency).tolist())))
         for _ in range(count)
     ]
 
 
 def plain_weights(targets):
-    """The authors' rule, example by example."""
+    """Returns the weights by the authors' rule, example by example."""
     counts = collections.Counter(label for labels in targets for label in labels)
     return [sum(1000.0 / (counts[label] + 0.01) for label in labels) for labels in targets]
 
@@ -41,20 +42,20 @@ def test_clip_weights_are_those_of_the_authors_rule(pack):
     assert weights.dtype == np.float64
 
 
-def test_clip_weights_do_not_depend_on_classes_that_nobody_has():
+def test_clip_weights_do_not_depend_on_unused_classes():
     targets = [(3,), (0, 3), (5,)]
     for classes in (6, 527):
         np.testing.assert_allclose(clip_weights(targets, classes), plain_weights(targets))
 
 
 def chi_square(draws, weights):
-    """Returns the probability of counts this far from the weights, or further."""
+    """Returns the probability of counts that differ from the weights at least as much."""
     weights = np.asarray(weights)
     drawn = weights > 0
     counts = np.bincount(draws, minlength=len(weights))
     assert not counts[~drawn].any()
     expected = weights[drawn] / weights.sum() * len(draws)
-    assert expected.min() > 5  # below it the statistic is not distributed as chi-square
+    assert expected.min() > 5  # for smaller counts the statistic is not distributed as chi-square
     statistic = ((counts[drawn] - expected) ** 2 / expected).sum()
     return stats.chi2.sf(statistic, drawn.sum() - 1)
 
@@ -67,7 +68,7 @@ def test_draws_follow_the_weights():
     assert len(draws) == 300_000
     # The seed is fixed, so this passes or fails always; both tails would be suspicious.
     assert 0.01 < chi_square(draws, weights) < 0.99
-    # The test sees what it is for: the labels' counts to the power of -0.9 instead of -1.
+    # The test detects label counts to the power of -0.9 instead of -1.
     assert chi_square(draws, np.asarray(weights) ** 0.9) < 1e-6
     # The draws of one epoch are independent of each other: pairs follow the product.
     assert 0.01 < pair_chi_square(draws[:-1], draws[1:]) < 0.99
@@ -89,21 +90,21 @@ def test_epochs_blocks_and_seeds_draw_differently():
     assert len({block.tobytes() for block in blocks}) == 12
 
 
-def test_draws_are_the_same_from_anywhere_and_in_any_thread():
+def test_draws_do_not_depend_on_order_and_thread():
     weights = np.random.default_rng(2).random(2 * BLOCK + 100)
     orders = [Weighted(weights, seed=5).order(epoch) for epoch in range(3)]
     assert [len(order) for order in orders] == [len(weights)] * 3
     places = np.random.default_rng(3).integers(0, len(weights), 3000).tolist()
-    asked = [(index % 3, place) for index, place in enumerate([0, BLOCK - 1, BLOCK, *places])]
+    requested = [(index % 3, place) for index, place in enumerate([0, BLOCK - 1, BLOCK, *places])]
     drawing = Weighted(weights, seed=5)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        drawn = list(pool.map(lambda at: drawing.index(*at), asked))
-    assert drawn == [orders[epoch][place] for epoch, place in asked]
+        drawn = list(pool.map(lambda at: drawing.index(*at), requested))
+    assert drawn == [orders[epoch][place] for epoch, place in requested]
     with pytest.raises(IndexError):
         drawing.index(0, len(weights))
 
 
-def test_an_epoch_is_drawn_in_bounded_memory():
+def test_drawing_an_epoch_takes_bounded_memory():
     drawing = Weighted(np.ones(100 * BLOCK), seed=1)
     tracemalloc.start()
     for epoch in range(2):
@@ -128,13 +129,13 @@ def test_the_outermost_draws_are_examples_with_a_weight(monkeypatch, draw, expec
 
 
 @pytest.mark.parametrize("weights", [[0.0, 0.0], [1.0, -1.0], [1.0, np.nan], [np.inf, 1.0]])
-def test_weighted_rejects_weights_that_cannot_be_drawn_by(weights):
+def test_weighted_rejects_unusable_weights(weights):
     with pytest.raises(ValueError, match="must be finite and not negative"):
         Weighted(weights, seed=0)
 
 
 def test_shuffled_order_is_that_of_earlier_versions():
-    # Runs that were stopped under an earlier version go on with the order that they began with.
+    # A run that was started with an earlier version resumes with the same order.
     for seed, epoch in ((7, 0), (7, 3), (2**31 - 1, 1)):
         bits = np.random.Philox(key=[seed, 1], counter=[0, 0, epoch, 0])
         expected = np.random.Generator(bits).permutation(100)

@@ -1,4 +1,4 @@
-"""Synthetic sounds: repeatable, disjoint, balanced; told apart by pattern, not level or pitch."""
+"""Synthetic sounds: repeatable, disjoint, balanced; classes differ only in their pattern."""
 
 import pickle
 import time
@@ -6,21 +6,17 @@ import wave
 
 import numpy as np
 import pytest
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 
 from ast_keras.data.readers import load_dataset
 from ast_keras.data.readers.synthetic import synthetic_sounds, write_examples
-from ast_keras.data.readers.synthetic_sounds import BACKGROUNDS, LEVEL_DBFS, RENDERERS, render
+from ast_keras.data.readers.synthetic_sounds import LEVEL_DBFS, RENDERERS, render
 from ast_keras.errors import DatasetError
 
 
 @pytest.fixture(scope="module")
 def clips():
-    """Waveforms `[clips, samples]` and classes `[clips]` of 1000 training and 500 test clips."""
-    dataset = synthetic_sounds(num_train=1000, num_test=500)
+    """Waveforms `[clips, samples]` and classes `[clips]` of 600 training and 300 test clips."""
+    dataset = synthetic_sounds(num_train=600, num_test=300)
     return {
         name: (
             np.stack(dataset.splits[name].sources[:]),
@@ -62,26 +58,45 @@ def band_statistics(waveforms):
     return np.array(rows)
 
 
-def test_level_and_pitch_do_not_give_the_class_away(clips):
+def kernel_accuracy(features, classes, test_features, test_classes):
+    """Returns the test accuracy of ridge regression on Gaussian kernels."""
+    mean, std = features.mean(0), features.std(0)
+    features, test_features = (features - mean) / std, (test_features - mean) / std
+
+    def kernel(rows):
+        squares = (rows**2).sum(1)[:, None] + (features**2).sum(1) - 2 * rows @ features.T
+        return np.exp(-0.3 * squares / len(mean))
+
+    weights = np.linalg.solve(kernel(features) + 0.1 * np.eye(len(features)), np.eye(10)[classes])
+    return np.mean((kernel(test_features) @ weights).argmax(1) == test_classes)
+
+
+def neighbour_accuracy(features, classes, test_features, test_classes, num_neighbours=25):
+    """Returns the test accuracy of a vote of the nearest neighbours."""
+    mean, std = features.mean(0), features.std(0)
+    features, test_features = (features - mean) / std, (test_features - mean) / std
+    distances = ((test_features[:, None] - features) ** 2).sum(-1)
+    nearest = classes[np.argsort(distances, axis=1)[:, :num_neighbours]]
+    votes = np.stack([(nearest == c).sum(1) for c in range(10)], axis=1)
+    return np.mean(votes.argmax(1) == test_classes)
+
+
+def test_level_and_pitch_do_not_reveal_the_class(clips):
     (x, y), (test_x, test_y) = clips["train"], clips["test"]
     features, test_features = level_and_pitch(x), level_and_pitch(test_x)
-    for classifier in (
-        RandomForestClassifier(200, min_samples_leaf=5, random_state=0),
-        make_pipeline(StandardScaler(), SVC(C=3)),
-    ):
-        # Chance is 0.10; the three numbers together were seen to reach 0.27.
-        assert classifier.fit(features, y).score(test_features, test_y) < 0.35
+    for accuracy in (kernel_accuracy, neighbour_accuracy):
+        # Chance is 0.10; 0.23 and 0.20 were seen.
+        assert accuracy(features, y, test_features, test_y) < 0.35
 
 
-def test_time_frequency_pattern_gives_the_class_away(clips):
+def test_time_frequency_pattern_reveals_the_class(clips):
     (x, y), (test_x, test_y) = clips["train"], clips["test"]
-    classifier = make_pipeline(StandardScaler(), SVC(C=3)).fit(band_statistics(x), y)
-    accuracy = classifier.score(band_statistics(test_x), test_y)
-    # Seen: 0.83. Statistics over time cannot tell rising from falling, so they stay below 0.95.
+    accuracy = kernel_accuracy(band_statistics(x), y, band_statistics(test_x), test_y)
+    # 0.81 was seen. Statistics over time cannot distinguish rising from falling.
     assert 0.75 < accuracy < 0.95
 
 
-def test_direction_of_a_sweep_is_in_its_spectrogram(clips):
+def test_direction_of_a_sweep_is_visible_in_its_spectrogram(clips):
     x, y = clips["test"]
     labels = tuple(RENDERERS)
     hz = np.fft.rfftfreq(512, 1 / 16000)
@@ -93,8 +108,8 @@ def test_direction_of_a_sweep_is_in_its_spectrogram(clips):
             loud = weight > 0.1 * weight.max()
             slope = np.polyfit(np.flatnonzero(loud), hz[power[loud].argmax(1)], 1)[0]
             correct.append((slope > 0) == (labels[target] == "rising"))
-    assert len(correct) == 100
-    # Seen: 0.99; noise and harmonics may hide the fundamental of a few.
+    assert len(correct) == 60
+    # 0.99 was seen; noise and harmonics may mask the fundamental of a few.
     assert np.mean(correct) > 0.95
 
 
@@ -106,7 +121,7 @@ def test_clips_are_balanced_bounded_and_varied(clips):
         assert np.abs(x).max() <= 0.9501
         assert set(np.bincount(y)) == {len(y) // 10}
         level = 10 * np.log10(np.mean(x**2, axis=1))
-        # Wider by the 5 dB that the background may add, and by what the peak limit takes away.
+        # The background may add up to 5 dB, and the peak limit lowers the level.
         assert (level > LEVEL_DBFS[0] - 0.5).all()
         assert (level < LEVEL_DBFS[1] + 1.5).all()
         assert np.ptp(level) > 20
@@ -134,7 +149,7 @@ def test_clips_are_repeatable_and_do_not_depend_on_the_number_of_clips():
         split.sources[20]
 
 
-def test_splits_and_seeds_share_no_clip():
+def test_splits_and_seeds_have_different_clips():
     seen = set()
     for seed in (0, 1):
         dataset = synthetic_sounds(num_train=30, num_validation=30, num_test=30, seed=seed)
@@ -146,23 +161,12 @@ def test_splits_and_seeds_share_no_clip():
 @pytest.mark.parametrize("label", RENDERERS)
 @pytest.mark.parametrize(("num_samples", "rate"), [(4000, 8000), (22051, 44100), (80000, 16000)])
 def test_render_works_at_other_rates_and_lengths(label, num_samples, rate):
-    for seed in range(5):
+    for seed in range(3):
         clip = render(label, np.random.default_rng(seed), num_samples, rate)
         assert clip.shape == (num_samples,)
         assert clip.dtype == np.float32
         assert np.isfinite(clip).all()
         assert 1e-3 < np.abs(clip).max() <= 0.9501
-
-
-def test_every_background_is_drawn(monkeypatch):
-    from ast_keras.data.readers.synthetic import synthetic_sounds
-
-    kinds = {synthetic_sounds.BACKGROUNDS[np.random.default_rng(i).integers(4)] for i in range(50)}
-    assert kinds == set(BACKGROUNDS)
-    clips = [
-        synthetic_sounds._background(np.random.default_rng(i), 16000, 16000) for i in range(50)
-    ]
-    assert all(clip.std() > 0 for clip in clips)
 
 
 def test_synthetic_data_has_the_documented_defaults():
@@ -201,7 +205,7 @@ def test_rendering_is_fast_enough_to_train_from():
     sources = synthetic_sounds(num_train=200).splits["train"].sources
     start = time.process_time()
     assert len(sources[:]) == 200
-    # Seen: about 1000 clips a second; processor time, so that other load does not count.
+    # About 1000 clips a second were seen. Processor time, to be independent of other load.
     assert 200 / (time.process_time() - start) > 200
 
 
@@ -212,7 +216,7 @@ def test_write_examples_writes_the_test_clips(tmp_path):
     with wave.open(paths[4]) as file:
         assert file.getparams()[:4] == (1, 2, 16000, 24000)
         samples = np.frombuffer(file.readframes(24000), "<i2") / 32768
-    # Half a step of 16 bits, and the difference between 32767 and 32768 at the peak.
-    np.testing.assert_allclose(samples, expected.sources[4], atol=0.5 / 32767 + 1 / 32768)
+    # Half a step of 16 bits.
+    np.testing.assert_allclose(samples, expected.sources[4], atol=0.5 / 32768, rtol=1e-6)
     with pytest.raises(DatasetError):
         write_examples(tmp_path, 0)
