@@ -1,14 +1,14 @@
-"""Adam with L2 in the gradient, in NumPy float64: an oracle for `AdamL2`.
+"""Adam with L2 regularisation in NumPy float64, as a reference for `AdamL2`.
 
-Written from the description of `torch.optim.Adam` (without amsgrad): the decay is added to the
-gradient, and epsilon to the root of the bias-corrected second moment.
+Follows the description of `torch.optim.Adam` without amsgrad: the decay is added to the gradient,
+and epsilon to the square root of the bias-corrected second moment.
 """
 
 import numpy as np
 
 
 class Adam:
-    """Updates one float64 array in place, one call of `step` at a time."""
+    """Updates one float64 array in place with every call of `step`."""
 
     def __init__(self, shape, beta_1=0.95, beta_2=0.999, epsilon=1e-8, l2=5e-7):
         self.beta_1, self.beta_2, self.epsilon, self.l2 = beta_1, beta_2, epsilon, l2

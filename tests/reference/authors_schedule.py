@@ -1,14 +1,14 @@
-"""The published learning-rate schedule, stepped naively: an oracle for `EpochDecaySchedule`.
+"""The authors' learning-rate schedule, step by step, as a reference for `EpochDecaySchedule`.
 
-Gong, Chung and Glass (2021); `src/traintest.py` of YuanGongND/ast, which keeps one mutable rate,
-sets it during the warm-up and multiplies it at the end of the epochs listed as milestones.
+Gong, Chung and Glass (2021). `src/traintest.py` of YuanGongND/ast keeps one mutable rate, sets it
+during warm-up, and multiplies it at the end of the epochs that are listed as milestones.
 """
 
 
 def simulate(
     base, steps_per_epoch, num_epochs, start, every, decay, warmup_steps=0, update_steps=50
 ):
-    """Returns the rate that every optimizer step of a run would use, a list of floats."""
+    """Returns the learning rate of every optimizer step of a run, a list of floats."""
     milestones = list(range(start, 1000, every))
     rate, step, rates = base, 0, []
     for epoch in range(1, num_epochs + 1):

@@ -1,4 +1,4 @@
-"""Waveforms that are hard on a filterbank: seeded, from -80 dBFS to clipped, of any length."""
+"""Difficult test waveforms for a filterbank: seeded, from -80 dBFS to clipped, of any length."""
 
 import numpy as np
 
@@ -8,13 +8,13 @@ NUM_CASES = 150
 
 
 def make_case(seed, sample_rate=16000):
-    """Returns kind, window and float32 waveform `[400..48000]` of a case."""
+    """Returns the kind, the window and the float32 waveform (400 to 48,000 samples) of a case."""
     rng = np.random.RandomState(seed)
     kind, window = KINDS[seed % len(KINDS)], ("hann", "hamming")[seed // len(KINDS) % 2]
     samples = rng.randint(400, 3 * sample_rate)
     level = 10 ** (rng.uniform(-80, 0) / 20)
     waveform = _render(kind, rng, level, np.arange(samples) / sample_rate)
-    # 24-bit steps, as a decoder gives them: the very same float32 everywhere.
+    # Rounded to 24 bits, as decoders return them: the same float32 values on every platform.
     waveform = np.clip(np.round(waveform * 2**23) / 2**23, -1, 1)
     return kind, window, waveform.astype(np.float32)
 

@@ -1,15 +1,16 @@
-"""Kaldi's log-mel filterbank in float64 NumPy, written for reading, not for speed.
+"""Kaldi's log-mel filterbank in float64 NumPy, as a reference for `LogMelFilterbank`.
 
-Shares no code with the library: it is what the library is checked against. The definition is that
+It shares no code with the library and is written for reading, not for speed. The definition is that
 of Kaldi's `compute-fbank-feats` (feature-window.cc, mel-computations.cc) with the options of the
-AST authors: no dither, no energy row, only whole frames, waveform in [-1, 1].
+AST authors: no dither, no energy row, only complete frames, waveform in [-1, 1].
 """
 
+import functools
 import math
 
 import numpy as np
 
-FLOOR = 2.0**-23  # the smallest float32 step at one; Kaldi's floor under the logarithm
+FLOOR = 2.0**-23  # machine epsilon of float32: Kaldi's lower bound before the logarithm
 
 
 def window(name, length):
@@ -23,8 +24,9 @@ def mel(hertz):
     return 1127.0 * math.log(1.0 + hertz / 700.0)
 
 
+@functools.cache
 def filters(num_mel_bins, fft_length, sample_rate, f_min_hz, f_max_hz):
-    """Returns [bins, mel]: triangles in the mel domain, one bin at a time; nothing at Nyquist."""
+    """Returns filters [bins, mel]: triangles on the mel scale, zero at the Nyquist bin."""
     edges = np.linspace(mel(f_min_hz), mel(f_max_hz), num_mel_bins + 2)
     matrix = np.zeros((fft_length // 2 + 1, num_mel_bins))
     for k in range(fft_length // 2):

@@ -1,9 +1,9 @@
-"""A small network's tensors under every published name, written out by hand."""
+"""The tensors of a small network under the names of every supported source, written by hand."""
 
 import numpy as np
 
 EMBED, MLP, LAYERS, CLASSES = 12, 20, 2, 4
-# The same tensors under canonical names: what every source must become.
+# Canonical names, to which the names of every source are converted.
 PARTS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 ROWS = {"attn.qkv": 3 * EMBED, "mlp.fc1": MLP}
 COLUMNS = {"mlp.fc2": MLP}
@@ -40,7 +40,7 @@ def canonical(channels=1, distilled=True, grid=(2, 3), head=True, patch=(4, 4)):
 
 
 def authors(tensors, prefix="module."):
-    """Returns canonical tensors as the authors' AST names them, timm's unused heads included."""
+    """Returns canonical tensors under the names of the authors' AST, with timm's unused heads."""
     named = {
         prefix + (name if name.startswith("mlp_head") else f"v.{name}"): value
         for name, value in tensors.items()
@@ -52,7 +52,7 @@ def authors(tensors, prefix="module."):
 
 
 def timm(tensors):
-    """Returns canonical tensors as timm's DeiT or ViT names them, with its heads."""
+    """Returns canonical tensors under the names of timm's DeiT or ViT, with its heads."""
     named = {**tensors, "head.weight": random(7, EMBED), "head.bias": random(7)}
     if "dist_token" in tensors:
         named |= {"head_dist.weight": random(7, EMBED), "head_dist.bias": random(7)}
@@ -60,13 +60,13 @@ def timm(tensors):
 
 
 def transformers(tensors, prefix, version, extra=()):
-    """Returns canonical tensors as transformers names them.
+    """Returns canonical tensors under the names of transformers.
 
     Args:
-      tensors: Canonical.
-      prefix: "deit.", "vit.", "" or "audio_spectrogram_transformer.".
-      version: 4 or 5.
-      extra: Names of further tensors that its heads have.
+        tensors: Tensors by canonical name.
+        prefix: Prefix of the names: "deit.", "vit.", "" or "audio_spectrogram_transformer.".
+        version: Major version of transformers, 4 or 5.
+        extra: Names of additional tensors, those of the heads.
     """
     attention = "attention.attention." if version == 4 else "attention."
     parts = ("query", "key", "value") if version == 4 else ("q_proj", "k_proj", "v_proj")
@@ -106,7 +106,7 @@ def transformers(tensors, prefix, version, extra=()):
 
 
 def model_garden(tensors, heads):
-    """Returns a plain ViT's canonical tensors as variables of the Model Garden's backbone."""
+    """Returns the canonical tensors of a ViT under the names of the Model Garden's backbone."""
     encoder = "backbone/layer_with_weights-2"
     named = {
         "backbone/layer_with_weights-0/kernel": tensors["patch_embed.proj.weight"].transpose(

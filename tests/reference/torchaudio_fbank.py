@@ -1,9 +1,9 @@
-"""torchaudio's Kaldi filterbank, as the AST authors call it; also records how exact it is.
+"""torchaudio's Kaldi filterbank with the settings of the AST authors, and a record of its error.
 
     python -m tests.reference.torchaudio_fbank      # rewrites goldens/torchaudio_fbank_errors.json
 
-Needs torch and torchaudio, which no other part of the project does. Only torchaudio's plain Python
-file is loaded, so any torch will do.
+Needs torch and torchaudio. Only torchaudio's pure Python file is loaded, so any version of torch
+works.
 """
 
 import importlib.util
@@ -21,11 +21,11 @@ def load():
     """Returns a function from waveform `[samples]` to log-mels `[frames, 128]`, both NumPy."""
     import torch
 
-    sys.path.append(str(pathlib.Path(sys.prefix, "extra")))  # where `make benchmark` puts it
+    sys.path.append(str(pathlib.Path(sys.prefix, "extra")))  # where `make benchmark` installs it
     package = importlib.util.find_spec("torchaudio")
     if package is None:
         raise ImportError("torchaudio is not installed")
-    # torchaudio itself loads a library built for one version of torch; this file needs none of it.
+    # torchaudio's package would load a library for one torch version, which kaldi.py does not use.
     sys.modules.setdefault("torchaudio", types.ModuleType("torchaudio"))
     path = pathlib.Path(package.submodule_search_locations[0]) / "compliance" / "kaldi.py"
     spec = importlib.util.spec_from_file_location("torchaudio_kaldi", path)
