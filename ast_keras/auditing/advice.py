@@ -1,4 +1,4 @@
-"""From what an audit found to the command that trains on it, or to why nothing can."""
+"""Advice on the findings of an audit: problems, notes and the recommended training command."""
 
 from __future__ import annotations
 
@@ -11,68 +11,79 @@ from ast_keras.auditing.inspect_sound import MAX_FRAMES
 from ast_keras.labels import AUDIOSET_MEAN, AUDIOSET_STD
 from ast_keras.recipe import list_recipes
 
-# Of the authors' data sets their own recipes; all else is fine-tuned.
+# The authors' data sets have recipes of their own; other data is fine-tuned.
 _OWN_RECIPE = {
     "esc50": "esc50",
     "speech_commands": "speech_commands",
     "audioset": "audioset_balanced",
 }
-_FRAMES_STEP = 64  # 1, 5 and 10 s come to 128, 512 and 1024 frames, as the authors have them
+_FRAMES_STEP = 64  # gives 128, 512 and 1024 frames for 1, 5 and 10 s, as the authors use
 
 
 def num_frames_for(seconds: float) -> int:
-    """Returns the frames to train with for sounds of this length, 10 ms each.
+    """Returns the number of frames of 10 ms to train with.
+
+    Args:
+        seconds: Length of nearly all sounds in seconds.
 
     Example:
-
-    >>> [num_frames_for(seconds) for seconds in (1.0, 5.0, 10.0, 60.0)]
-    [128, 512, 1024, 1024]
+        >>> [num_frames_for(seconds) for seconds in (1.0, 5.0, 10.0, 60.0)]
+        [128, 512, 1024, 1024]
     """
     return min(MAX_FRAMES, _FRAMES_STEP * max(1, math.ceil(100 * seconds / _FRAMES_STEP)))
 
 
 def find_problems(report: Mapping[str, Any]) -> list[str]:
-    """Returns why the data cannot be trained on as it is; empty where it can.
+    """Returns the reasons why the data cannot be trained on; empty if it can.
 
     Args:
-      report: Of `Survey.report`.
+        report: The findings, from `Survey.report`.
     """
     problems = []
     defects, splits = report["defects"], report["splits"]
-    for kind, rule in (("unreadable", "cannot be read"), ("invalid_samples", "hold no sound")):
+    for kind, rule in (
+        ("unreadable", "cannot be read"),
+        ("invalid_samples", "hold invalid samples"),
+    ):
         if kind in defects:
             problems.append(
                 f"{defects[kind]['count']} of {report['num_inspected']} sounds {rule}, and "
-                "training would stop at the first: replace them, leave them out, or train with "
+                "training would stop at the first: replace or remove them, or train with "
                 "--set data.skip_unreadable=true"
             )
     if "train" not in splits:
-        problems.append("there is nothing to train on: name some sounds as train")
+        problems.append("there is nothing to train on: assign sounds to the train split")
     elif set(splits) == {"train"}:
-        problems.append("there is nothing to test on: hold out sounds as test, or as validation")
+        problems.append(
+            "there is nothing to test on: assign sounds to the test or validation split"
+        )
     trained = sum(row.get("train", 0) > 0 for row in report["labels"])
-    if trained < 1 + (not report["multi_label"]):
-        problems.append(f"{trained} of the labels can be trained, of which there must be more")
+    needed = 1 if report["multi_label"] else 2
+    if trained < needed:
+        problems.append(f"{trained} of the labels can be trained: training needs at least {needed}")
     return problems
 
 
 def choose_statistics(padded: tuple[float, float] | None) -> tuple[bool, str]:
-    """Returns whether to set the data's own mean and deviation, and why, in a line.
+    """Returns whether to normalise by the data's own mean and deviation, and the reason.
 
-    The authors start from AudioSet's weights with the data's own ones where they are more than
-    half a deviation away (ESC-50, Speech Commands).
+    The authors do so for data whose mean is more than half a standard deviation away from
+    AudioSet's (ESC-50, Speech Commands), although they start from weights trained on AudioSet.
 
     Args:
-      padded: Mean and deviation of the padded log-mels; None where they are not known.
+        padded: Mean and standard deviation of the padded log-mels; None if they are unknown.
+
+    Returns:
+        Whether to use the data's own statistics, and one line that gives the reason.
     """
-    keep = "keep mean and std of the start weights (as the recipe does), which they have learned on"
+    keep = "keep the mean and std with which the initial weights were trained, as the recipe does"
     if padded is None or not all(map(math.isfinite, padded)):
-        return False, f"{keep}; the data's own are not known"
+        return False, f"{keep}; those of the data are unknown"
     mean, std = padded
-    apart = abs(mean - AUDIOSET_MEAN) / AUDIOSET_STD
-    found = f"the data's own, padded, are {apart:.2f} deviations away from AudioSet's"
-    if apart > 0.5 or not 2 / 3 < std / AUDIOSET_STD < 1.5:
-        return True, f"take the data's own mean and std, padded as in training: {found}"
+    distance = abs(mean - AUDIOSET_MEAN) / AUDIOSET_STD
+    found = f"the mean of the padded data is {distance:.2f} standard deviations from AudioSet's"
+    if distance > 0.5 or not 2 / 3 < std / AUDIOSET_STD < 1.5:
+        return True, f"use the mean and std of the data, padded as in training: {found}"
     return False, f"{keep}: {found}"
 
 
@@ -82,10 +93,13 @@ def choose_recipe(
     """Returns the recipe to start from, its command line, and the reasons.
 
     Args:
-      report: Of `Survey.report`, with "log_mel" where it was measured.
-      kind: Of the data set.
-      settings: Of its reader.
-      path: Of the data.
+        report: The findings, from `Survey.report`, with `log_mel` if it was measured.
+        kind: Kind of data set, a key of `READERS`.
+        settings: Arguments of its reader.
+        path: Path of the data.
+
+    Returns:
+        A mapping with `recipe`, `command` and `why`.
     """
     own = _OWN_RECIPE.get(kind, "")
     if own in list_recipes() and settings.get("subset") in (None, own):
@@ -96,14 +110,14 @@ def choose_recipe(
         frames, lengths = num_frames_for(report["seconds"]["95%"]), report["seconds"]
         log_mel = report.get("log_mel")
         padded = (log_mel["padded"]["mean"], log_mel["padded"]["std"]) if log_mel else None
-        takes_own, why_statistics = choose_statistics(padded)
+        uses_own, statistics_reason = choose_statistics(padded)
         why = [
-            f"{frames} frames hear {frames / 100:g} s, and 95% of the sounds last up to "
+            f"{frames} frames last {frames / 100:g} s, and 95% of the sounds last up to "
             f"{lengths['95%']:g} s",
-            "binary cross-entropy and mAP follow from the labels, of which a sound may have several"
+            "binary cross-entropy and mAP, because a sound may have several labels"
             if report["multi_label"]
-            else "categorical cross-entropy and accuracy follow from one label a sound",
-            why_statistics,
+            else "categorical cross-entropy and accuracy, because each sound has one label",
+            statistics_reason,
         ]
         assignments = [
             *_assignments(path, kind if kind != "manifest" else None, settings),
@@ -111,7 +125,7 @@ def choose_recipe(
             f"data.clip_seconds={frames / 100:g}",
             f"augment.time_mask_frames={frames * 3 // 16}",
         ]
-        if takes_own and padded:
+        if uses_own and padded:
             assignments += [f"frontend.mean={padded[0]:.6g}", f"frontend.std={padded[1]:.6g}"]
     command = ["python", "-m", "ast_keras.train", "--recipe", recipe]
     for assignment in assignments:
@@ -129,28 +143,43 @@ def _text(value: Any) -> str:
 
 
 def list_remarks(report: Mapping[str, Any]) -> list[str]:
-    """Returns what should be known before training, a line each."""
+    """Returns remarks that matter before training but do not prevent it, one line each.
+
+    Args:
+        report: The findings, from `Survey.report`.
+    """
     remarks = []
     lengths, splits, duplicates = report["seconds"], report["splits"], report["duplicates"]
     too_long = lengths.get("longer_than", {}).get("10.24", 0)
     if too_long:
         remarks.append(
-            f"{too_long} sounds are longer than 10.24 s, of which only the beginning is heard: cut "
-            "them into pieces, a row each and all in the same split"
+            f"{too_long} sounds are longer than 10.24 s, and only their beginning is used: cut "
+            "them into clips, one row for each clip, all in the same split"
         )
     copies = duplicates["across_splits"]["count"] + duplicates["near_across_splits"]["count"]
     if copies:
-        remarks.append(f"{copies} sounds are in two splits, so that scores are too good: drop them")
+        remarks.append(
+            f"{copies} sounds occur in two splits, which makes scores too high: remove them"
+        )
     if duplicates["other_labels"]["count"]:
-        remarks.append("the same sound has different labels: correct them, or drop it")
+        remarks.append(
+            "the same sound has different labels: correct the labels or remove the sound"
+        )
     if report["label_defects"]["not_in_train"]:
-        remarks.append("labels that training lacks cannot be learned, and count in every mean")
-    if report["label_defects"]["alike_names"]:
-        remarks.append("labels of nearly the same name are different classes: meant so?")
+        remarks.append(
+            "labels without training examples cannot be learned, and count in every mean score"
+        )
+    if report["label_defects"]["similar_names"]:
+        remarks.append(
+            "labels with similar names are different classes: check whether one was meant"
+        )
     if "silent" in report["defects"]:
-        remarks.append("silent sounds teach that silence has a label: leave them out unless it has")
+        remarks.append(
+            "silent sounds teach the model a label for silence: remove them unless that is intended"
+        )
     if "validation" not in splits and "test" in splits:
         remarks.append(
-            "without a validation split the test split chooses the best epoch: trust the last one"
+            "without a validation split, the best epoch is chosen on the test split: report the "
+            "last epoch"
         )
     return remarks

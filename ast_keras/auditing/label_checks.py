@@ -1,4 +1,4 @@
-"""What the labels of a data set tell before training: how many there are, and which look wrong."""
+"""Checks of the labels of a data set: counts, and labels that are difficult to train or score."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ Array = npt.NDArray[Any]
 
 
 def count_labels(dataset: SoundDataset) -> tuple[dict[str, Array], int]:
-    """Returns the examples of each label, by split, and how many sounds have no label at all."""
+    """Counts the labels of a data set.
+
+    Args:
+        dataset: The data set.
+
+    Returns:
+        The number of examples of each label, `[labels]`, by split, and the number of sounds without
+        any label.
+    """
     counts, num_without = {}, 0
     for name, split in dataset.splits.items():
         counts[name] = np.zeros(len(dataset.labels), np.int64)
@@ -30,25 +38,31 @@ def count_labels(dataset: SoundDataset) -> tuple[dict[str, Array], int]:
 
 
 def label_report(dataset: SoundDataset) -> dict[str, Any]:
-    """Returns the counts of all labels, and which make training or scoring difficult.
+    """Returns the counts of all labels, and the labels that are difficult to train or score.
+
+    Args:
+        dataset: The data set.
+
+    Returns:
+        `labels`, a mapping for each label with its name and its examples in each split; and
+        `label_defects` by kind.
 
     Example:
-
-    >>> from ast_keras.data.dataset import Split
-    >>> splits = {"train": Split(["a", "b"], [(0,), (0,)]), "test": Split(["c"], [(1,)])}
-    >>> report = label_report(SoundDataset("mine", LabelSet(("dog", "hen")), splits, False))
-    >>> report["labels"][0], report["label_defects"]["not_in_train"]
-    ({'label': 'dog', 'train': 2, 'test': 0}, ['hen'])
+        >>> from ast_keras.data.dataset import Split
+        >>> splits = {"train": Split(["a", "b"], [(0,), (0,)]), "test": Split(["c"], [(1,)])}
+        >>> report = label_report(SoundDataset("mine", LabelSet(("dog", "hen")), splits, False))
+        >>> report["labels"][0], report["label_defects"]["not_in_train"]
+        ({'label': 'dog', 'train': 2, 'test': 0}, ['hen'])
     """
     counts, num_without = count_labels(dataset)
-    nothing = np.zeros(len(dataset.labels), np.int64)
-    train = counts.get("train", nothing)
-    others: Array = sum((c for name, c in counts.items() if name != "train"), nothing)
-    heard = train[train > 0]
+    zeros = np.zeros(len(dataset.labels), np.int64)
+    train = counts.get("train", zeros)
+    others: Array = sum((c for name, c in counts.items() if name != "train"), zeros)
+    trained = train[train > 0]
     names = dataset.labels.names
 
-    def where(holds: Array) -> list[str]:
-        return [names[i] for i in np.flatnonzero(holds)]
+    def select(condition: Array) -> list[str]:
+        return [names[i] for i in np.flatnonzero(condition)]
 
     return {
         "labels": [
@@ -56,12 +70,12 @@ def label_report(dataset: SoundDataset) -> dict[str, Any]:
             for i, label in enumerate(names)
         ],
         "label_defects": {
-            "imbalance": round(float(heard.max() / heard.min()), 2) if len(heard) else None,
-            "no_example": where(train + others == 0),
-            "single_example": where(train + others == 1),
-            "not_in_train": where((train == 0) & (others > 0)),
-            "only_in_train": where((train > 1) & (others == 0) & others.any()),
-            "alike_names": [] if _is_published(dataset.labels) else alike_names(names),
+            "imbalance": round(float(trained.max() / trained.min()), 2) if len(trained) else None,
+            "no_example": select(train + others == 0),
+            "single_example": select(train + others == 1),
+            "not_in_train": select((train == 0) & (others > 0)),
+            "only_in_train": select((train > 1) & (others == 0) & others.any()),
+            "similar_names": [] if _is_published(dataset.labels) else similar_names(names),
             "without_label": num_without,
         },
     }
@@ -71,22 +85,26 @@ def _is_published(labels: LabelSet) -> bool:
     return any(set(labels.names) <= set(LabelSet.load(name).names) for name in PUBLISHED)
 
 
-def alike_names(names: Sequence[str]) -> list[list[str]]:
-    """Returns pairs of names that may be meant as one: other case, spaces, plural or a typing slip.
+def similar_names(names: Sequence[str]) -> list[list[str]]:
+    """Returns pairs of names that differ only in case, spaces, plural or one letter.
+
+    Args:
+        names: The names to compare. Names that differ in digits are not similar.
 
     Example:
-
-    >>> alike_names(["dog bark", "Dog_barks", "rooster", "roster", "class 1", "class 2"])
-    [['dog bark', 'Dog_barks'], ['rooster', 'roster']]
+        >>> similar_names(["dog bark", "Dog_barks", "rooster", "roster", "class 1", "class 2"])
+        [['dog bark', 'Dog_barks'], ['rooster', 'roster']]
     """
     by_form: dict[str, list[int]] = {}
     for index, name in enumerate(names):
         plain = re.sub(r"[\W_]+", "", name.casefold())
         plain = plain.removesuffix("s") if len(plain) > 3 else plain
-        # Names one letter apart become equal when the right letter of either is left out.
-        slips = {plain[:i] + plain[i + 1 :] for i in range(len(plain))} if len(plain) > 5 else set()
-        digits = "".join(c for c in plain if c in string.digits)  # which tell names apart
-        for form in {plain, *slips}:
+        # Names that differ in one letter become equal when that letter is removed from both.
+        shortened = (
+            {plain[:i] + plain[i + 1 :] for i in range(len(plain))} if len(plain) > 5 else set()
+        )
+        digits = "".join(c for c in plain if c in string.digits)
+        for form in {plain, *shortened}:
             by_form.setdefault(f"{form} {digits}", []).append(index)
     pairs = {
         pair for group in by_form.values() for pair in itertools.combinations(sorted(set(group)), 2)

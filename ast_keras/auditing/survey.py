@@ -1,4 +1,4 @@
-"""A data set as a whole: what its sounds have in common, what sets splits and labels at odds."""
+"""Survey of all sounds of a data set: distributions, defects and duplicates."""
 
 from __future__ import annotations
 
@@ -11,38 +11,41 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.auditing.inspect_sound import LogMelStatistics, Sound
+from ast_keras.auditing.inspect_sound import Inspection, LogMelStatistics
 from ast_keras.auditing.label_checks import label_report
 from ast_keras.data.dataset import SoundDataset
 
 Array = npt.NDArray[Any]
 Place = tuple[str, int]  # split and index in it
 
-MAX_EXAMPLES = 1000  # of each kind of defect that a report names
-MAX_COMPARED = 100_000  # sounds whose fingerprints are kept: 25 MB
-# Cosine of two fingerprints. Of 3,727 spoken words and 306 noises no two recordings of different
-# sources exceeded 0.957; Ogg and MP3 copies at half the level had a median of 0.99.
-ALIKE = 0.97
+MAX_EXAMPLES = 1000  # named by a report for each kind of defect
+MAX_COMPARED = 100_000  # sounds whose fingerprints are stored: 25 MB
+# Smallest cosine of two fingerprints of near duplicates. Among 3,727 spoken words and 306 noises,
+# no two recordings of different sources exceeded 0.957; Ogg and MP3 copies at half the level had a
+# median of 0.99.
+MIN_SIMILARITY = 0.97
 THRESHOLDS_SECONDS = (1.0, 5.0, 10.24)
-_BLOCK = 1024
+_BLOCK = 1024  # fingerprints compared at once
 
 
 def sample(dataset: SoundDataset, max_files: int) -> dict[str, Array]:
-    """Returns the indices to inspect in each split, the same ones every time.
+    """Returns the indices of the sounds to inspect, the same ones every time.
 
     Args:
-      dataset: What to choose from.
-      max_files: How many sounds in all, in proportion to the splits but at least one of each; 0
-        for all.
+        dataset: The data set.
+        max_files: Maximum number of sounds. Each split gets its proportion, at least one sound. 0
+            selects all.
+
+    Returns:
+        Sorted indices for each split.
 
     Example:
-
-    >>> from ast_keras.data.dataset import Split
-    >>> from ast_keras.labels import LabelSet
-    >>> split = Split(sources=["a.wav", "b.wav", "c.wav"], targets=[(0,)] * 3)
-    >>> dataset = SoundDataset("mine", LabelSet(("dog",)), {"train": split}, False)
-    >>> len(sample(dataset, 2)["train"]), len(sample(dataset, 0)["train"])
-    (2, 3)
+        >>> from ast_keras.data.dataset import Split
+        >>> from ast_keras.labels import LabelSet
+        >>> split = Split(sources=["a.wav", "b.wav", "c.wav"], targets=[(0,)] * 3)
+        >>> dataset = SoundDataset("mine", LabelSet(("dog",)), {"train": split}, False)
+        >>> len(sample(dataset, 2)["train"]), len(sample(dataset, 0)["train"])
+        (2, 3)
     """
     total = sum(map(len, dataset.splits.values()))
     chosen = {}
@@ -56,28 +59,29 @@ def sample(dataset: SoundDataset, max_files: int) -> dict[str, Array]:
 
 
 class Survey:
-    """Gathers what `inspect_sound` finds, in little memory, and reports on it.
+    """Collects the inspections of all sounds in little memory, and reports on them.
 
     Args:
-      dataset: Which the sounds are of.
-      num_sounds: How many will be added at most.
+        dataset: The data set to which the sounds belong.
+        num_sounds: Maximum number of sounds that will be added. Above `MAX_COMPARED`, near
+            duplicates are not searched.
 
     Example:
-
-    >>> from ast_keras.data.dataset import Split
-    >>> from ast_keras.labels import LabelSet
-    >>> split = Split(sources=["a.wav"], targets=[(0,)])
-    >>> survey = Survey(SoundDataset("mine", LabelSet(("dog",)), {"train": split}, False), 1)
-    >>> survey.add("train", 0, Sound(16_000, 1, "WAV PCM_16", 2.0, {"silent": "digital silence"}))
-    >>> report = survey.report()
-    >>> report["sample_rates"], report["seconds"]["median"], report["defects"]["silent"]["count"]
-    ({'16000': 1}, 2.0, 1)
+        >>> from ast_keras.data.dataset import Split
+        >>> from ast_keras.labels import LabelSet
+        >>> split = Split(sources=["a.wav"], targets=[(0,)])
+        >>> survey = Survey(SoundDataset("mine", LabelSet(("dog",)), {"train": split}, False), 1)
+        >>> defects = {"silent": "digital silence"}
+        >>> survey.add("train", 0, Inspection(16_000, 1, "WAV PCM_16", 2.0, defects))
+        >>> report = survey.report()
+        >>> report["sample_rates"], report["seconds"]["median"]
+        ({'16000': 1}, 2.0)
     """
 
     def __init__(self, dataset: SoundDataset, num_sounds: int) -> None:
         self.dataset = dataset
         self.log_mels = LogMelStatistics()
-        # Arrays, for 2 million sounds would be as many hundred megabytes in lists.
+        # Arrays: lists of 2 million sounds would take hundreds of megabytes.
         self.seconds = array.array("d")
         self._counts: dict[str, collections.Counter[str]] = {
             name: collections.Counter() for name in ("sample_rates", "channels", "formats")
@@ -85,14 +89,20 @@ class Survey:
         self._defects: dict[str, list[dict[str, str]]] = {}
         self._num_defects: collections.Counter[str] = collections.Counter()
         self._splits = list(dataset.splits)
-        self._places = array.array("q")  # index times number of splits, plus the split's number
+        self._places = array.array("q")  # index * number of splits + number of the split
         self._digests = array.array("Q")
-        self._courses: list[tuple[Place, Array]] = []
+        self._fingerprints: list[tuple[Place, Array]] = []
         self._compares = num_sounds <= MAX_COMPARED
         self._num_added = 0
 
-    def add(self, split: str, index: int, sound: Sound) -> None:
-        """Adds a sound; the statistics of log-mels are over the training split only."""
+    def add(self, split: str, index: int, sound: Inspection) -> None:
+        """Adds a sound. Only the training split counts for the log-mel statistics.
+
+        Args:
+            split: Name of the sound's split.
+            index: Index of the sound in the split.
+            sound: Findings of `inspect_sound`.
+        """
         self._num_added += 1
         for kind, detail in sound.defects.items():
             self._num_defects[kind] += 1
@@ -110,12 +120,12 @@ class Survey:
             self._places.append(index * len(self._splits) + self._splits.index(split))
             self._digests.append(sound.digest)
         if sound.fingerprint is not None and self._compares:
-            self._courses.append(((split, index), sound.fingerprint.astype(np.float16)))
+            self._fingerprints.append(((split, index), sound.fingerprint.astype(np.float16)))
         if sound.frame_means is not None and sound.frame_squares is not None and split == "train":
             self.log_mels.add(sound.frame_means, sound.frame_squares)
 
     def report(self) -> dict[str, Any]:
-        """Returns everything found, as JSON can hold it."""
+        """Returns all findings as a mapping that JSON can hold."""
         return {
             "name": self.dataset.name,
             "multi_label": self.dataset.multi_label,
@@ -139,18 +149,21 @@ class Survey:
         across = [group for group in same if len({split for split, _ in group}) > 1]
         known = {frozenset(pair) for group in same for pair in itertools.combinations(group, 2)}
         near = [] if not self._compares else [
-            pair for pair in near_duplicates(self._courses) if frozenset(pair[:2]) not in known
+            pair for pair in near_duplicates(self._fingerprints) if frozenset(pair[:2]) not in known
         ]  # fmt: skip
         return {
             "across_splits": self._listed(across),
             "within_split": self._listed([group for group in same if group not in across]),
             "other_labels": self._listed([g for g in same if len(set(map(self._target, g))) > 1]),
             "near_across_splits": {
-                "searched": self._compares and bool(self._courses),
+                "searched": self._compares and bool(self._fingerprints),
                 "count": len(near),
                 "examples": [
-                    {"sounds": [self._named(a), self._named(b)], "likeness": round(likeness, 4)}
-                    for a, b, likeness in near[:MAX_EXAMPLES]
+                    {
+                        "sounds": [self._named(a), self._named(b)],
+                        "similarity": round(similarity, 4),
+                    }
+                    for a, b, similarity in near[:MAX_EXAMPLES]
                 ],
             },
         }
@@ -172,12 +185,14 @@ class Survey:
 
 
 def lengths(seconds: Sequence[float]) -> dict[str, Any]:
-    """Returns the distribution of lengths; empty for no sounds.
+    """Returns the distribution of lengths; empty if there are no sounds.
+
+    Args:
+        seconds: Length of each sound in seconds.
 
     Example:
-
-    >>> lengths([0.5, 1.0, 6.0])["longer_than"]
-    {'1': 1, '5': 1, '10.24': 0}
+        >>> lengths([0.5, 1.0, 6.0])["longer_than"]
+        {'1': 1, '5': 1, '10.24': 0}
     """
     if not seconds:
         return {}
@@ -193,12 +208,14 @@ def lengths(seconds: Sequence[float]) -> dict[str, Any]:
 
 
 def equal_groups(values: Sequence[int]) -> list[list[int]]:
-    """Returns the positions of equal values, of each value that occurs more than once.
+    """Returns the positions of equal values, one list for each value that occurs more than once.
+
+    Args:
+        values: The values to compare.
 
     Example:
-
-    >>> equal_groups([7, 8, 7, 9])
-    [[0, 2]]
+        >>> equal_groups([7, 8, 7, 9])
+        [[0, 2]]
     """
     numbers = np.asarray(values)
     order = np.argsort(numbers, kind="stable")
@@ -212,24 +229,28 @@ def equal_groups(values: Sequence[int]) -> list[list[int]]:
 
 
 def near_duplicates(
-    courses: Sequence[tuple[Place, Array]],
+    fingerprints: Sequence[tuple[Place, Array]],
 ) -> list[tuple[Place, Place, float]]:
-    """Returns pairs of sounds in different splits whose fingerprints agree, most alike first.
+    """Returns pairs of sounds in different splits with similar fingerprints, most similar first.
 
-    Finds copies in another format, at another rate or level; not ones that start elsewhere.
+    Finds copies in another format, at another sample rate or level, but no copies that start at
+    another time.
 
     Args:
-      courses: Split and index of each sound, and its fingerprint of length 1.
+        fingerprints: Split and index of each sound, and its fingerprint of norm 1.
+
+    Returns:
+        The two places and the cosine of the fingerprints, for each pair.
     """
     by_split: Mapping[str, list[tuple[Place, Array]]] = collections.defaultdict(list)
-    for course in courses:
-        by_split[course[0][0]].append(course)
+    for place, fingerprint in fingerprints:
+        by_split[place[0]].append((place, fingerprint))
     found = []
     for first, second in itertools.combinations(by_split, 2):
-        theirs = np.array([c for _, c in by_split[second]], np.float32)
+        others = np.array([f for _, f in by_split[second]], np.float32)
         for start in range(0, len(by_split[first]), _BLOCK):
             block = by_split[first][start : start + _BLOCK]
-            likeness = np.array([c for _, c in block], np.float32) @ theirs.T
-            for a, b in np.argwhere(likeness > ALIKE):
-                found.append((block[a][0], by_split[second][b][0], float(likeness[a, b])))
+            similarity = np.array([f for _, f in block], np.float32) @ others.T
+            for a, b in np.argwhere(similarity > MIN_SIMILARITY):
+                found.append((block[a][0], by_split[second][b][0], float(similarity[a, b])))
     return sorted(found, key=lambda pair: -pair[2])

@@ -1,4 +1,4 @@
-"""The report of an audit as lines to read."""
+"""The report of an audit as text."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-_SHOWN = 3  # examples of each kind
-_MOST_LABELS = 60  # of which every one is listed
+from ast_keras.reports.tables import format_table
+
+_NUM_EXAMPLES = 3  # printed for each kind of finding
+_MAX_LABELS = 60  # with more labels, only the most and the least frequent are printed
 _DEFECTS = {
     "unreadable": "cannot be decoded",
-    "invalid_samples": "NaN, infinite, or integers kept as floats",
+    "invalid_samples": "NaN, infinite, or integers stored as floats",
     "damaged": "cut short, or without a header",
     "silent": "below -60 dBFS",
     "clipped": "runs of samples at full scale",
@@ -24,7 +26,7 @@ _LABELS = {
     "single_example": "with a single example",
     "not_in_train": "tested but never trained",
     "only_in_train": "trained but never tested",
-    "alike_names": "alike in name",
+    "similar_names": "with similar names",
 }
 
 
@@ -32,10 +34,10 @@ def describe(report: Mapping[str, Any]) -> Iterator[str]:
     """Yields the lines of a report.
 
     Args:
-      report: Of `audit.audit`.
+        report: The report that `audit` returns.
     """
     splits = ", ".join(f"{count:,} {name}" for name, count in report["splits"].items())
-    several = ", several to a sound" if report["multi_label"] else ""
+    several = ", several for each sound" if report["multi_label"] else ""
     yield f"{report['path']}: {report['kind']}, {len(report['labels'])} labels{several}; {splits}"
     yield from (f"  {note}" for note in report["notes"])
     if report["missing"]:
@@ -51,25 +53,16 @@ def describe(report: Mapping[str, Any]) -> Iterator[str]:
     yield from _conclusion(report)
 
 
-def _table(rows: Sequence[Sequence[object]]) -> Iterator[str]:
-    """Yields aligned rows, the first column to the left and the others to the right."""
-    texts = [[f"{c:,}" if isinstance(c, int) else str(c) for c in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    for first, *others in texts:
-        cells = [f"{text:>{width}}" for text, width in zip(others, widths[1:], strict=True)]
-        yield "  " + "  ".join([f"{first:<{widths[0]}}", *cells]).rstrip()
-
-
 def _labels(report: Mapping[str, Any]) -> Iterator[str]:
     names, found = list(report["splits"]), report["label_defects"]
     rows = sorted(report["labels"], key=lambda row: -sum(row[name] for name in names))
     table = [[row["label"], *(row[name] for name in names)] for row in rows]
-    if len(table) > _MOST_LABELS:
-        omitted = len(table) - _MOST_LABELS // 2 * 2
+    if len(table) > _MAX_LABELS:
+        omitted = len(table) - _MAX_LABELS // 2 * 2
         gap = [f"... {omitted} more", *("" for _ in names)]
-        table = [*table[: _MOST_LABELS // 2], gap, *table[-(_MOST_LABELS // 2) :]]
+        table = [*table[: _MAX_LABELS // 2], gap, *table[-(_MAX_LABELS // 2) :]]
     yield "\nLabels"
-    yield from _table([["", *names], *table])
+    yield format_table([["", *names], *table], indent="  ")
     if found["imbalance"] is not None:
         yield f"  most to least frequent in train: {found['imbalance']:g} to 1"
     if found["without_label"]:
@@ -93,8 +86,9 @@ def _sounds(report: Mapping[str, Any]) -> Iterator[str]:
     lengths = report["seconds"]
     if lengths:
         keys = [key for key, value in lengths.items() if isinstance(value, float)][1:]
-        yield from _table([["seconds", *keys], ["", *(f"{lengths[k]:.2f}" for k in keys)]])
-        yield f"  together {lengths['hours']:g} hours"
+        cells = [["seconds", *keys], ["", *(f"{lengths[k]:.2f}" for k in keys)]]
+        yield format_table(cells, indent="  ")
+        yield f"  total {lengths['hours']:g} hours"
         for title in ("shorter", "longer"):
             counts = lengths[f"{title}_than"].items()
             yield f"  {title} than " + ", ".join(f"{s} s: {count:,}" for s, count in counts)
@@ -109,14 +103,14 @@ def _defects(report: Mapping[str, Any]) -> Iterator[str]:
             continue
         found = report["defects"][kind]
         yield f"  {kind.replace('_', ' ')}: {found['count']:,}, {meaning}"
-        for example in found["examples"][:_SHOWN]:
+        for example in found["examples"][:_NUM_EXAMPLES]:
             yield f"    {_name(report, example)}: {example['detail']}"
-        if found["count"] > _SHOWN:
+        if found["count"] > _NUM_EXAMPLES:
             yield "    ..."
 
 
 def _name(report: Mapping[str, Any], sound: Mapping[str, str]) -> str:
-    """Returns a sound's path in the data and its split."""
+    """Returns the path of a sound, relative to the data, and its split."""
     root = report["path"] if os.path.isdir(report["path"]) else os.path.dirname(report["path"])
     return f"{sound['sound'].removeprefix(os.path.join(root, ''))} ({sound['split']})"
 
@@ -127,21 +121,21 @@ def _duplicates(report: Mapping[str, Any]) -> Iterator[str]:
     near = found["near_across_splits"]
     groups = (
         ("the same sound in two splits", found["across_splits"], None),
-        ("almost the same in two splits (another format, rate or level)", near, "sounds"),
+        ("nearly the same sound in two splits (another format, rate or level)", near, "sounds"),
         ("the same sound twice in a split", found["within_split"], None),
         ("the same sound with different labels", found["other_labels"], None),
     )
     for title, group, key in groups:
         if group is near and not near["searched"]:
-            yield f"  {title}: not looked for"
+            yield f"  {title}: not searched"
             continue
         yield f"  {title}: {group['count']:,}"
-        for example in group["examples"][:_SHOWN]:
+        for example in group["examples"][:_NUM_EXAMPLES]:
             members = example[key] if key else example
             listed = " = ".join(_name(report, member) for member in members[:4])
-            likeness = f", likeness {example['likeness']:.3f}" if key else ""
-            yield f"    {listed}{' = ...' if len(members) > 4 else ''}{likeness}"
-        if group["count"] > _SHOWN:
+            similarity = f", similarity {example['similarity']:.3f}" if key else ""
+            yield f"    {listed}{' = ...' if len(members) > 4 else ''}{similarity}"
+        if group["count"] > _NUM_EXAMPLES:
             yield "    ..."
 
 
@@ -154,12 +148,12 @@ def _log_mels(found: Mapping[str, Any] | None) -> Iterator[str]:
     rows: list[list[object]] = [["", "mean", "std"]]
     for title, name in (("padded, as in training", "padded"), ("frames of sound", "unpadded")):
         rows.append([title, f"{found[name]['mean']:.4f}", f"{found[name]['std']:.4f}"])
-    yield from _table(rows)
+    yield format_table(rows, indent="  ")
 
 
 def _conclusion(report: Mapping[str, Any]) -> Iterator[str]:
     if report["remarks"]:
-        yield "\nTo know"
+        yield "\nNotes"
         yield from _wrapped(report["remarks"])
     if report["problems"]:
         yield "\nCannot be trained on"

@@ -1,4 +1,4 @@
-"""An audit finds every planted defect and invents none; its statistics are independently so."""
+"""The audit finds every planted defect and no others; its statistics agree with an oracle."""
 
 import csv
 import io
@@ -12,30 +12,32 @@ import numpy as np
 import pytest
 import soundfile
 
-from ast_keras.audit import audit, recognise
+from ast_keras.audit import Options, main
 from ast_keras.auditing import advice
+from ast_keras.auditing.audit import audit, recognise
 from ast_keras.auditing.inspect_sound import (
     MAX_FRAMES,
     LogMelStatistics,
     inspect_sound,
     log_mel_function,
 )
-from ast_keras.auditing.label_checks import alike_names, label_report
+from ast_keras.auditing.label_checks import label_report, similar_names
 from ast_keras.auditing.survey import sample
 from ast_keras.auditing.text_report import describe
+from ast_keras.commands.flags import parse_options
+from ast_keras.commands.runner import run_command
 from ast_keras.data.dataset import SoundDataset, Split
 from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
 from ast_keras.recipe import load_recipe, override
+from tests.helpers.paths import DATA, ROOT
 from tests.reference import kaldi_fbank
 
-ROOT = pathlib.Path(__file__).parents[3]
-DATA = os.environ.get("AST_KERAS_DATA")
 RNG = np.random.default_rng(5)
 
 
 def noise(seconds=1.0, rate=16000, level=0.1, seed=0):
-    """Returns noise whose level changes every 50 ms, as that of recordings does."""
+    """Returns noise whose level changes every 50 ms, like the level of recordings."""
     rng = np.random.default_rng(seed)
     steps = np.repeat(rng.uniform(0.05, 1, int(20 * seconds) + 1), rate // 20)
     return level * steps[: int(seconds * rate)] * rng.standard_normal(int(seconds * rate))
@@ -77,14 +79,14 @@ BROKEN_FLOAT = np.where(np.arange(16000) == 70, np.nan, GOOD)
         (encoded(BROKEN_FLOAT, subtype="FLOAT"), "invalid_samples", "must be finite"),
         (encoded(GOOD)[:20000], "damaged", "19956 of 32000 bytes"),
         (b"no sound at all", "unreadable", "cannot be decoded"),
-        (b"", "unreadable", "has no bytes"),
+        (b"", "unreadable", "file is empty"),
         ("no/such/file.wav", "unreadable", "No file at this path"),
     ],
 )
 def test_inspect_sound_names_a_defect(source, kind, detail):
     defects = inspect_sound(source).defects
     assert detail in defects[kind]
-    # A constant is silence with an offset, and what is too loud passes full scale.
+    # A constant is silence with an offset, and a sound that is too loud exceeds full scale.
     extra = {"too_loud": {"clipped"}, "silent": {"offset"}}.get(kind, set())
     assert set(defects) - extra == {kind}
 
@@ -100,11 +102,11 @@ def test_inspect_sound_names_a_defect(source, kind, detail):
         encoded(np.where(np.arange(16000) % 2, 1.0, -1.0)),  # both limits, never in a row
     ],
 )
-def test_inspect_sound_finds_nothing_wrong_with_a_good_one(source):
+def test_inspect_sound_finds_no_defect_in_a_good_sound(source):
     assert inspect_sound(source).defects == {}
 
 
-def test_inspect_sound_says_what_the_file_is(log_mel):
+def test_inspect_sound_describes_the_file(log_mel):
     stereo = encoded(np.stack([GOOD, 0 * GOOD], 1), 44100, "FLAC", "PCM_24")
     sound = inspect_sound(stereo, log_mel)
     assert (sound.sample_rate, sound.channels, sound.format) == (44100, 2, "FLAC PCM_24")
@@ -114,7 +116,7 @@ def test_inspect_sound_says_what_the_file_is(log_mel):
 
 def test_inspect_sound_decodes_the_first_minute_of_a_long_recording(log_mel):
     long = np.zeros(90 * 8000)
-    long[-8000:] = np.nan  # would be an error, were it read
+    long[-8000:] = np.nan  # an error if it were decoded
     sound = inspect_sound(encoded(long, 8000, subtype="FLOAT"), log_mel)
     assert sound.seconds == 90.0
     assert len(sound.frame_means) == MAX_FRAMES
@@ -125,7 +127,7 @@ def test_inspect_sound_decodes_the_first_minute_of_a_long_recording(log_mel):
 
 
 def direct(waveforms, num_frames):
-    """Returns mean and deviation over padded clips, and over their own frames, in two passes."""
+    """Returns mean and deviation over padded and over unpadded clips, computed in two passes."""
     own, padded = [], []
     for waveform in waveforms:
         frames = kaldi_fbank.fbank(waveform)[:num_frames]
@@ -135,7 +137,7 @@ def direct(waveforms, num_frames):
 
 
 @pytest.mark.filterwarnings("ignore:The audio is shorter")
-def test_statistics_are_those_of_an_independent_filterbank(log_mel):
+def test_statistics_equal_those_of_an_independent_filterbank(log_mel):
     waveforms = [noise(s, level=0.2 * s, seed=i) for i, s in enumerate((0.2, 0.5, 1.0, 0.02, 0.71))]
     statistics = LogMelStatistics()
     for waveform in waveforms:
@@ -154,11 +156,11 @@ def test_statistics_do_not_subtract_large_sums():
         means = frames.mean(axis=1)
         statistics.add(means, np.square(frames - means[:, None]).sum(axis=1))
     mean, std = statistics.over(7, padded=False)
-    # Of squares around 1e18 a float64 keeps hundreds: sums of them would give any deviation.
+    # Squares near 1e18 are rounded to multiples of 128 in float64: sums of squares would fail.
     assert (mean - 1e9, std) == pytest.approx((np.mean(rows - 1e9), np.std(rows)), abs=1e-6)
 
 
-def test_statistics_of_nothing_are_not_a_number():
+def test_statistics_without_a_clip_are_nan():
     assert np.isnan(LogMelStatistics().over(128, padded=True)).all()
 
 
@@ -170,7 +172,7 @@ def dataset(splits, names=("dog", "hen"), multi_label=False):
     return SoundDataset("mine", LabelSet(names), made, multi_label)
 
 
-def test_label_report_names_what_makes_training_difficult():
+def test_label_report_names_labels_that_are_difficult_to_train():
     splits = {"train": [(0,)] * 6 + [(1,)] * 2 + [(3,)], "test": [(0,), (2,), ()]}
     found = label_report(dataset(splits, ("dog", "hen", "cow", "owl", "none"), multi_label=True))
     assert found["labels"][0] == {"label": "dog", "train": 6, "test": 1}
@@ -183,21 +185,21 @@ def test_label_report_names_what_makes_training_difficult():
     assert defects["without_label"] == 1
 
 
-def test_alike_names_are_slips_and_not_numbers_or_short_words():
-    assert alike_names(["Dog", "dog ", "dogs"]) == [
+def test_similar_names_are_not_numbers_or_short_words():
+    assert similar_names(["Dog", "dog ", "dogs"]) == [
         ["Dog", "dog "],
         ["Dog", "dogs"],
         ["dog ", "dogs"],
     ]
-    assert alike_names(["chainsaw", "chain_saw", "chainsow"])[0] == ["chainsaw", "chain_saw"]
-    assert alike_names(["class 1", "class 2", "cat", "rat", "three", "tree", "go", "no"]) == []
+    assert similar_names(["chainsaw", "chain_saw", "chainsow"])[0] == ["chainsaw", "chain_saw"]
+    assert similar_names(["class 1", "class 2", "cat", "rat", "three", "tree", "go", "no"]) == []
 
 
-def test_published_labels_are_not_called_alike():
+def test_published_labels_are_not_reported_as_similar():
     names = LabelSet.load("audioset").names
-    assert alike_names(names)  # "Clatter" and "Chatter", for one
+    assert similar_names(names)  # "Clatter" and "Chatter", for one
     rows = {"train": [(i,) for i in range(527)]}
-    assert label_report(dataset(rows, names))["label_defects"]["alike_names"] == []
+    assert label_report(dataset(rows, names))["label_defects"]["similar_names"] == []
 
 
 def test_sample_is_the_same_again_and_in_proportion():
@@ -222,7 +224,7 @@ def write_manifest(folder, rows, name="sounds.csv"):
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
-    """A manifest in which much is wrong, though it can be read."""
+    """A manifest with many defects that can be read."""
     folder = tmp_path_factory.mktemp("odd")
     integers = np.round(32767 * noise(seed=1)).astype(np.int16)
     sounds = {
@@ -252,8 +254,12 @@ def names_of(group):
     return {os.path.basename(member["sound"]) for member in group}
 
 
-def test_audit_finds_what_was_planted(odd):
-    report = audit(odd, num_workers=2)
+@pytest.fixture(scope="module")
+def report(odd):
+    return audit(odd, num_workers=2)
+
+
+def test_audit_finds_every_planted_defect(report):
     assert report["kind"] == "manifest"
     assert report["splits"] == {"train": 7, "test": 4}
     assert report["sample_rates"] == {"16000": 7, "44100": 2, "22050": 1, "8000": 1}
@@ -273,29 +279,28 @@ def test_audit_finds_what_was_planted(odd):
     (near,) = duplicates["near_across_splits"]["examples"]
     assert names_of(near["sounds"]) == {"dog2.flac", "level.ogg"}
     assert report["label_defects"]["not_in_train"] == ["cow", "hens"]
-    assert report["label_defects"]["alike_names"] == [["hen", "hens"]]
+    assert report["label_defects"]["similar_names"] == [["hen", "hens"]]
     assert report["problems"] == []
     assert json.loads(json.dumps(report)) == report
 
 
-def test_audit_says_all_of_it_in_lines(odd):
-    text = "\n".join(describe(audit(odd)))
+def test_text_report_has_every_finding(report):
+    text = "\n".join(describe(report))
     for part in (
         "sounds.csv: manifest, 4 labels; 7 train, 4 test",
         "16000 Hz (7)", "FLAC PCM_16 (2)", "longer than 1 s: 1, 5 s: 1, 10.24 s: 1",
         "silent: 1, below -60 dBFS\n    hen2.wav (train): digital silence",
         "the same sound in two splits: 1\n    dog1.wav (train) = again.wav (train) = copy.flac (t",
-        "dog2.flac (train) = level.ogg (test), likeness 0.9",
-        "tested but never trained: 2 (cow, hens)", "alike in name: 1 (hen / hens)",
+        "dog2.flac (train) = level.ogg (test), similarity 0.9",
+        "tested but never trained: 2 (cow, hens)", "with similar names: 1 (hen / hens)",
         "padded, as in training", "--recipe finetune --set data.path=",
     ):  # fmt: skip
         assert part in text, part
     assert max(len(line) for line in text.splitlines() if "/" not in line) <= 100
 
 
-def test_audit_does_not_depend_on_threads_and_statistics_can_be_left_out(odd):
-    report = audit(odd, num_workers=1)
-    assert audit(odd, num_workers=7) == report
+def test_audit_is_independent_of_threads_and_statistics_are_optional(odd, report):
+    assert audit(odd, num_workers=1) == report
     quick = audit(odd, statistics=False)
     assert "log_mel" not in quick
     assert not quick["duplicates"]["near_across_splits"]["searched"]
@@ -304,12 +309,12 @@ def test_audit_does_not_depend_on_threads_and_statistics_can_be_left_out(odd):
     assert quick["duplicates"]["across_splits"] == report["duplicates"]["across_splits"]
 
 
-def test_the_command_it_prints_is_a_recipe(odd):
-    words = audit(odd)["start"]["command"].split()
+def test_the_recommended_command_is_a_valid_recipe(odd, report):
+    words = report["start"]["command"].split()
     assert words[:5] == ["python", "-m", "ast_keras.train", "--recipe", "finetune"]
     settings = [word for word in words[5:] if word != "--set"]
     recipe = override(load_recipe("finetune"), settings)
-    # Of eleven sounds one lasts 12 s and the others 1 s: 95% is half-way between them.
+    # One of eleven sounds lasts 12 s, the others 1 s: the 95% quantile is half-way between.
     assert (recipe.frontend.num_frames, recipe.data.clip_seconds) == (704, 7.04)
     assert recipe.augment.time_mask_frames == 132
     assert recipe.data.path == odd
@@ -337,7 +342,7 @@ def folders(root, names, make=lambda seed: encoded(noise(0.3, seed=seed))):
         (["dog/1.wav", "dog/2.wav"], "1 of the labels can be trained"),
     ],
 )
-def test_audit_says_why_data_cannot_be_trained_on(names, problem, tmp_path):
+def test_audit_gives_the_reason_why_data_cannot_be_trained_on(names, problem, tmp_path):
     report = audit(folders(tmp_path, names), statistics=False)
     assert problem in "; ".join(report["problems"])
     assert report["start"] is None
@@ -358,7 +363,7 @@ def test_unreadable_sounds_are_a_problem_and_missing_ones_a_setting(tmp_path):
     assert "1 of 4 sounds cannot be read" in report["problems"][0]
 
 
-def test_audit_of_several_labels_says_so(tmp_path):
+def test_audit_of_several_labels_recommends_their_loss(tmp_path):
     folders(tmp_path, ["a.wav", "b.wav"])
     path = write_manifest(tmp_path, [("a.wav", "dog;hen", "train"), ("b.wav", "", "test")])
     report = audit(path, statistics=False)
@@ -367,7 +372,7 @@ def test_audit_of_several_labels_says_so(tmp_path):
     assert "binary cross-entropy and mAP" in report["start"]["why"][1]
 
 
-def test_recognise_knows_the_layouts(tmp_path):
+def test_recognise_finds_the_kind_by_its_files(tmp_path):
     for kind, name in (
         ("esc50", "meta/esc50.csv"),
         ("speech_commands", "validation_list.txt"),
@@ -385,7 +390,7 @@ def test_recognise_knows_the_layouts(tmp_path):
         recognise(str(tmp_path / "gone"))
 
 
-def test_known_data_is_pointed_to_its_recipe():
+def test_known_data_gets_its_own_recipe():
     report = {"seconds": {"95%": 5.0}, "multi_label": False}
     start = advice.choose_recipe(report, "esc50", {"fold": 2}, "ESC 50")
     assert start["command"].endswith("--recipe esc50 --set 'data.path=ESC 50' --set data.fold=2")
@@ -399,14 +404,14 @@ def test_known_data_is_pointed_to_its_recipe():
     [
         ((-4.2677393, 4.5689974), False),
         ((-5.5, 5.2), False),
-        ((-6.6268077, 5.358466), True),  # ESC-50, for which the authors take its own
-        ((-6.845978, 5.5654526), True),  # Speech Commands, likewise
+        ((-6.6268077, 5.358466), True),  # ESC-50: the authors use its own statistics
+        ((-6.845978, 5.5654526), True),  # Speech Commands: the authors use its own statistics
         ((-4.0, 2.5), True),
         ((float("nan"), float("nan")), False),
         (None, False),
     ],
 )
-def test_statistics_of_the_start_are_kept_unless_they_are_far_off(padded, own):
+def test_initial_statistics_are_kept_unless_the_data_is_far_from_them(padded, own):
     assert advice.choose_statistics(padded)[0] is own
     report = {"seconds": {"95%": 5.0}, "multi_label": False}
     if padded:
@@ -418,46 +423,50 @@ def test_statistics_of_the_start_are_kept_unless_they_are_far_off(padded, own):
 # --- The command ---
 
 
-def command(*arguments):
-    result = subprocess.run(
-        [sys.executable, "-m", "ast_keras.audit", *map(str, arguments)],
-        capture_output=True, text=True, cwd=ROOT,
-    )  # fmt: skip
-    return result.returncode, result.stdout, result.stderr
+def command(*line):
+    return run_command(main, parse_options(Options, [str(word) for word in line]))
 
 
-def test_command_prints_writes_and_exits(odd, tmp_path):
+def test_command_prints_writes_and_exits(odd, tmp_path, capsys):
     target = tmp_path / "report.json"
-    status, output, errors = command(odd, "--nostatistics", "--output", target)
-    assert status == 0, errors
+    assert command(odd, "--nostatistics", "--output", target) == 0
     assert json.loads(target.read_text()) == audit(odd, statistics=False)
-    assert "--recipe finetune" in output
+    assert "--recipe finetune" in capsys.readouterr().out
     path = folders(tmp_path / "two", ["train/dog/1.wav", "train/hen/2.wav"])
-    status, output, _ = command(path, "--nostatistics")
-    assert status == 1
-    assert "nothing to test on" in output
+    assert command(path, "--nostatistics") == 1
+    assert "nothing to test on" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("line", "message"),
     [
-        ([], "Say what to look at"),
         (["no/such/folder"], "There is no such file or folder"),
-        (["pyproject.toml"], "lacks the column 'path'"),
-        ([".", "--kind", "esc50"], "ESC-50 is a folder with audio/"),
-        (["pyproject.toml", "--set", "data.fould=1"], "Did you mean 'fold'?"),
+        ([ROOT / "pyproject.toml"], "lacks the column 'path'"),
+        ([ROOT, "--kind", "esc50"], "ESC-50 is a folder with audio/"),
+        ([ROOT / "pyproject.toml", "--set", "data.fould=1"], "Did you mean 'fold'?"),
     ],
 )
-def test_a_mistake_is_one_line(arguments, says):
-    status, _, errors = command(*arguments, "--nostatistics")
-    assert status == 1
-    assert says in errors
+def test_command_prints_an_error_in_one_line(line, message, capsys):
+    assert command(*line, "--nostatistics") == 1
+    errors = capsys.readouterr().err
+    assert message in errors
     assert errors.count("\n") == 1
 
 
+def test_command_without_data_prints_its_usage_without_loading_tensorflow():
+    code = (
+        "import sys\nimport ast_keras.audit\n"
+        "try: ast_keras.audit.run()\nfinally: assert 'tensorflow' not in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 1
+    assert "usage: python -m ast_keras.audit DATA" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not DATA, reason="AST_KERAS_DATA names no folder with real recordings")
-def test_statistics_of_real_recordings_are_those_of_an_independent_filterbank():
+@pytest.mark.skipif(not DATA, reason="AST_KERAS_DATA is not set")
+def test_statistics_of_real_recordings_equal_those_of_an_independent_filterbank():
     report = audit(str(pathlib.Path(DATA) / "esc10"))
     assert report["settings"] == {"fold": 1, "subset": "esc10"}
     folder = pathlib.Path(DATA) / "esc10" / "audio"

@@ -1,0 +1,160 @@
+"""Audit of a data set: recognises and reads it, inspects its sounds and returns a report."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Any
+
+from ast_keras.auditing import advice
+from ast_keras.auditing.inspect_sound import Inspection, LogMel, inspect_sound, log_mel_function
+from ast_keras.auditing.survey import Survey, sample
+from ast_keras.data.dataset import SoundDataset
+from ast_keras.data.prefetch import map_ahead
+from ast_keras.data.readers import READERS, load_dataset
+from ast_keras.data.readers.audio_folder import subfolders
+from ast_keras.errors import AudioWarning, DatasetError
+
+
+def audit(
+    path: str,
+    kind: str | None = None,
+    settings: dict[str, Any] | None = None,
+    *,
+    max_files: int = 0,
+    num_workers: int = 0,
+    statistics: bool = True,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Inspects a data set and returns the report that `python -m ast_keras.audit` prints.
+
+    Args:
+        path: Path of a CSV manifest or of a folder.
+        kind: Kind of data set, a key of `READERS`. None recognises it by its files.
+        settings: Arguments of the reader, for example `{"fold": 2}`.
+        max_files: Maximum number of sounds to inspect, the same ones every time. 0 inspects all.
+        num_workers: Number of threads. 0 starts one for each core.
+        statistics: Whether to compute log-mels, which needs TensorFlow.
+        progress: Whether to show a progress bar on standard error if that is a terminal.
+
+    Returns:
+        A report that JSON can hold. Its `problems` are empty if the data can be trained on.
+
+    Raises:
+        DatasetError: If the path does not hold such a data set.
+    """
+    from tqdm import tqdm
+
+    kind = kind or recognise(path)
+    dataset, settings, missing = _read(kind, path, settings or {})
+    chosen = sample(dataset, max_files)
+    places = [(split, int(index)) for split, indices in chosen.items() for index in indices]
+    survey = Survey(dataset, len(places))
+    log_mel = _log_mel() if statistics else None
+    num_workers = num_workers or os.cpu_count() or 1
+
+    def inspect(place: tuple[str, int]) -> Inspection:
+        split, index = place
+        return inspect_sound(dataset.splits[split].sources[index], log_mel)  # type: ignore[arg-type]
+
+    inspections = map_ahead(inspect, places, num_workers, num_ahead=4 * num_workers)
+    bar = tqdm(
+        total=len(places), unit=" sounds", leave=False, file=sys.stderr,
+        disable=None if progress else True,
+    )  # fmt: skip
+    with bar, warnings.catch_warnings():
+        warnings.simplefilter("ignore", AudioWarning)  # the report contains them
+        for (split, index), inspection in zip(places, inspections, strict=True):
+            survey.add(split, index, inspection)
+            bar.update()
+    report = {"path": path, "kind": kind, "settings": settings, **survey.report()}
+    report["missing"] = missing
+    if statistics and survey.log_mels.num_clips:
+        report["log_mel"] = _log_mel_report(survey, report)
+    report["problems"] = advice.find_problems(report)
+    report["remarks"] = advice.list_remarks(report)
+    report["start"] = (
+        None if report["problems"] else advice.choose_recipe(report, kind, settings, path)
+    )
+    return report
+
+
+def recognise(path: str) -> str:
+    """Returns the kind of data set at a path, judged by its files.
+
+    Args:
+        path: Path of a CSV manifest or of a folder.
+
+    Raises:
+        DatasetError: If there is no file or folder at the path.
+
+    Example:
+        >>> recognise("sounds.csv")
+        Traceback (most recent call last):
+        ...
+        ast_keras.errors.DatasetError: There is no such file or folder. Received: sounds.csv
+    """
+    path = os.path.expanduser(path)
+    if not os.path.exists(path):
+        raise DatasetError(f"There is no such file or folder. Received: {path}")
+    if not os.path.isdir(path):
+        return "audioset" if path.endswith((".json", "_segments.csv")) else "manifest"
+    names = set(os.listdir(path))
+    if os.path.isfile(os.path.join(path, "meta", "esc50.csv")):
+        return "esc50"
+    if {"validation_list.txt", "testing_list.txt"} <= names:
+        return "speech_commands"
+    if any(name.endswith("_segments.csv") for name in names):
+        return "audioset"
+    return "built" if "built" in READERS and _is_built(path) else "folders"
+
+
+def _is_built(path: str) -> bool:
+    """Returns whether tensorflow-datasets wrote the folder or one up to two levels below it."""
+    roots = [path]
+    for folder in (path, *(os.path.join(path, name) for name in subfolders(path))):
+        roots += [os.path.join(folder, name) for name in subfolders(folder)]
+    return any(os.path.isfile(os.path.join(root, "dataset_info.json")) for root in roots)
+
+
+def _read(
+    kind: str, path: str, settings: dict[str, Any]
+) -> tuple[SoundDataset, dict[str, Any], str | None]:
+    """Reads a data set, allowing a manifest to name missing files.
+
+    Returns:
+        The data set, the settings with which it was read, and the error about missing files, or
+        None.
+    """
+    missing = None
+    try:
+        dataset = load_dataset(kind, path, **settings)
+    except DatasetError as error:
+        if kind != "manifest":
+            raise
+        settings = {**settings, "allow_missing": True}
+        dataset = load_dataset(kind, path, **settings)  # raises again if the cause is another one
+        missing = str(error)
+    if kind == "esc50" and "subset" not in settings:
+        settings = {"fold": 1, **settings}
+        part = load_dataset(kind, path, subset="esc10", **settings)
+        if sum(map(len, part.splits.values())) == sum(map(len, dataset.splits.values())):
+            return part, {**settings, "subset": "esc10"}, missing
+    return dataset, settings, missing
+
+
+def _log_mel() -> LogMel:
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")  # TensorFlow would reserve all of its memory
+    return log_mel_function()
+
+
+def _log_mel_report(survey: Survey, report: dict[str, Any]) -> dict[str, Any]:
+    frames = advice.num_frames_for(report["seconds"]["95%"])
+    result: dict[str, Any] = {"num_clips": survey.log_mels.num_clips, "num_frames": frames}
+    for name, padded in (("padded", True), ("unpadded", False)):
+        mean, std = survey.log_mels.over(frames, padded)
+        result[name] = {"mean": mean, "std": std}
+    return result
