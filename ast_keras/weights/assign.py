@@ -1,4 +1,7 @@
-"""Canonical tensors to the weights of our model, and back."""
+"""Assignment of canonical tensors to the weights of a model, and back.
+
+Canonical tensors have the names of timm and the layouts of PyTorch (see `naming`).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclasses.dataclass(frozen=True)
 class _Layout:
-    """How one of our weights is laid out against the canonical tensors it is made of."""
+    """The canonical tensors that one weight of the model is made of.
+
+    Args:
+        names: Names of the canonical tensors.
+        to_ours: Returns the weight for these tensors.
+        to_theirs: Returns these tensors for the weight.
+    """
 
     names: tuple[str, ...]
     to_ours: Callable[[Sequence[Array]], Any]
@@ -30,7 +39,7 @@ def _same(name: str) -> _Layout:
 
 
 def _dense(name: str) -> _Layout:  # [out, in] -> [in, out]
-    # TensorFlow transposes in tiles, twice as fast as NumPy.
+    # TensorFlow transposes in tiles, which is twice as fast as NumPy.
     return _Layout((name,), lambda t: keras.ops.transpose(t[0]), lambda w: [w.T])
 
 
@@ -49,7 +58,11 @@ def _positions(name: str) -> _Layout:  # [1, tokens, embed] -> [tokens, embed]
 
 
 def layouts(backbone: ASTBackbone) -> dict[str, _Layout]:
-    """Returns, by our weight's path, its canonical names and the change of layout."""
+    """Returns the layout of every weight of a classifier, by the path of the weight.
+
+    Args:
+        backbone: The backbone; its head is included in the result.
+    """
     special = ("cls_token", "dist_token")[: backbone.num_special_tokens]
     table = {
         "patches/projection/kernel": _patch_kernel("patch_embed.proj.weight"),
@@ -77,7 +90,7 @@ def layouts(backbone: ASTBackbone) -> dict[str, _Layout]:
 
 
 def weights_by_path(model: ASTClassifier) -> dict[str, Any]:
-    """Returns the classifier's weights by their path, without the names of the models around."""
+    """Returns the weights of a classifier by path, without the names of the enclosing models."""
     weights = {}
     for layer in (*model.backbone.layers, model.head_norm, model.head):
         for weight in layer.weights:
@@ -87,7 +100,7 @@ def weights_by_path(model: ASTClassifier) -> dict[str, Any]:
 
 
 def canonical_tensors(model: ASTClassifier) -> dict[str, Array]:
-    """Returns the model's weights as canonical tensors, in PyTorch's layouts."""
+    """Returns the weights of a classifier as canonical tensors, by name."""
     weights = weights_by_path(model)
     return {
         name: np.ascontiguousarray(tensor)
@@ -99,25 +112,27 @@ def canonical_tensors(model: ASTClassifier) -> dict[str, Array]:
 
 
 def assign_canonical(model: ASTClassifier, tensors: Mapping[str, Array]) -> None:
-    """Assigns canonical tensors to the model's weights, all of them or none.
+    """Assigns canonical tensors to the weights of a classifier, all of them or none.
 
-    Where no tensor is an AST's head, the head stays as it is.
+    Args:
+        model: The classifier. Its head is unchanged if no tensor belongs to a head.
+        tensors: The tensors by canonical name.
 
     Raises:
-      WeightsError: If a tensor is missing, left over, or of another shape than the model's.
+        WeightsError: If a tensor is missing, left over, or does not have the shape of its weight.
     """
     table = layouts(model.backbone)
     if not any(name.startswith("mlp_head.") for name in tensors):
         table = {path: layout for path, layout in table.items() if not path.startswith("head")}
     needed = {name for layout in table.values() for name in layout.names}
     for problem, names in (
-        ("lacks a tensor that the model needs", needed - set(tensors)),
-        ("holds a tensor that the model has no place for", set(tensors) - needed),
+        ("lack a tensor that the model needs", needed - set(tensors)),
+        ("include a tensor that the model does not have", set(tensors) - needed),
     ):
         if names:
             raise WeightsError(
-                f"The source {problem}: are num_layers and the special tokens right? "
-                f"{len(names)} such, first: {min(names)}"
+                f"The weights {problem}: check num_layers and the special tokens. "
+                f"Received: {len(names)} such tensors, first: {min(names)}"
             )
     weights = weights_by_path(model)
     for path, layout in table.items():
@@ -125,8 +140,8 @@ def assign_canonical(model: ASTClassifier, tensors: Mapping[str, Array]) -> None
         for name, like in zip(layout.names, layout.to_theirs(ours), strict=True):
             if tensors[name].shape != like.shape:
                 raise WeightsError(
-                    f"A tensor's shape is not the model's. Received: {name} {tensors[name].shape}, "
-                    f"the model has {like.shape}"
+                    "A tensor must have the shape of the model's weight. "
+                    f"Received: {name} {tensors[name].shape}, the model has {like.shape}"
                 )
     for path, layout in table.items():
         weights[path].assign(layout.to_ours([tensors[name] for name in layout.names]))

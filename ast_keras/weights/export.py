@@ -1,4 +1,4 @@
-"""Our models in the files of others, so that what is trained here runs there."""
+"""Export of a classifier to the weights files of the authors' code and of transformers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ast_keras.weights.naming import AUTHORS, TRANSFORMERS, Naming, from_canonic
 from ast_keras.weights.readers.safetensors import write_safetensors
 
 TARGETS = ("authors", "transformers")
-# What the others' filterbank has no setting for.
+# Filterbank settings that the other implementations cannot change.
 _FILTERBANK = {
     "window": "hann",
     "frame_length_seconds": 0.025,
@@ -26,28 +26,29 @@ _FILTERBANK = {
     "preemphasis": 0.97,
 }
 _AUTHORS_SIZES = ((192, 12), (384, 12), (768, 12))  # tiny, small, base
-_TIMM_CLASSES = 1000  # of the two heads that the authors' network carries along unused
+_TIMM_CLASSES = 1000  # outputs of the two unused heads of the authors' network
 
 
 def export_weights(model: ASTClassifier, folder: str | os.PathLike[str], to: str) -> list[str]:
-    """Writes a model as another implementation reads it, the folder whole or not at all.
+    """Writes a classifier in the format of another implementation.
 
-    For "authors" it holds model.safetensors, whose tensors `ASTModel` of YuanGongND/ast loads with
-    `load_state_dict` once it is wrapped in `torch.nn.DataParallel`, and labels.csv. For
-    "transformers" it holds model.safetensors, config.json and preprocessor_config.json, which
-    `ASTForAudioClassification` and `ASTFeatureExtractor` read with `from_pretrained`, in versions 4
-    and 5.
+    The folder appears complete or not at all. For "authors", it holds model.safetensors, which
+    `ASTModel` of YuanGongND/ast loads with `load_state_dict` once it is wrapped in
+    `torch.nn.DataParallel`, and labels.csv. For "transformers", it holds model.safetensors,
+    config.json and preprocessor_config.json, which `ASTForAudioClassification` and
+    `ASTFeatureExtractor` read with `from_pretrained`, in versions 4 and 5.
 
     Args:
-      model: The classifier; the tensors are its weights to the bit.
-      folder: A new folder, or an empty one.
-      to: "authors" or "transformers".
+        model: The classifier. Its weights are written bit for bit.
+        folder: A new folder, or an empty one.
+        to: "authors" or "transformers".
 
     Returns:
-      A line for everything that the other implementation will do otherwise.
+        A line for each difference between the model and what the other implementation computes.
 
     Raises:
-      WeightsError: If the folder is not empty, or the other implementation has no such network.
+        WeightsError: If the folder is not empty, or if the other implementation has no such
+            network.
 
     Example:
 
@@ -74,7 +75,9 @@ def export_weights(model: ASTClassifier, folder: str | os.PathLike[str], to: str
 def _require_same_network(model: ASTClassifier, to: str) -> None:
     backbone = model.backbone
     if not backbone.use_distillation_token:
-        raise WeightsError(f"The network of {to} has a distillation token, this model has none")
+        raise WeightsError(
+            f"The network of {to} has a distillation token. Received: use_distillation_token=False"
+        )
     if len(set(backbone.patch_size)) > 1 and to == "transformers":
         raise WeightsError(
             "The network of transformers has square patches. "
@@ -85,7 +88,7 @@ def _require_same_network(model: ASTClassifier, to: str) -> None:
 def _write_authors(model: ASTClassifier, folder: pathlib.Path) -> list[str]:
     embed = model.backbone.embed_dim
     tensors = _named(model, AUTHORS)
-    for head in ("v.head", "v.head_dist"):  # their strict loading wants them
+    for head in ("v.head", "v.head_dist"):  # load_state_dict needs them
         tensors[f"{head}.weight"] = np.zeros((_TIMM_CLASSES, embed), "float32")
         tensors[f"{head}.bias"] = np.zeros(_TIMM_CLASSES, "float32")
     tensors = {f"module.{name}": tensor for name, tensor in tensors.items()}
@@ -96,21 +99,21 @@ def _write_authors(model: ASTClassifier, folder: pathlib.Path) -> list[str]:
 
 
 def _left_to_their_code(model: ASTClassifier) -> list[str]:
-    """Says what the authors keep in their scripts, where a model here holds it."""
+    """Returns the settings of the model that the authors keep in their scripts."""
     backbone, frontend = model.backbone, model.frontend
-    lines = [f"their file does not say that scores come from a {model.score_activation}"]
+    lines = [f"the file does not record that scores come from a {model.score_activation}"]
     if frontend is not None:
         lines.append(
-            f"nor that the log-mels' mean is {frontend.mean:g} and deviation {frontend.std:g}, at "
-            f"{frontend.sample_rate} Hz"
+            f"the file does not record the log-mel mean {frontend.mean:g}, the standard deviation "
+            f"{frontend.std:g} and the sample rate {frontend.sample_rate} Hz"
         )
     if (backbone.embed_dim, backbone.num_layers) not in _AUTHORS_SIZES:
         lines.append(
-            f"{backbone.num_layers} blocks of {backbone.embed_dim} are none of their sizes: their "
-            "ASTModel cannot be made so without a change"
+            f"{backbone.num_layers} blocks of {backbone.embed_dim} are not a size of their "
+            "ASTModel, which must be changed"
         )
     if backbone.patch_size != (16, 16):
-        lines.append("their ASTModel has patches of 16 x 16 and must be changed for others")
+        lines.append("their ASTModel has patches of 16 x 16 and must be changed")
     return lines
 
 
@@ -180,7 +183,7 @@ def _extractor(model: ASTClassifier) -> dict[str, Any]:
 
 
 def _differences(model: ASTClassifier, epsilon: float, head_epsilon: float) -> list[str]:
-    """Says what the other implementation has no setting for."""
+    """Returns the settings of the model that the other implementation cannot take."""
     lines = []
     for what, ours, theirs in (
         ("blocks'", model.backbone.layer_norm_epsilon, epsilon),

@@ -1,4 +1,4 @@
-"""Translates the TensorFlow Model Garden's vision transformer to timm's names and layouts."""
+"""Vision transformers of the TensorFlow Model Garden, translated to canonical tensors."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,28 +14,30 @@ _BLOCK = re.compile(r"((?:.*/)?[^/]+)/_encoder_layers/(\d+)/(.*)")
 
 
 def is_model_garden(names: Iterable[str]) -> bool:
-    """Says whether these are the tensors of a Model Garden vision transformer.
+    """Returns whether tensor names are those of a Model Garden vision transformer.
 
     Example:
-        >>> is_model_garden(["layer_with_weights-0/kernel", "blocks.0.norm1.weight"])
-        False
+
+    >>> is_model_garden(["layer_with_weights-0/kernel", "blocks.0.norm1.weight"])
+    False
     """
     return any(match is not None and match[3] == _QUERY for match in map(_BLOCK.fullmatch, names))
 
 
 def num_heads(tensors: Mapping[str, Any]) -> int:
-    """Returns the number of attention heads, which only the unflattened query kernels tell.
+    """Returns the number of attention heads, an axis of the query kernels.
 
     Args:
-        tensors: the checkpoint's tensors, as `read_checkpoint` returns them.
+        tensors: Tensors of the checkpoint, from `read_checkpoint`.
 
     Raises:
-        WeightsError: the tensors are no Model Garden vision transformer.
+        WeightsError: If the tensors are not those of a Model Garden vision transformer.
 
     Example:
-        >>> name = "backbone/layer_with_weights-2/_encoder_layers/0/_attention_layer/_query_dense"
-        >>> num_heads({name + "/kernel": np.zeros((192, 3, 64))})
-        3
+
+    >>> name = "backbone/layer_with_weights-2/_encoder_layers/0/_attention_layer/_query_dense"
+    >>> num_heads({name + "/kernel": np.zeros((192, 3, 64))})
+    3
     """
     return _query_shape(tensors, f"{_encoder(tensors)}/_encoder_layers/0/{_QUERY}")[1]
 
@@ -43,33 +45,32 @@ def num_heads(tensors: Mapping[str, Any]) -> int:
 def to_timm(tensors: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """Translates a Model Garden vision transformer to timm's names and layouts.
 
-    The backbone is found wherever it was saved: as `backbone`, inside a classification model, or
-    as the checkpoint itself. Layer scales are folded into the projections before them.
-    A backbone pooled without a class token (`pooler="gap"` or `"none"`) has none to give:
-    `cls_token` is then absent, and `pos_embed` has a row for each patch and no more, so that the
-    caller decides whether a fresh token will do. The blocks normalise with an epsilon of
-    1e-6, as AST's do, but their GELU is the tanh approximation, where timm's and AST's is exact:
-    the weights are theirs, the features differ (by 7e-4 over two blocks, for features of about 1).
+    The backbone may be saved as `backbone`, inside a classification model, or as the checkpoint
+    itself. Layer scales are multiplied into the projections before them. A backbone without class
+    token (`pooler="gap"` or `"none"`) gives no `cls_token`, and a `pos_embed` with one row per
+    patch. The GELU of this network is the tanh approximation, that of timm and AST is exact: with
+    the same weights, the features differ by 7e-4 after two blocks, for features of about 1.
 
     Args:
-        tensors: the checkpoint's tensors, as `read_checkpoint` returns them.
+        tensors: Tensors of the checkpoint, from `read_checkpoint`.
 
     Returns:
-        The tensors under timm's names, and those not used: name to reason.
+        The tensors under timm's names, and the reason for each tensor that is not used, by name.
 
     Raises:
-        WeightsError: the tensors are no Model Garden vision transformer, or several; one is
-            missing, of the wrong shape, or unknown.
+        WeightsError: If the tensors are not those of one Model Garden vision transformer, or if one
+            of them is missing, has the wrong shape, or is unknown.
 
     Reference:
         `official/vision/modeling/backbones/vit.py` of the TensorFlow Model Garden (Apache-2.0).
 
     Example:
-        >>> to_timm({})
-        Traceback (most recent call last):
-        ast_keras.errors.WeightsError: ...
+
+    >>> to_timm({})
+    Traceback (most recent call last):
+    ast_keras.errors.WeightsError: ...
     """
-    source = _Source(tensors)
+    source = _Tensors(tensors)
     encoder = _encoder(tensors)
     root = encoder.rpartition("/")[0] + "/" if "/" in encoder else ""
     width = _query_shape(tensors, f"{encoder}/_encoder_layers/0/{_QUERY}")[0]
@@ -83,16 +84,22 @@ def to_timm(tensors: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[s
     return {name: np.ascontiguousarray(value) for name, value in canonical.items()}, unused
 
 
-class _Source:
-    """Hands every tensor out once, in the shape it must have."""
+class _Tensors:
+    """The tensors of a checkpoint, each of which is taken once.
+
+    Attributes:
+        left: The tensors that were not taken yet, by name.
+    """
 
     def __init__(self, tensors: Mapping[str, Any]):
         self.left = {name: np.asarray(value) for name, value in tensors.items()}
 
     def take(self, name: str, *shape: int | None) -> NDArray[Any]:
-        """Returns a tensor and forgets it; None stands for any size."""
+        """Removes a tensor, checks its shape and returns it; None stands for any size."""
         if name not in self.left:
-            raise WeightsError(f"A Model Garden vision transformer needs {name}; it is missing.")
+            raise WeightsError(
+                f"A Model Garden vision transformer needs every tensor. Missing: {name}"
+            )
         value = self.left.pop(name)
         right = len(value.shape) == len(shape) and all(
             wanted in (None, size) for wanted, size in zip(shape, value.shape, strict=True)
@@ -100,13 +107,13 @@ class _Source:
         if not right or not np.issubdtype(value.dtype, np.floating):
             wanted = "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
             raise WeightsError(
-                f"{name} must hold real numbers of shape {wanted}. "
+                f"{name} must hold floating-point numbers of shape {wanted}. "
                 f"Received: shape={value.shape}, dtype={value.dtype}"
             )
         return value
 
     def children(self, root: str, variable: str, ndim: int) -> list[str]:
-        """Names the variables of the layers right under `root` that have this name and rank."""
+        """Returns the names of variables of a name and rank in the layers directly under `root`."""
         pattern = re.compile(re.escape(root) + "[^/]+/" + re.escape(variable))
         return [
             name
@@ -116,7 +123,7 @@ class _Source:
 
 
 def _encoder(tensors: Iterable[str]) -> str:
-    """Returns where the one encoder is, as in `backbone/layer_with_weights-2`."""
+    """Returns the path of the only encoder, such as `backbone/layer_with_weights-2`."""
     encoders = sorted(
         {match[1] for match in map(_BLOCK.fullmatch, tensors) if match and match[3] == _QUERY}
     )
@@ -130,7 +137,7 @@ def _encoder(tensors: Iterable[str]) -> str:
 
 
 def _num_blocks(tensors: Iterable[str]) -> int:
-    """Returns the number of encoder blocks, which are numbered without gaps."""
+    """Returns the number of encoder blocks, after checking that they are numbered without gaps."""
     numbers = {match[2] for match in map(_BLOCK.fullmatch, tensors) if match}
     if numbers != {str(number) for number in range(len(numbers))}:
         raise WeightsError(
@@ -141,7 +148,7 @@ def _num_blocks(tensors: Iterable[str]) -> int:
 
 
 def _query_shape(tensors: Mapping[str, Any], name: str) -> tuple[int, int, int]:
-    """Returns width, number of heads, and width of a head."""
+    """Returns the width, the number of heads, and the width of a head."""
     shape = np.shape(tensors.get(name, ()))
     if len(shape) != 3 or min(shape) < 1 or shape[0] != shape[1] * shape[2]:
         raise WeightsError(
@@ -150,8 +157,8 @@ def _query_shape(tensors: Mapping[str, Any], name: str) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-def _stem(source: _Source, root: str, encoder: str, width: int) -> dict[str, NDArray[Any]]:
-    """Translates what comes before the blocks: patches, class token, positions."""
+def _stem(source: _Tensors, root: str, encoder: str, width: int) -> dict[str, NDArray[Any]]:
+    """Translates the layers before the blocks: patches, class token, positions."""
     kernels = source.children(root, "kernel", 4)
     if len(kernels) != 1:
         raise WeightsError(
@@ -167,7 +174,7 @@ def _stem(source: _Source, root: str, encoder: str, width: int) -> dict[str, NDA
     return stem
 
 
-def _block(source: _Source, path: str, width: int) -> dict[str, NDArray[Any]]:
+def _block(source: _Tensors, path: str, width: int) -> dict[str, NDArray[Any]]:
     """Translates one encoder block."""
     _, heads, depth = _query_shape(source.left, f"{path}/{_QUERY}")
     attention = f"{path}/_attention_layer"
@@ -203,14 +210,14 @@ def _block(source: _Source, path: str, width: int) -> dict[str, NDArray[Any]]:
 
 
 def _unused(left: Mapping[str, NDArray[Any]], root: str) -> dict[str, str]:
-    """Returns why each tensor that is left over is not needed, or raises."""
+    """Returns why each remaining tensor is not used; raises WeightsError for an unknown one."""
     unused, unknown = {}, []
     dense = re.compile(re.escape(root) + "[^/]+/(kernel|bias)")
     for name, value in left.items():
         if not name.startswith(root):
-            unused[name] = "outside the backbone, as the classifier's head is"
+            unused[name] = "outside the backbone, such as the head of a classifier"
         elif (match := dense.fullmatch(name)) and value.ndim == (2 if match[1] == "kernel" else 1):
-            unused[name] = "the layer behind the features (pre_logits)"
+            unused[name] = "the layer after the features (pre_logits)"
         else:
             unknown.append(name)
     if unknown:

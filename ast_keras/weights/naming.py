@@ -1,9 +1,8 @@
-"""Under which names the published sources keep the tensors of one network.
+"""Tensor names of the published implementations, translated to canonical names and back.
 
-Everything is translated to timm's names and PyTorch's layouts first, called *canonical* here:
-`cls_token`, `dist_token`, `pos_embed`, `patch_embed.proj.*`, `blocks.N.*`, `norm.*`, and AST's head
-as `mlp_head.0.*` (LayerNorm) and `mlp_head.1.*` (Dense). A `Naming` is a table that is read in both
-directions. NumPy only.
+Canonical names are those of timm, with the layouts of PyTorch: `cls_token`, `dist_token`,
+`pos_embed`, `patch_embed.proj.*`, `blocks.N.*`, `norm.*`, and AST's head as `mlp_head.0.*`
+(LayerNorm) and `mlp_head.1.*` (Dense). One `Naming` serves both directions. Only NumPy is needed.
 """
 
 from __future__ import annotations
@@ -62,17 +61,18 @@ _TRANSFORMERS_5_BLOCK = {
 
 @dataclass(frozen=True)
 class Naming:
-    """One way to name the network's tensors.
+    """The tensor names of one implementation.
 
     Args:
-      format: What a user calls the source, one of `FORMATS`.
-      variant: What a reader is told, e.g. "transformers 4 AST".
-      prefix: Before every name but the head's.
-      outside: Names outside the blocks, by canonical name.
-      block: Start of a block's names after the prefix, with `{}` for its index.
-      inside: Names inside a block, by canonical name; several are stacked along the first axis.
-      head: Names of the head's LayerNorm and Dense layer, where the source has them.
-      unused: Starts of names that AST has no use for, with the reason.
+        format: One of `FORMATS`.
+        variant: Exact description for messages, such as "transformers 4 AST".
+        prefix: Prefix of every name except those of the head.
+        outside: Names outside the blocks, by canonical name.
+        block: Prefix of the names in a block, after `prefix`, with `{}` for the index of the block.
+        inside: Names inside a block, by canonical name. Several names are stacked along the first
+            axis.
+        head: Names of the LayerNorm and the Dense layer of the head; None without a head.
+        unused: Prefixes of names that AST does not use, with the reason.
     """
 
     format: str
@@ -85,12 +85,16 @@ class Naming:
     unused: Mapping[str, str] = field(default_factory=dict)
 
     def recognises(self, names: Iterable[str]) -> bool:
-        """Returns whether these names are of this kind, by two that no other kind has."""
+        """Returns whether tensor names follow this naming, by two names that no other one has."""
         signs = (self.prefix + self.outside["pos_embed"], self._in_block(0, "norm1", "weight")[0])
         return set(signs) <= set(names)
 
     def table(self, num_layers: int) -> dict[str, tuple[str, ...]]:
-        """Returns the source's names of every canonical tensor of a network of this depth."""
+        """Returns the names of every tensor of a network, by canonical name.
+
+        Args:
+            num_layers: Number of transformer blocks.
+        """
         start, names = self.prefix, self.outside
         table: dict[str, tuple[str, ...]] = {
             name: (start + names[name],) for name in ("cls_token", "dist_token", "pos_embed")
@@ -111,15 +115,15 @@ class Naming:
         return tuple(f"{start}{name}.{part}" for name in self.inside[stem])
 
     def reason_unused(self, name: str) -> str | None:
-        """Returns why AST has no use for a tensor of this name, or None if that is not known."""
+        """Returns why AST does not use a tensor; None for a tensor of unknown purpose."""
         for start, reason in self.unused.items():
             if name.startswith(start):
                 return reason
         return None
 
 
-_IMAGE_HEAD = "classifies ImageNet, AST has a head of its own"
-_POOLER = "not part of the network that classifies"
+_IMAGE_HEAD = "ImageNet head, AST has its own"
+_POOLER = "not part of the classifier"
 
 
 def _transformers(variant: str, prefix: str, version: int, head: bool = False) -> Naming:
@@ -179,14 +183,14 @@ NAMINGS = (
 
 @dataclass(frozen=True)
 class CanonicalWeights:
-    """A source's tensors under canonical names, and what became of each of its own.
+    """Tensors under canonical names, and where each comes from.
 
     Args:
-      format: One of `FORMATS`.
-      variant: The exact kind, to print.
-      tensors: By canonical name, in PyTorch's layout.
-      origins: The source's names that each canonical tensor was made of.
-      unused: The source's names that are left aside on purpose, with the reason.
+        format: One of `FORMATS`.
+        variant: Exact description for messages, such as "transformers 4 AST".
+        tensors: Tensors by canonical name, in the layout of PyTorch.
+        origins: Original names of each canonical tensor.
+        unused: Original names of tensors that AST does not use, with the reason.
     """
 
     format: str
@@ -197,7 +201,7 @@ class CanonicalWeights:
 
 
 def recognise(names: Iterable[str]) -> Naming | None:
-    """Returns the naming that these tensor names follow, or None.
+    """Returns the naming that tensor names follow, or None.
 
     Example:
 
@@ -209,33 +213,36 @@ def recognise(names: Iterable[str]) -> Naming | None:
 
 
 def to_canonical(tensors: Mapping[str, Array], format: str | None = None) -> CanonicalWeights:
-    """Translates a source's tensors to canonical names; nothing is dropped silently.
+    """Translates tensors to canonical names. No tensor is dropped silently.
 
     Args:
-      tensors: By the source's names; the prefix `module.` of DataParallel is accepted.
-      format: One of `FORMATS`, or None to recognise it.
+        tensors: Tensors by original name, with or without the prefix `module.` of `DataParallel`.
+        format: One of `FORMATS`; None to detect it.
+
+    Returns:
+        The canonical tensors, and where they come from.
 
     Raises:
-      WeightsError: If the names are of no known source or of another than `format`, if a tensor is
-        missing, or if one is left over.
+        WeightsError: If the names follow no known naming or not that of `format`, if a tensor is
+            missing, or if one is unknown.
     """
     plain = {name.removeprefix("module."): value for name, value in tensors.items()}
     if len(plain) != len(tensors):
         twice = next(name for name in plain if name in tensors and f"module.{name}" in tensors)
         raise WeightsError(
-            f"A tensor is there with and without module. before it. Received: {twice}"
+            f"A tensor appears twice, with and without the prefix module. Received: {twice}"
         )
     tensors, naming = plain, recognise(plain)
     if naming is None:
-        some = ", ".join(sorted(tensors)[:3]) or "no tensor at all"
+        some = ", ".join(sorted(tensors)[:3]) or "no tensors"
         raise WeightsError(
-            "These are not the tensors of an AST, DeiT or ViT of a known source "
+            "These are not the tensors of an AST, DeiT or ViT in a known format "
             f"({', '.join(FORMATS)}). Received: {some}"
         )
     if format not in (None, naming.format):
         raise WeightsError(
-            f"These tensors are named as by {naming.variant}: leave the format out, or say "
-            f"{naming.format}. Received: format={format!r}"
+            f"These tensors have the names of {naming.variant}: leave format out, or set it to "
+            f"{naming.format!r}. Received: format={format!r}"
         )
     return _translate(tensors, naming)
 
@@ -251,7 +258,8 @@ def _translate(tensors: Mapping[str, Array], naming: Naming) -> CanonicalWeights
         if len(present) != len(theirs):
             missing = next(t for t in theirs if t not in tensors)
             raise WeightsError(
-                f"This file lacks a tensor of {naming.variant}: is it whole? Missing: {missing}"
+                f"This file lacks a tensor of {naming.variant}: it may be incomplete. "
+                f"Missing: {missing}"
             )
         found[name] = _stack([tensors[t] for t in theirs], theirs)
         origins[name] = theirs
@@ -261,8 +269,8 @@ def _translate(tensors: Mapping[str, Array], naming: Naming) -> CanonicalWeights
         reason = naming.reason_unused(name)
         if reason is None:
             raise WeightsError(
-                f"This file holds a tensor that {naming.variant} does not have, so its network "
-                f"computes something else. Received: {name} {tuple(np.shape(tensors[name]))}"
+                f"This file holds a tensor that {naming.variant} does not have, so it belongs to "
+                f"another network. Received: {name} {tuple(np.shape(tensors[name]))}"
             )
         unused[name] = reason
     return CanonicalWeights(naming.format, naming.variant, found, origins, unused)
@@ -276,7 +284,7 @@ def _count_layers(tensors: Mapping[str, Array], naming: Naming) -> int:
 
 
 def _may_lack(name: str, naming: Naming) -> bool:
-    """A plain ViT has no distillation token; what has AST's head is AST and has one."""
+    """Returns whether a tensor is optional: a ViT has no distillation token, every AST has one."""
     return name == "dist_token" and naming.head is None
 
 
@@ -290,7 +298,14 @@ def _stack(parts: list[Array], names: tuple[str, ...]) -> Array:
 
 
 def from_canonical(tensors: Mapping[str, Array], naming: Naming) -> dict[str, Array]:
-    """Returns canonical tensors under a source's names: the reverse of `to_canonical`.
+    """Returns canonical tensors under the names of an implementation: inverts `to_canonical`.
+
+    Args:
+        tensors: Tensors by canonical name.
+        naming: The names to use.
+
+    Returns:
+        The tensors by the implementation's names; stacked tensors are split.
 
     Example:
 

@@ -1,7 +1,8 @@
-"""From images to spectrograms: kernels to one channel, positions to another grid. NumPy only.
+"""Patch kernels and position embeddings, fitted to another spectrogram.
 
-What the paper calls cross-modality transfer, and the same steps from one spectrogram size to
-another. Grids and patches are `(mel, time)`, which for an image is (rows, columns).
+These are the steps of the paper's cross-modality transfer from images to spectrograms, and from one
+spectrogram size to another. Grids and patches are `(mel, time)`; for an image, `(rows, columns)`.
+Only NumPy is needed.
 """
 
 from __future__ import annotations
@@ -20,12 +21,18 @@ POSITION = ("bilinear", "nearest", "reinit")
 
 
 def to_one_channel(kernel: Array, rgb_reduction: str = "sum") -> Array:
-    """Returns a patch kernel `[embed, 1, mel, time]` for one of `[embed, channels, rows, columns]`.
+    """Reduces the channels of a patch kernel to one.
 
     Args:
-      kernel: The kernel; one of a single channel is returned as it is.
-      rgb_reduction: "sum" shows the spectrogram to every channel, as the authors' code and
-        all released weights; "mean" is what the paper says, a third of that.
+        kernel: The kernel, `[embed, channels, mel, time]`.
+        rgb_reduction: "sum" adds the channels, as the authors' code does for all released weights.
+            "mean" averages them, as the paper states.
+
+    Returns:
+        The kernel, `[embed, 1, mel, time]`: the argument itself if it has one channel.
+
+    Raises:
+        WeightsError: If `rgb_reduction` is unknown.
 
     Example:
 
@@ -46,18 +53,21 @@ def to_one_channel(kernel: Array, rgb_reduction: str = "sum") -> Array:
 
 
 def resize_kernel(kernel: Array, size: Grid) -> Array:
-    """Returns a patch kernel for patches of another size `(mel, time)`.
+    """Resizes a patch kernel to another patch size.
 
-    The result answers to an enlarged patch as the kernel answered to the patch itself; for a
-    smaller size it is the nearest to that. No released AST has been made so: the authors keep the
-    patches of the image network.
+    The output for an enlarged patch is the one of the original kernel for the original patch. For a
+    smaller size, it is the closest in the sense of least squares. No released AST uses this: the
+    authors keep the patch size of the image network.
 
     Args:
-      kernel: `[embed, channels, mel, time]`.
-      size: The new `(mel, time)`.
+        kernel: The kernel, `[embed, channels, mel, time]`.
+        size: The new patch size `(mel, time)`.
+
+    Returns:
+        The resized kernel: the argument itself if it has this size.
 
     Reference:
-      Beyer et al., "FlexiViT: One Model for All Patch Sizes", CVPR 2023, section 3.4.
+        Beyer et al., "FlexiViT: One Model for All Patch Sizes", CVPR 2023, section 3.4.
 
     Example:
 
@@ -77,21 +87,24 @@ def resize_kernel(kernel: Array, size: Grid) -> Array:
 def resize_positions(
     positions: Array, num_special: int, source: Grid, target: Grid, method: str = "bilinear"
 ) -> Array:
-    """Returns position embeddings for another grid of patches.
+    """Resizes position embeddings to another grid of patches.
 
-    The special tokens keep theirs. Along an axis where the grid is large enough it is cut from the
-    middle, else interpolated; time first, then mel, as the authors do.
+    The embeddings of special tokens are kept. Along each axis, time first, a smaller grid is cut
+    from the middle, and a larger one is interpolated, as in the authors' code.
 
     Args:
-      positions: `[1, special + patches, embed]`, patches mel-major.
-      num_special: Number of tokens before the patches, 1 or 2.
-      source: Grid `(mel, time)` of `positions`.
-      target: The grid wanted.
-      method: "bilinear" (half-pixel centres, no smoothing), "nearest", or "reinit" for new random
-        ones (normal, deviation 0.02, from seed 0), the special tokens' included.
+        positions: Position embeddings, `[1, special + patches, embed]`, patches mel-major.
+        num_special: Number of tokens before the patches, 1 or 2.
+        source: Grid `(mel, time)` of `positions`.
+        target: The requested grid `(mel, time)`.
+        method: "bilinear" (half-pixel centres, no smoothing), "nearest", or "reinit" for new random
+            embeddings of all tokens (normal, standard deviation 0.02, seed 0).
+
+    Returns:
+        The position embeddings, `[1, special + patches, embed]`.
 
     Raises:
-      WeightsError: If `positions` are not of the source grid.
+        WeightsError: If `method` is unknown, or if `positions` do not belong to the source grid.
 
     Example:
 
@@ -122,7 +135,7 @@ def resize_positions(
 
 
 def _fit(grid: Array, axis: int, size: int, method: str) -> Array:
-    """Cuts an axis from the middle, or interpolates where it is too short."""
+    """Cuts an axis from the middle, or interpolates it if it is too short."""
     old = grid.shape[axis]
     if size <= old:
         start = old // 2 - size // 2
@@ -135,7 +148,7 @@ def _fit(grid: Array, axis: int, size: int, method: str) -> Array:
 
 
 def _interpolation(old: int, new: int) -> Array:
-    """Returns the matrix `[new, old]` of linear interpolation between the centres of cells."""
+    """Returns the matrix `[new, old]` that interpolates linearly between the centres of cells."""
     centres = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
     left = np.minimum(centres.astype(int), max(old - 2, 0))
     weights = np.zeros((new, old))

@@ -141,7 +141,7 @@ def test_differences_to_the_other_implementation_are_printed(converted):
         ({}, "give num_heads"),
         ({"num_heads": 3}, "Received: 300 patches"),
         ({"num_heads": 5, "num_frames": 256}, "num_heads must divide"),
-        ({"num_heads": 3, "num_frames": 256, "format": "timm"}, "say authors"),
+        ({"num_heads": 3, "num_frames": 256, "format": "timm"}, "set it to 'authors'"),
         ({"num_heads": 3, "num_frames": 256, "strides": ("10",)}, "--strides takes MEL,TIME"),
         ({"num_heads": 3, "num_frames": 256, "patch_size": ("0", "4")}, "--patch_size takes"),
         ({"num_heads": 3, "num_frames": 256, "labels": "gone.csv"}, "Cannot read the label file"),

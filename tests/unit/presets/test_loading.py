@@ -332,7 +332,7 @@ def test_published_weights_say_their_heads_themselves(stand_in):
 
 def test_published_file_in_another_format_is_refused(stand_in):
     shutil.copy(GOLDENS / "original_small.pth", stand_in / "small_sounds.pth")
-    with pytest.raises(WeightsError, match="say authors"):
+    with pytest.raises(WeightsError, match="set it to 'authors'"):
         from_preset("small_sounds", format="timm")
 
 

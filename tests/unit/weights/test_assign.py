@@ -200,12 +200,12 @@ def test_assign_is_all_or_none():
     before = model.get_weights()
     for name, value in tensors.items():
         rest = {other: t for other, t in tensors.items() if other != name}
-        with pytest.raises(WeightsError, match=f"lacks.*first: {name}"):
+        with pytest.raises(WeightsError, match=f"lack a tensor.*first: {name}"):
             assign_canonical(model, rest)
         for wrong in (value[..., :-1], value[None], value.sum(), np.stack([value, value])):
             with pytest.raises(WeightsError, match=f"shape.*Received: {name}"):
                 assign_canonical(model, {**tensors, name: wrong})
-    with pytest.raises(WeightsError, match=r"no place for.*first: blocks\.3\.norm1\.bias"):
+    with pytest.raises(WeightsError, match=r"does not have.*first: blocks\.3\.norm1\.bias"):
         assign_canonical(model, {**tensors, "blocks.3.norm1.bias": np.ones(48)})
     for ours, old in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, old)

@@ -113,9 +113,10 @@ def test_configuration_says_what_the_model_is(model, tmp_path):
 
 def test_what_the_others_do_otherwise_is_told(model, tmp_path):
     theirs = [
-        "their file does not say that scores come from a sigmoid",
-        "nor that the log-mels' mean is -4.26774 and deviation 4.569, at 16000 Hz",
-        "2 blocks of 48 are none of their sizes: their ASTModel cannot be made so without a change",
+        "the file does not record that scores come from a sigmoid",
+        "the file does not record the log-mel mean -4.26774, the standard deviation 4.569 and the "
+        "sample rate 16000 Hz",
+        "2 blocks of 48 are not a size of their ASTModel, which must be changed",
     ]
     assert export_weights(model, tmp_path / "1", "authors") == theirs
     assert export_weights(model, tmp_path / "2", "transformers") == [

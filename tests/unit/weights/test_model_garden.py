@@ -277,7 +277,7 @@ def test_every_tensor_of_the_backbone_is_needed(prefix):
         if name.endswith("/cls"):
             continue
         less = {other: value for other, value in tensors.items() if other != name}
-        with pytest.raises(WeightsError, match=r"missing|must have|must be"):
+        with pytest.raises(WeightsError, match=r"Missing|must have|must be"):
             to_timm(less)
 
 
@@ -286,9 +286,9 @@ def test_every_tensor_of_the_backbone_has_its_shape():
     for name, value in tensors.items():
         for wrong in (value[None], np.concatenate([value, value], -1), value.astype(np.int32)):
             if name == PATCH_KERNEL and wrong.ndim == 4 and wrong.dtype == np.float32:
-                reason = "must hold real numbers of shape"  # the width is the encoder's
+                reason = "must hold floating-point numbers of shape"  # the width is the encoder's
             else:
-                reason = "must (hold real numbers of|have|be)"
+                reason = "must (hold floating-point numbers of|have|be)"
             with pytest.raises(WeightsError, match=reason):
                 to_timm(tensors | {name: wrong})
 

@@ -104,7 +104,7 @@ def test_source_with_one_more_tensor_is_refused(name):
 
 def test_tensor_twice_is_refused():
     tensors = authors(SOUND) | {"v.cls_token": np.zeros((1, 1, 12), "float32")}
-    with pytest.raises(WeightsError, match=r"with and without module\..*Received: v.cls_token"):
+    with pytest.raises(WeightsError, match=r"without the prefix module\..*Received: v.cls_token"):
         to_canonical(tensors)
 
 
@@ -116,7 +116,7 @@ def test_unknown_source_is_refused(tensors):
 
 @pytest.mark.parametrize("format", ["timm", "transformers", "model_garden"])
 def test_wrong_format_is_refused(format):
-    with pytest.raises(WeightsError, match=f"say authors. Received: format='{format}'"):
+    with pytest.raises(WeightsError, match=f"set it to 'authors'. Received: format='{format}'"):
         to_canonical(authors(SOUND), format)
 
 

@@ -312,7 +312,7 @@ def test_format_is_checked(tmp_path):
     write_safetensors(tmp_path / "ast.safetensors", authors(canonical(), ""))
     path = tmp_path / "ast.safetensors"
     assert read_pretrained(path, "authors", 3, likely=Geometry(**SIZE)).grid == (2, 3)
-    assert "say authors" in error_of(path, "timm", 3, likely=Geometry(**SIZE))
+    assert "set it to 'authors'" in error_of(path, "timm", 3, likely=Geometry(**SIZE))
     assert "not the variables of the Model Garden" in error_of(path, "model_garden")
     assert "format must be one of authors, timm" in error_of(path, "pytorch")
 
