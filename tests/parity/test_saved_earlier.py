@@ -1,4 +1,4 @@
-"""What an earlier version of the package saved still loads, with the same numbers.
+"""Files saved by an earlier version of the package load, and give the same numbers.
 
 `goldens/saved_0.1.0` was written before the modules moved into rooms. On another processor sums
 round in another order: logits of about 1 agree within 2e-6 (seen here: 0 to 5e-7).

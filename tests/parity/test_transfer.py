@@ -1,7 +1,6 @@
-"""From ImageNet to spectrograms: positions, patch kernels and logits as the authors' code makes."""
+"""ImageNet weights transferred to spectrograms: equal to the authors' code."""
 
 import json
-import pathlib
 
 import numpy as np
 import pytest
@@ -11,8 +10,8 @@ from ast_keras.weights.build import build_classifier
 from ast_keras.weights.geometry import Geometry
 from ast_keras.weights.head import choose_head
 from ast_keras.weights.pretrained import read_pretrained
+from tests.helpers.paths import GOLDENS
 
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
 META = json.loads((GOLDENS / "transfer.json").read_text())
 
 
@@ -48,8 +47,8 @@ def test_there_are_twenty_cases_and_half_have_logits():
 def test_transfer_equals_the_original(case, sources, golden):
     i, model = case["i"], transferred(case, sources)
     tensors = canonical_tensors(model)
-    # PyTorch rounds the places between which it interpolates to float32, up to 3.8e-6 at 64 and
-    # more: seen 4.8e-7 on numbers up to 0.2. The bound is what transfer promises, twice that.
+    # PyTorch rounds interpolation positions to float32, up to 3.8e-6 from 64 on: seen 4.8e-7 for
+    # numbers up to 0.2. The bound is twice that.
     np.testing.assert_allclose(tensors["pos_embed"], golden[f"pos_{i}"], rtol=0, atol=1e-6)
     assert tensors["patch_embed.proj.weight"].shape == (48, 1, 16, 16)
     total = tensors["patch_embed.proj.weight"].sum(dtype="float64")
@@ -60,6 +59,6 @@ def test_transfer_equals_the_original(case, sources, golden):
     model.head_norm.set_weights([golden[f"head_{i}_ln_w"], golden[f"head_{i}_ln_b"]])
     model.head.set_weights([golden[f"head_{i}_w"].T, golden[f"head_{i}_b"]])
     logits = model(golden[f"x_{i}"]).numpy()
-    assert np.abs(golden[f"logits_{i}"]).max() > 0.1  # the comparison says something
+    assert np.abs(golden[f"logits_{i}"]).max() > 0.1  # otherwise the comparison would show nothing
     # Three blocks of float32 sums in another order than PyTorch's: seen 6.3e-7.
     np.testing.assert_allclose(logits, golden[f"logits_{i}"], rtol=0, atol=2e-6)

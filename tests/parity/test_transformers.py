@@ -1,13 +1,10 @@
-"""The model of transformers: its folder read, its logits repeated from spectrogram and waveform."""
-
-import pathlib
+"""A model of transformers: settings and logits, from spectrograms and from waveforms."""
 
 import numpy as np
 import pytest
 
 from ast_keras.presets.loading import from_preset
-
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
+from tests.helpers.paths import GOLDENS
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +35,7 @@ def test_settings_come_from_the_folder(model):
 def test_logits_equal_transformers(golden):
     model = from_preset(GOLDENS / "hf_ast_small", frontend=None)
     logits = model(golden["input_values"]).numpy()
-    assert np.abs(golden["logits"]).max() > 0.1  # the comparison says something
+    assert np.abs(golden["logits"]).max() > 0.1  # otherwise the comparison would show nothing
     # Three blocks of float32 sums in another order than PyTorch's: seen 3.6e-7.
     np.testing.assert_allclose(logits, golden["logits"], rtol=0, atol=1.1e-6)
 
@@ -47,6 +44,6 @@ def test_logits_equal_transformers(golden):
 def test_logits_from_waveforms_equal_transformers(index, model, golden):
     waveform = golden[f"w{index}"]
     logits = model(waveform[None]).numpy()[0]
-    # The log-mels of two float32 filterbanks differ by up to 1e-3 where there is next to no energy,
-    # which the model hardly hears: seen 7.5e-7.
+    # The log-mels of two float32 filterbanks differ by up to 1e-3 at very low energies, which have
+    # little effect on the logits: seen 7.5e-7.
     np.testing.assert_allclose(logits, golden["logits"][index], rtol=0, atol=2.3e-6)

@@ -1,6 +1,4 @@
-"""Sources become models and models become files of others, to the bit, all or none."""
-
-import pathlib
+"""Weights become models, and models become weights files, bit for bit."""
 
 import keras
 import numpy as np
@@ -21,6 +19,8 @@ from ast_keras.weights.geometry import Geometry
 from ast_keras.weights.head import choose_head
 from ast_keras.weights.pretrained import read_pretrained
 from ast_keras.weights.readers.safetensors import read_safetensors, write_safetensors
+from tests.helpers import arrays
+from tests.helpers.paths import GOLDENS
 from tests.reference.named_weights import (
     AST,
     EMBED,
@@ -31,7 +31,6 @@ from tests.reference.named_weights import (
     transformers,
 )
 
-GOLDENS = pathlib.Path(__file__).parents[2] / "goldens"
 GOLDEN = GOLDENS / "original_small.safetensors"
 SIZE = {"strides": (4, 4), "num_frames": 12, "num_mel_bins": 8}  # 2 x 3 patches of 4 x 4
 SMALL = {"num_heads": 3, "frontend": None}
@@ -47,9 +46,7 @@ def golden_model(**arguments):
 
 
 def assert_same(found, expected):
-    assert set(found) == set(expected)
-    for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, strict=True, err_msg=name)
+    arrays.assert_same(dict(sorted(found.items())), dict(sorted(expected.items())))
 
 
 def saved(folder, tensors):
@@ -91,7 +88,7 @@ IMAGES = {
 
 
 def assert_round_trips(model, tmp_path):
-    """Writes a model for each of the others and reads it back, as tensors and as a model."""
+    """Exports a model to each format and reads it back, as tensors and as a model."""
     tensors = canonical_tensors(model)
     size = {name: getattr(model.backbone, name) for name in SIZE}
     for to in ("authors", "transformers"):
@@ -191,7 +188,7 @@ def test_weights_by_path_is_the_same_under_any_model_name():
     assert len(weights_by_path(named)) == len(named.weights)
 
 
-# --- All or none ---
+# --- Assignment ---
 
 
 def test_assign_is_all_or_none():
@@ -233,14 +230,14 @@ def test_head_is_kept_without_classes_and_fresh_with_them():
     for number in (50, 11):
         model = golden_model(num_classes=number)
         assert model(SPECTROGRAM).shape == (2, number)
-        # A fresh head is random, though nothing else was drawn: 0.88 of 0.02 after truncation.
+        # A fresh head is random, though no other weight is: truncation leaves 0.88 of 0.02.
         assert model.head.kernel.numpy().std() == pytest.approx(0.0176, rel=0.1)
         np.testing.assert_array_equal(model.head_norm.gamma, np.ones(48))
         assert not np.isin(kernel, model.head.kernel).any()
     assert not np.array_equal(golden_model(num_classes=11).head.kernel, model.head.kernel)
 
 
-def test_same_labels_in_another_order_move_the_outputs(tmp_path):
+def test_same_labels_in_another_order_reorder_the_outputs(tmp_path):
     likely = Geometry(num_frames=256)
     source = read_pretrained(
         GOLDEN, num_heads=3, likely=likely, known=NetworkSettings(labels=NAMES)
@@ -251,7 +248,7 @@ def test_same_labels_in_another_order_move_the_outputs(tmp_path):
         source, choose_head(source, labels=NAMES.subset(list(order))), frontend=None
     )
     assert plain.labels == NAMES
-    # The head's sums are each of the same numbers; seen 0, but kernels may block them otherwise.
+    # Each logit is a sum of the same numbers. Seen 0, but a processor may order them differently.
     expected = plain(SPECTROGRAM).numpy()[:, order]
     np.testing.assert_allclose(moved(SPECTROGRAM), expected, rtol=0, atol=5e-7)
     np.testing.assert_array_equal(moved.head.kernel, plain.head.kernel.numpy()[:, order])
@@ -266,7 +263,7 @@ def test_same_labels_in_another_order_move_the_outputs(tmp_path):
     assert_same(canonical_tensors(again), canonical_tensors(moved))
 
 
-def test_labels_for_a_head_without_names_name_it():
+def test_labels_name_the_classes_of_a_head_without_names():
     model = golden_model(labels=NAMES)
     kernel = read_safetensors(GOLDEN)["module.mlp_head.1.weight"]
     np.testing.assert_array_equal(model.head.kernel, kernel.T)
@@ -306,7 +303,7 @@ def test_saved_model_is_fitted_to_another_size(tmp_path):
     assert fitted(SPECTROGRAM[:, :128]).shape == (2, 3)
 
 
-def test_changes_are_told():
+def test_changes_are_described():
     source = read_pretrained(GOLDENS / "deit_small_224.safetensors", num_heads=3)
     changes = adapt(source, (12, 101), (32, 8), "mean", "nearest").changes
     assert changes == {
@@ -320,19 +317,19 @@ def test_changes_are_told():
 
 
 @pytest.mark.parametrize("argument", [{"position_resize": "bilinaer"}, {"rgb_reduction": "max"}])
-def test_misspelt_method_is_refused_even_where_nothing_changes(argument):
+def test_unknown_method_is_refused_even_if_nothing_is_resized(argument):
     with pytest.raises(WeightsError, match=f"{next(iter(argument))} must be one of"):
         golden_model(**argument)
 
 
 @pytest.mark.parametrize("name", ["num_frames", "num_mel_bins"])
-def test_size_zero_is_not_left_out(name):
+def test_size_zero_is_not_replaced_by_the_default(name):
     source = read_pretrained(GOLDEN, num_heads=3, likely=Geometry(num_frames=256))
     with pytest.raises(ValueError, match="at least one patch large"):
         build_classifier(source, geometry=Geometry(**{name: 0}))
 
 
-def test_precision_of_the_model_leaves_the_weights():
+def test_precision_does_not_change_the_weights():
     model = golden_model(dtype="mixed_float16", drop_path=0.1)
     assert_same(canonical_tensors(model), canonical_tensors(golden_model()))
     assert model.backbone.policy.name == "mixed_float16"

@@ -1,13 +1,11 @@
-"""Models in the files of others: the folder whole or not at all, the names and settings theirs."""
+"""Exported weights: names, shapes and settings of the other implementation, complete folders."""
 
 import json
-import pathlib
 
 import keras
 import numpy as np
 import pytest
 
-from ast_keras.errors import WeightsError
 from ast_keras.labels import LabelSet
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.presets.loading import from_preset
@@ -17,8 +15,9 @@ from ast_keras.weights.export import export_weights
 from ast_keras.weights.geometry import Geometry
 from ast_keras.weights.pretrained import read_pretrained
 from ast_keras.weights.readers.safetensors import read_safetensors
+from tests.helpers import errors
+from tests.helpers.paths import GOLDENS
 
-GOLDENS = pathlib.Path(__file__).parents[2] / "goldens"
 FILES = {
     "authors": {"model.safetensors", "labels.csv"},
     "transformers": {"model.safetensors", "config.json", "preprocessor_config.json"},
@@ -65,13 +64,13 @@ def test_folder_holds_its_files(to, model, tmp_path):
         ("transformers", "hf_ast_small/model.safetensors"),
     ],
 )
-def test_tensors_have_the_names_and_shapes_of_the_others(to, golden, tmp_path):
+def test_tensors_have_the_names_and_shapes_of_the_other_implementation(to, golden, tmp_path):
     expected = read_safetensors(GOLDENS / golden)
     model = from_preset(GOLDENS / golden, num_heads=3, num_frames=256)
     found = read_safetensors(exported(model, tmp_path / to, to) / "model.safetensors")
     assert set(found) == set(expected)
     for name, value in expected.items():
-        if "v.head" in name:  # timm's, of 1000 classes, which the network carries along unused
+        if "v.head" in name:  # the unused heads of timm, of 1000 classes
             assert found[name].shape[0] == 1000
             assert not found[name].any()
             assert found[name].shape[1:] == value.shape[1:]
@@ -83,7 +82,9 @@ def test_configuration_holds_the_golden_keys_and_values(tmp_path):
     golden = GOLDENS / "hf_ast_small"
     folder = exported(from_preset(golden), tmp_path / "again", "transformers")
     config = read(folder / "config.json")
-    assert config.pop("problem_type") == "single_label_classification"  # the golden one is silent
+    assert (
+        config.pop("problem_type") == "single_label_classification"
+    )  # absent from the stored file
     expected = read(golden / "config.json")
     assert config == {
         k: expected[k] for k in expected if k not in ("dtype", "transformers_version")
@@ -92,7 +93,7 @@ def test_configuration_holds_the_golden_keys_and_values(tmp_path):
     assert read(folder / extractor) == read(golden / extractor)
 
 
-def test_configuration_says_what_the_model_is(model, tmp_path):
+def test_configuration_describes_the_model(model, tmp_path):
     folder = exported(model, tmp_path / "folder", "transformers")
     config = read(folder / "config.json")
     assert (config["frequency_stride"], config["time_stride"]) == (12, 8)
@@ -111,7 +112,7 @@ def test_configuration_says_what_the_model_is(model, tmp_path):
     assert LabelSet.from_csv(csv) == model.labels
 
 
-def test_what_the_others_do_otherwise_is_told(model, tmp_path):
+def test_differences_to_the_other_implementation_are_listed(model, tmp_path):
     theirs = [
         "the file does not record that scores come from a sigmoid",
         "the file does not record the log-mel mean -4.26774, the standard deviation 4.569 and the "
@@ -140,7 +141,7 @@ def test_what_the_others_do_otherwise_is_told(model, tmp_path):
     ]
 
 
-def test_weights_of_a_half_precision_model_are_whole(tmp_path):
+def test_weights_of_a_half_precision_model_are_float32(tmp_path):
     half = small(dtype="mixed_bfloat16")
     tensors = read_pretrained(exported(half, tmp_path / "half", "transformers")).tensors
     for name, value in canonical_tensors(half).items():
@@ -152,20 +153,17 @@ def test_weights_of_a_half_precision_model_are_whole(tmp_path):
 
 
 def error_of(model, folder, to):
-    with pytest.raises(WeightsError) as error:
-        export_weights(model, folder, to)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    return errors.error_of(export_weights, model, folder, to)
 
 
 @pytest.mark.parametrize("to", FILES)
-def test_network_that_the_others_lack_is_refused(to, tmp_path):
+def test_network_without_distillation_token_is_refused(to, tmp_path):
     plain = small(use_distillation_token=False)
     assert "distillation token" in error_of(plain, tmp_path / "plain", to)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_patches_are_square_in_transformers_only(tmp_path):
+def test_transformers_needs_square_patches(tmp_path):
     model = small(patch_size=(32, 8), frontend=None)
     assert "square patches. Received: patch_size=(32, 8)" in error_of(
         model, tmp_path / "no", "transformers"
@@ -180,7 +178,7 @@ def test_unknown_target_is_refused(model, tmp_path):
     assert "to must be one of authors, transformers" in error_of(model, tmp_path / "x", "timm")
 
 
-def test_folder_with_something_in_it_is_refused(model, tmp_path):
+def test_folder_must_be_empty(model, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     for target in (tmp_path, tmp_path / "thesis.tex"):
         assert str(target) in error_of(model, target, "authors")
@@ -191,7 +189,7 @@ def test_folder_with_something_in_it_is_refused(model, tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-def test_failure_leaves_nothing(error, model, tmp_path, monkeypatch):
+def test_failed_export_leaves_no_folder(error, model, tmp_path, monkeypatch):
     def fail(*args):
         raise error
 

@@ -1,4 +1,8 @@
-"""Damaged and hostile weights files end in one line, at once, in little memory, and run nothing."""
+"""Damaged and hostile weights files: refused in one line, in little time and memory, and not run.
+
+By default each file is read once, in bounded time, and once more in a process of limited memory.
+The slow tests measure the memory of each file, and damage the stored files in more ways.
+"""
 
 import json
 import os
@@ -34,8 +38,10 @@ from tests.unit.weights.test_torch import (
 )
 
 GOLDENS = pathlib.Path(__file__).parents[2] / "goldens"
-SECONDS = 1.0  # of the processor; the slowest file takes half of it
-MEGABYTES = 64  # four times the largest pickle that is looked at
+SECONDS = 1.0  # processor time; the slowest file takes half of it
+MEGABYTES = 64  # four times the largest pickle that is read
+# Number of flipped bits, truncations and swaps of each stored file.
+DAMAGES = [(60, 20, 20), pytest.param((250, 60, 60), marks=pytest.mark.slow)]
 SAMPLES = (
     "torch_types.pth",
     "torch_layouts.pth",
@@ -46,7 +52,7 @@ SAMPLES = (
 )
 
 
-# Files that someone made on purpose.
+# --- Files made on purpose ---
 
 
 def short_text(value):
@@ -62,7 +68,7 @@ def sized(shape=(2, 3), strides=(3, 1), offset=0, **kwargs):
 
 
 def hostile_pickles(marker):
-    """Returns instructions that must be refused, by what they try."""
+    """Returns pickle instructions that must be refused, by intent."""
     run = items(text(f"touch {marker}")) + b"R"
     code = items(text(f"open({str(marker)!r}, 'w')")) + b"R"
     good = table(weight=tensor())
@@ -74,7 +80,7 @@ def hostile_pickles(marker):
         "subprocess": named("subprocess", "getoutput") + run,
         "eval": named("builtins", "eval") + code,
         "exec in python 2": named("__builtin__", "exec") + code,
-        "os.system beside a model": table(weight=tensor(), x=named("os", "system") + run),
+        "os.system next to a model": table(weight=tensor(), x=named("os", "system") + run),
         "os.system by name alone": table(weight=tensor(), x=named("os", "system")),
         "attribute by dots": global_by_stack("torch._utils", inside),
         "module by dots": global_by_stack("torch", "os.system") + run,
@@ -111,7 +117,7 @@ def hostile_pickles(marker):
         "itself for a key": b"}q\0h\0Ns",
         "deep lists": b"]" * 90_000 + b"a" * 89_999,
         "deep tuples": b")" + b"\x85" * 190_000,
-        "many steps": b"N" * 5_000_000,
+        "many steps": b"N" * 1_000_000,
         "many marks": b"(" * 1_000_000,
         "many equal keys": b"}" + (long_key + b"Ns") * 1500,
         "deep frames": b"\x95" + b"\xff" * 8,
@@ -127,7 +133,7 @@ def hostile_pickles(marker):
 
 
 def hostile_tensors():
-    """Returns instructions of state dictionaries whose one tensor lies about itself."""
+    """Returns instructions of state dictionaries whose tensor contradicts itself or its storage."""
     big = 2**62
     return {
         "sizes larger than the storage": sized((3, 3)),
@@ -171,7 +177,7 @@ def hostile_tensors():
 
 
 def hostile_zips():
-    """Returns zip files whose pickle is sound."""
+    """Returns damaged zip files around a valid pickle."""
     good = torch_zip(table(weight=tensor()))
     large = tensor((10**5,), (1,), stored=storage(10**5))
     repeated = table(**{f"tensor{i}": large for i in range(50)})
@@ -313,7 +319,7 @@ def hostile_safetensors():
 
 
 def hostile_files(marker):
-    """Returns every file that someone made on purpose, by kind and intent."""
+    """Returns every file made on purpose, by format and intent."""
     makers = {"zip": torch_zip, "legacy": torch_legacy}
     lies = hostile_pickles(marker) | hostile_tensors()
     pickles = {
@@ -327,27 +333,34 @@ def hostile_files(marker):
     return pickles | {f"{k}: {key}": v for k, group in framed.items() for key, v in group.items()}
 
 
-def test_hostile_files_are_refused_in_time_and_memory(tmp_path):
+def test_hostile_files_are_refused_in_one_line_and_in_time(tmp_path):
     marker, path = tmp_path / "ran", tmp_path / "weights"
     files = hostile_files(marker)
     assert len(files) >= 200
     for intent, raw in files.items():
         path.write_bytes(raw)
-        tracemalloc.start()
+        start = time.process_time()
         with pytest.raises(WeightsError) as caught:
             pytest.fail(f"{intent}: accepted as {list(read_tensors(path))[:3]}")
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        start = time.process_time()
-        with pytest.raises(WeightsError):
-            read_tensors(path)
         assert time.process_time() - start < SECONDS, intent
-        assert peak < MEGABYTES * 2**20, f"{intent}: {peak / 2**20:.0f} MB"
         message = str(caught.value)
         assert message.isprintable(), intent
         assert str(path) in message, intent
         assert len(message) < 300 + len(str(path)), intent
     assert not marker.exists()
+
+
+@pytest.mark.slow
+def test_hostile_files_take_little_memory(tmp_path):
+    path = tmp_path / "weights"
+    for intent, raw in hostile_files(tmp_path / "ran").items():
+        path.write_bytes(raw)
+        tracemalloc.start()
+        with pytest.raises(WeightsError):
+            read_tensors(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < MEGABYTES * 2**20, f"{intent}: {peak / 2**20:.0f} MB"
 
 
 @pytest.mark.parametrize("make", [torch_zip, torch_legacy])
@@ -362,18 +375,18 @@ def test_refusal_names_what_was_refused(tmp_path, make, module, name):
         read_tensors(path)
 
 
-# Files that were damaged on their way.
+# --- Files damaged by accident ---
 
 
 class Record:
-    """Stands for what a file holds besides tensors."""
+    """Stands for an object that is not a tensor."""
 
     def __new__(cls, *_):
         return super().__new__(cls)
 
 
-class Reference(pickle._Unpickler):  # in Python: the one in C reserves memory for what it is told
-    """Python's own interpreter, as a judge of ours: what we accept must be what it reads."""
+class Reference(pickle._Unpickler):  # the one in C allocates whatever size a file states
+    """Python's own interpreter: where ours accepts a file, both must read the same."""
 
     def find_class(self, module, name):
         if module == "torch" and name in torch_pickle.STORAGES:
@@ -392,14 +405,14 @@ class Reference(pickle._Unpickler):  # in Python: the one in C reserves memory f
 
 
 def legacy_reference(path):
-    """Reads a file of the format before version 1.6 by Python's interpreter and plain loops."""
+    """Reads a file before PyTorch 1.6 with Python's interpreter and plain loops."""
     with open(path, "rb") as file:
         *_, found, keys = (Reference(file).load() for _ in range(5))
         raw = file.read()
     start, flat, tensors = 0, {}, {}
     found = found.get("model", found)
     kinds = {value[1][2]: value[1][1] for value in everything(found)}
-    kinds |= {key: "FloatStorage" for key in keys if key not in kinds}  # of the optimizer
+    kinds |= {key: "FloatStorage" for key in keys if key not in kinds}  # storages of the optimizer
     for key in keys:
         code = torch_pickle.STORAGES[kinds[key]]
         count = int.from_bytes(raw[start : start + 8], "little")
@@ -424,8 +437,8 @@ def everything(found):
     return [v for v in found.values() if isinstance(v, tuple) and v[:1] == ("tensor",)]
 
 
-def mutations(raw, seed, flips=250, cuts=60, swaps=60):
-    """Yields damaged copies: bits flipped, the end cut off, pieces zeroed, doubled or swapped."""
+def mutations(raw, seed, flips, cuts, swaps):
+    """Yields damaged copies: bits flipped, the end cut off, pieces zeroed, repeated or swapped."""
     rng = random.Random(seed)
     for _ in range(flips):
         damaged = bytearray(raw)
@@ -456,7 +469,7 @@ def identical(tensors, expected):
 
 
 def read_damaged(path, raw):
-    """Returns the tensors of a damaged file, or None where it is refused as promised."""
+    """Returns the tensors of a damaged file, or None if it is refused in one line and in time."""
     path.unlink(missing_ok=True)  # earlier arrays are views of the old file
     path.write_bytes(raw)
     tensors, message = None, "accepted"
@@ -470,13 +483,16 @@ def read_damaged(path, raw):
     return tensors
 
 
+@pytest.mark.parametrize("damages", DAMAGES)
 @pytest.mark.parametrize("name", [n for n in SAMPLES if "legacy" not in n])
-def test_damaged_zip_is_refused_or_reads_the_same(tmp_path, name):
+def test_damaged_zip_is_refused_or_reads_the_same(tmp_path, name, damages):
     raw = (GOLDENS / name).read_bytes()
     expected = read_tensors(GOLDENS / name)
-    results = [read_damaged(tmp_path / "w", damaged) for damaged in mutations(raw, name)]
+    files = mutations(raw, name, *damages)
+    results = [read_damaged(tmp_path / "w", damaged) for damaged in files]
     assert all(tensors is None or identical(tensors, expected) for tensors in results)
-    assert sum(tensors is None for tensors in results) > 150  # the rest hit padding and dates
+    # The others hit padding and dates.
+    assert sum(tensors is None for tensors in results) > 0.4 * len(results)
 
 
 def test_damaged_number_of_a_zip_is_refused(tmp_path):
@@ -493,19 +509,21 @@ def test_damaged_number_of_a_zip_is_refused(tmp_path):
             read_tensors(tmp_path / "w")
 
 
+@pytest.mark.parametrize("damages", DAMAGES)
 @pytest.mark.parametrize("name", [n for n in SAMPLES if "legacy" in n])
-def test_damaged_legacy_file_is_refused_or_reads_as_python_reads_it(tmp_path, name):
+def test_damaged_legacy_file_is_refused_or_reads_as_python_reads_it(tmp_path, name, damages):
     raw = (GOLDENS / name).read_bytes()
     expected = read_tensors(GOLDENS / name)
     assert identical(expected, legacy_reference(GOLDENS / name))
     refused = 0
-    for damaged in mutations(raw, name):
+    for damaged in mutations(raw, name, *damages):
         tensors = read_damaged(tmp_path / "w", damaged)
         refused += tensors is None
         if tensors is not None and not identical(tensors, expected):
             assert len(damaged) == len(raw)
             assert identical(tensors, legacy_reference(tmp_path / "w"))
-    assert refused > 150  # the rest hit numbers and names, of which this format keeps no checksum
+    # The others hit numbers and names, for which this format has no checksum.
+    assert refused > 0.4 * sum(damages)
 
 
 def test_damaged_number_keeps_names_shapes_and_dtypes(tmp_path):
@@ -522,18 +540,21 @@ def test_damaged_number_keeps_names_shapes_and_dtypes(tmp_path):
         assert len(changed) == 1
 
 
-def test_damaged_safetensors_are_refused_or_read_as_the_library_reads_them(tmp_path):
+@pytest.mark.parametrize(
+    "damages", [(200, 50, 50), pytest.param((900, 100, 100), marks=pytest.mark.slow)]
+)
+def test_damaged_safetensors_are_refused_or_read_as_the_library_reads_them(tmp_path, damages):
     whole, path = tmp_path / "whole", tmp_path / "w"
     tensors = {f"layer.{i}.weight": np.arange(4 + i, dtype=t) for i, t in enumerate("dfilhbBH")}
     write_safetensors(whole, tensors, {"format": "pt"})
     expected, refused = read_tensors(whole), 0
-    for damaged in mutations(whole.read_bytes(), 1, flips=900, cuts=100, swaps=100):
+    for damaged in mutations(whole.read_bytes(), 1, *damages):
         read = read_damaged(path, damaged)
         refused += read is None
         if read is not None and not identical(read, expected):
             library = safetensors.numpy.load_file(path)
             assert identical(dict(sorted(read.items())), dict(sorted(library.items())))
-    assert refused > 500
+    assert refused > 0.45 * sum(damages)
 
 
 CHILD = """
@@ -552,7 +573,7 @@ CHILD = """
 """
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's limits")
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="uses the limits of Linux")
 def test_process_survives_all_files_in_limited_memory(tmp_path):
     folder, marker = tmp_path / "files", tmp_path / "ran"
     folder.mkdir()

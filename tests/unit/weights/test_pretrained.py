@@ -1,18 +1,19 @@
-"""A published network read from its files: what the tensors cannot say is found beside them."""
+"""Pretrained networks: settings from configuration files, inferred geometry, refused tensors."""
 
 import json
 import math
-import pathlib
 
 import numpy as np
 import pytest
 
-from ast_keras.errors import LabelError, WeightsError
+from ast_keras.errors import LabelError
 from ast_keras.labels import LabelSet
 from ast_keras.weights.config_files import NetworkSettings
 from ast_keras.weights.geometry import Geometry
 from ast_keras.weights.pretrained import read_pretrained
 from ast_keras.weights.readers.safetensors import write_safetensors
+from tests.helpers import errors
+from tests.helpers.paths import GOLDENS
 from tests.reference.named_weights import (
     AST,
     CLASSES,
@@ -24,7 +25,7 @@ from tests.reference.named_weights import (
     transformers,
 )
 
-HF = pathlib.Path(__file__).parents[2] / "goldens" / "hf_ast_small"
+HF = GOLDENS / "hf_ast_small"
 SIZE = {"strides": (4, 4), "num_frames": 12, "num_mel_bins": 8}  # 2 x 3 patches of 4 x 4
 CONFIG = {
     "model_type": "audio-spectrogram-transformer",
@@ -40,7 +41,7 @@ EXTRACTOR = {"do_normalize": True, "mean": -5.5, "std": 3.25, "sampling_rate": 8
 
 
 def saved(folder, tensors, config=None, extractor=None):
-    """Writes a folder as transformers does."""
+    """Writes a folder in the layout of transformers."""
     write_safetensors(folder / "model.safetensors", tensors)
     for name, content in (("config", config), ("preprocessor_config", extractor)):
         if content is not None:
@@ -55,16 +56,13 @@ def ast_folder(folder, **changes):
 
 
 def error_of(*args, **kwargs):
-    with pytest.raises(WeightsError) as error:
-        read_pretrained(*args, **kwargs)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    return errors.error_of(read_pretrained, *args, **kwargs)
 
 
-# --- What lies beside ---
+# --- Configuration files ---
 
 
-def test_configuration_says_what_the_tensors_cannot(tmp_path):
+def test_configuration_adds_what_the_tensors_do_not_show(tmp_path):
     source = read_pretrained(ast_folder(tmp_path))
     assert source.num_heads == 3
     assert (source.strides, source.num_frames, source.num_mel_bins) == ((4, 4), 12, 8)
@@ -77,8 +75,8 @@ def test_configuration_says_what_the_tensors_cannot(tmp_path):
     assert (source.patch_size, source.num_classes) == ((4, 4), CLASSES)
     assert source.use_distillation_token
     assert source.description == "2 blocks of 12, 3 heads, 2 x 3 patches of 4 x 4, 4 classes"
-    beside = read_pretrained(tmp_path / "model.safetensors")  # the file finds them as well
-    assert beside.labels == source.labels
+    file = read_pretrained(tmp_path / "model.safetensors")  # the same through the file's path
+    assert file.labels == source.labels
 
 
 @pytest.mark.parametrize(
@@ -89,25 +87,25 @@ def test_configuration_says_what_the_tensors_cannot(tmp_path):
         (None, None),
     ],
 )
-def test_kind_of_problem_says_the_activation(problem, activation, tmp_path):
+def test_problem_type_decides_the_activation(problem, activation, tmp_path):
     assert (
         read_pretrained(ast_folder(tmp_path, problem_type=problem)).score_activation == activation
     )
 
 
-def test_placeholder_labels_are_none(tmp_path):
+def test_placeholder_labels_are_ignored(tmp_path):
     names = {str(index): f"LABEL_{index}" for index in range(CLASSES)}
     assert read_pretrained(ast_folder(tmp_path, id2label=names)).labels is None
 
 
-def test_extractor_without_normalisation_changes_nothing(tmp_path):
+def test_extractor_without_normalisation_gives_identity_normalisation(tmp_path):
     tensors = transformers(canonical(), f"{AST}.", 5)
     saved(tmp_path, tensors, CONFIG, {**EXTRACTOR, "do_normalize": False})
     source = read_pretrained(tmp_path)
     assert (source.mean, source.std) == (0.0, 0.5)  # (x - mean) / (2 std) is x
 
 
-def test_files_alone_have_the_epsilons_of_their_kind(tmp_path):
+def test_files_without_configuration_have_the_epsilons_of_their_format(tmp_path):
     tensors = canonical()
     write_safetensors(tmp_path / "hf", transformers(tensors, f"{AST}.", 4))
     source = read_pretrained(tmp_path / "hf", num_heads=3, likely=Geometry(**SIZE))
@@ -118,7 +116,7 @@ def test_files_alone_have_the_epsilons_of_their_kind(tmp_path):
     assert (source.mean, source.std, source.labels) == (None, None, None)
 
 
-def test_configuration_of_another_library_is_left_alone(tmp_path):
+def test_configuration_of_another_library_is_ignored(tmp_path):
     tensors = timm(canonical(channels=3, head=False, grid=(2, 2)))
     saved(tmp_path, tensors, {"architecture": "deit3", "num_classes": 1000})
     assert read_pretrained(tmp_path, num_heads=3).grid == (2, 2)
@@ -168,7 +166,7 @@ def test_other_activation_is_refused(name, tmp_path):
     assert "exact GELU" in error_of(ast_folder(tmp_path, hidden_act=name))
 
 
-def test_caller_knows_better_than_the_files(tmp_path):
+def test_known_settings_override_the_files(tmp_path):
     ast_folder(tmp_path)
     known = NetworkSettings(mean=1.0, std=2.0, labels=LabelSet("abcd"))
     source = read_pretrained(tmp_path, num_heads=2, known=known)
@@ -176,11 +174,11 @@ def test_caller_knows_better_than_the_files(tmp_path):
     assert (source.strides, source.num_heads) == ((4, 4), 2)
 
 
-# --- What is inferred ---
+# --- Inferred settings ---
 
 
 def sized(folder, num_patches, classes=CLASSES, patch=(16, 16), embed=64):
-    """Writes a file of the authors' kind with any number of patches, 64 wide."""
+    """Writes a file in the authors' format with any number of patches."""
     tensors = {
         "v.cls_token": np.zeros((1, 1, embed)),
         "v.dist_token": np.zeros((1, 1, embed)),
@@ -217,7 +215,7 @@ def test_released_sizes_are_recognised(num_patches, strides, num_frames, grid, t
     assert (source.num_mel_bins, source.num_heads) == (128, 1)
 
 
-def test_other_size_is_said_by_the_caller_and_not_guessed(tmp_path):
+def test_other_sizes_must_be_given(tmp_path):
     path = sized(tmp_path, 12 * 20)
     message = error_of(path)
     assert "give the strides, num_frames and num_mel_bins" in message
@@ -225,7 +223,7 @@ def test_other_size_is_said_by_the_caller_and_not_guessed(tmp_path):
     assert read_pretrained(path, likely=Geometry(num_frames=210)).grid == (12, 20)
     assert "240 patches" in error_of(path, likely=Geometry(num_frames=250))
     assert "num_frames=1024" in error_of(path, known=NetworkSettings(num_frames=1024))
-    # A size wished for does not overrule one that is recognised.
+    # The likely geometry does not override that of a released model.
     assert read_pretrained(sized(tmp_path, 144), likely=Geometry(num_frames=500)).num_frames == 128
 
 
@@ -245,7 +243,7 @@ def test_other_numbers_of_classes_have_no_labels(classes, num_patches, tmp_path)
     assert (source.labels, source.score_activation) == (None, None)
 
 
-def test_heads_are_those_of_the_size_or_asked_for(tmp_path):
+def test_heads_are_64_wide_unless_their_number_is_given(tmp_path):
     assert read_pretrained(sized(tmp_path, 144, embed=192)).num_heads == 3
     assert read_pretrained(sized(tmp_path, 144, embed=192), num_heads=4).num_heads == 4
     assert "num_heads must divide" in error_of(sized(tmp_path, 144, embed=192), num_heads=5)
@@ -272,7 +270,7 @@ def test_distilled_network_without_its_token_is_refused(tmp_path):
     assert "must form a square" in error_of(tmp_path / "deit.safetensors", num_heads=3)
 
 
-# --- What does not fit ---
+# --- Refused tensors ---
 
 WRONG = {
     "v.cls_token": (1, EMBED),
@@ -300,7 +298,7 @@ def test_wrong_shape_is_refused(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["v.pos_embed", "v.blocks.1.mlp.fc2.bias", "mlp_head.1.bias"])
-def test_whole_numbers_are_refused(name, tmp_path):
+def test_integer_tensors_are_refused(name, tmp_path):
     tensors = authors(canonical(), "")
     tensors[name] = tensors[name].astype("int32")
     write_safetensors(tmp_path / "ast.safetensors", tensors)

@@ -1,8 +1,7 @@
-"""Safetensors files, and weights files of every kind told apart by what is in them."""
+"""Safetensors files, and the format of weights files detected from their content."""
 
 import json
 import os
-import pathlib
 import shutil
 import stat
 
@@ -13,8 +12,8 @@ import safetensors.numpy
 from ast_keras.errors import WeightsError
 from ast_keras.weights.readers import read_tensors
 from ast_keras.weights.readers.safetensors import read_safetensors, write_safetensors
+from tests.helpers.paths import GOLDENS
 
-GOLDENS = pathlib.Path(__file__).parents[2] / "goldens"
 DTYPES = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
 DTYPES += ["float32", "float64", "bool"]
 
@@ -37,7 +36,7 @@ def assert_same(tensors, expected):
         assert tensors[name].tobytes() == native.tobytes(), name
 
 
-def test_safetensors_written_here_reads_here_and_in_the_library(tmp_path):
+def test_written_safetensors_are_read_here_and_by_the_library(tmp_path):
     path = tmp_path / "new" / "weights.safetensors"
     write_safetensors(path, some_tensors(), {"format": "pt"})
     assert_same(read_safetensors(path), some_tensors())
@@ -46,14 +45,14 @@ def test_safetensors_written_here_reads_here_and_in_the_library(tmp_path):
         assert file.metadata() == {"format": "pt"}
 
 
-def test_safetensors_of_the_library_reads(tmp_path):
+def test_safetensors_of_the_library_are_read(tmp_path):
     path = tmp_path / "weights.safetensors"
     tensors = {name: np.asarray(value, order="C") for name, value in some_tensors().items()}
     safetensors.numpy.save_file(tensors, path)
     assert_same(read_safetensors(path), tensors)
 
 
-def test_half_precisions_come_as_float32(tmp_path):
+def test_half_precision_is_read_as_float32(tmp_path):
     path = tmp_path / "weights.safetensors"
     halves = np.array([0.1, -65504, 6e-8, np.inf], "float16")
     write_safetensors(path, {"half": halves})
@@ -72,7 +71,7 @@ def test_safetensors_file_has_the_usual_permissions(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [np.zeros(2, complex), np.array(["text"]), np.array([None])])
-def test_write_rejects_what_has_no_place_and_keeps_the_old_file(tmp_path, bad):
+def test_write_rejects_other_dtypes_and_keeps_the_old_file(tmp_path, bad):
     path = tmp_path / "weights.safetensors"
     write_safetensors(path, {"old": np.ones(2)})
     with pytest.raises(WeightsError, match="Received: bad of"):
@@ -81,7 +80,7 @@ def test_write_rejects_what_has_no_place_and_keeps_the_old_file(tmp_path, bad):
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_write_names_the_place_that_it_cannot_write_to(tmp_path):
+def test_write_names_the_path_that_it_cannot_write_to(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(WeightsError, match=r"Cannot write here: .*Received: .*weights"):
         write_safetensors(tmp_path / "file" / "weights", {"a": np.ones(2)})
@@ -90,13 +89,13 @@ def test_write_names_the_place_that_it_cannot_write_to(tmp_path):
 @pytest.mark.parametrize(
     "name", ["original_small.safetensors", "original_small.pth", "torch_legacy_types.pth"]
 )
-def test_kind_is_recognised_by_content(tmp_path, name):
+def test_format_is_detected_from_the_content(tmp_path, name):
     path = tmp_path / "weights.h5"
     shutil.copy(GOLDENS / name, path)
     assert_same(read_tensors(path), read_tensors(GOLDENS / name))
 
 
-def test_tensorflow_checkpoint_reads_by_prefix_file_and_folder(tmp_path):
+def test_checkpoint_is_read_by_prefix_file_and_folder(tmp_path):
     import tensorflow as tf
 
     saved = tf.train.Checkpoint(scale=tf.Variable([1.0, 2.0])).save(str(tmp_path / "ckpt"))
@@ -163,7 +162,7 @@ def test_weights_in_parts_are_joined(folder):
         ({}, "files in the same folder"),
     ],
 )
-def test_weights_in_parts_reject_an_index_that_lies(folder, places, message):
+def test_weights_in_parts_reject_a_false_index(folder, places, message):
     path = folder("a", "b")
     write_index(path, **places)
     with pytest.raises(WeightsError, match=message):
@@ -171,7 +170,7 @@ def test_weights_in_parts_reject_an_index_that_lies(folder, places, message):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '{"weight_map": []}', "\xff"])
-def test_weights_in_parts_reject_an_index_that_is_none(tmp_path, text):
+def test_weights_in_parts_reject_a_malformed_index(tmp_path, text):
     (tmp_path / "model.safetensors.index.json").write_text(text, encoding="latin-1")
     with pytest.raises(WeightsError):
         read_tensors(tmp_path)
@@ -193,7 +192,7 @@ def test_weights_in_parts_reject_an_index_that_is_none(tmp_path, text):
         (b"x", "neither safetensors"),
     ],
 )
-def test_other_files_are_rejected_with_what_to_do(tmp_path, content, message):
+def test_other_files_are_rejected_with_advice(tmp_path, content, message):
     path = tmp_path / "pytorch_model.bin"
     path.write_bytes(content)
     for place in (path, tmp_path):

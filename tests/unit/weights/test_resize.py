@@ -1,4 +1,4 @@
-"""Kernels to one channel, positions to another grid: against scalar loops and by their property."""
+"""Resized kernels and position embeddings: against scalar loops, and by their properties."""
 
 import itertools
 import math
@@ -17,23 +17,23 @@ def random(*shape):
 
 
 def place(index, old, new):
-    """Returns the two old cells around a new cell's centre and the share of the second."""
+    """Returns the two old cells around the centre of a new cell, and the weight of the second."""
     centre = (index + 0.5) * old / new - 0.5
     left = math.floor(centre)
-    share = centre - left
-    return min(max(left, 0), old - 1), min(max(left + 1, 0), old - 1), share
+    weight = centre - left
+    return min(max(left, 0), old - 1), min(max(left + 1, 0), old - 1), weight
 
 
 def interpolated(row, size):
     values = []
     for index in range(size):
-        left, right, share = place(index, len(row), size)
-        values.append(row[left] * (1 - share) + row[right] * share)
+        left, right, weight = place(index, len(row), size)
+        values.append(row[left] * (1 - weight) + row[right] * weight)
     return values
 
 
 def taken(row, size, method):
-    """One axis of the authors' recipe, one number at a time."""
+    """Resizes one axis as the authors do, one number at a time."""
     old = len(row)
     if size <= old:
         start = old // 2 - size // 2
@@ -44,7 +44,7 @@ def taken(row, size, method):
 
 
 def oracle(positions, num_special, source, target, method):
-    """Positions of another grid by scalar loops in double precision: time first, then mel."""
+    """Resizes positions by scalar loops in double precision: time first, then mel."""
     embed = positions.shape[2]
     result = [list(map(float, row)) for row in positions[0, :num_special]]
     result += [[0.0] * embed for _ in range(target[0] * target[1])]
@@ -96,7 +96,7 @@ def test_positions_equal_scalar_loops(source, target, num_special, method):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_positions_of_the_same_grid_stay_to_the_bit():
+def test_positions_of_the_same_grid_are_unchanged():
     positions = random(1, 2 + 12 * 5, 3)
     for method in ("bilinear", "nearest"):
         same = resize_positions(positions, 2, (12, 5), (12, 5), method)
@@ -121,7 +121,7 @@ def test_positions_reinit_are_new_and_the_same_each_time():
     # A whole normal distribution: timm's bounds of -2 and 2 are absolute, a hundred deviations.
     assert np.mean(np.abs(new) > 0.04) == pytest.approx(0.0455, abs=0.006)
     same_grid = resize_positions(positions, 2, (4, 5), (4, 5), "reinit")
-    assert not np.isin(positions, same_grid).any()  # not even the special tokens'
+    assert not np.isin(positions, same_grid).any()  # the special tokens included
 
 
 @pytest.mark.parametrize("shape", [(1, 21, 3), (1, 23, 3), (2, 22, 3), (22, 3), (1, 22, 3, 1)])
@@ -140,26 +140,26 @@ def test_unknown_method_is_refused():
 # --- Kernels ---
 
 
-def test_colours_are_summed_or_averaged():
+def test_channels_are_summed_or_averaged():
     kernel = random(5, 3, 4, 2)
-    for rgb, share in (("sum", 1.0), ("mean", 1 / 3)):
+    for rgb, factor in (("sum", 1.0), ("mean", 1 / 3)):
         found = to_one_channel(kernel, rgb)
         assert found.shape == (5, 1, 4, 2)
         assert found.dtype == np.float32
         for e, i, j in itertools.product(range(5), range(4), range(2)):
-            total = share * sum(float(kernel[e, c, i, j]) for c in range(3))
+            total = factor * sum(float(kernel[e, c, i, j]) for c in range(3))
             # Two sums and a quotient in float32 of numbers up to five: seen 4.4e-7.
             assert found[e, 0, i, j] == pytest.approx(total, abs=1.4e-6)
     assert to_one_channel(kernel).tolist() == to_one_channel(kernel, "sum").tolist()
 
 
 @pytest.mark.parametrize("rgb", ["sum", "mean"])
-def test_one_channel_stays_to_the_bit(rgb):
+def test_kernel_of_one_channel_is_returned_unchanged(rgb):
     kernel = random(5, 1, 4, 2)
     assert to_one_channel(kernel, rgb) is kernel
 
 
-def test_unknown_colour_rule_is_refused():
+def test_unknown_reduction_is_refused():
     with pytest.raises(
         WeightsError,
         match=r"rgb_reduction must be one of sum, mean\. Received: rgb_reduction='max'",
@@ -168,14 +168,14 @@ def test_unknown_colour_rule_is_refused():
 
 
 def resized_patch(patch, size):
-    """A patch brought to another size by scalar loops."""
+    """Resizes a patch by scalar loops."""
     rows = [interpolated(row, size[1]) for row in patch.tolist()]
     columns = [interpolated([row[j] for row in rows], size[0]) for j in range(size[1])]
     return [[columns[j][i] for j in range(size[1])] for i in range(size[0])]
 
 
 @pytest.mark.parametrize("size", [(16, 16), (32, 8), (8, 24), (9, 11), (128, 8)])
-def test_enlarged_kernel_answers_to_enlarged_patches_as_before(size):
+def test_enlarged_kernel_gives_the_same_output_for_enlarged_patches(size):
     kernel = random(3, 1, 8, 8)
     resized = resize_kernel(kernel, size)
     assert resized.shape == (3, 1, *size)
@@ -188,10 +188,10 @@ def test_enlarged_kernel_answers_to_enlarged_patches_as_before(size):
         np.testing.assert_allclose(after, before, rtol=0, atol=8e-7)
 
 
-def test_reduced_kernel_is_the_nearest():
+def test_reduced_kernel_is_the_least_squares_solution():
     kernel, size = random(2, 1, 6, 6), (4, 3)
     found = resize_kernel(kernel, size)
-    # Least squares over patches that all have equal weight: no other kernel answers better.
+    # Least squares over all unit patches: no other kernel has a smaller error.
     patches = [np.eye(36)[index].reshape(6, 6) for index in range(36)]
     matrix = np.array([np.ravel(resized_patch(patch, size)) for patch in patches])
     best = np.linalg.lstsq(matrix, kernel.reshape(2, 36).T.astype("f8"), rcond=None)[0].T
@@ -199,7 +199,7 @@ def test_reduced_kernel_is_the_nearest():
     np.testing.assert_allclose(found.reshape(2, 12), best, rtol=0, atol=4e-7)
 
 
-def test_kernel_of_the_same_size_stays_to_the_bit():
+def test_kernel_of_the_same_size_is_returned_unchanged():
     kernel = random(2, 3, 6, 5)
     assert resize_kernel(kernel, (6, 5)) is kernel
     assert resize_kernel(kernel, [6, 5]) is kernel

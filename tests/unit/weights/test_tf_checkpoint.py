@@ -1,4 +1,4 @@
-"""TensorFlow checkpoints are read whole, and never half: damaged and lying ones are refused."""
+"""TensorFlow checkpoints: complete ones are read, damaged and hostile ones are refused."""
 
 import random
 import shutil
@@ -20,7 +20,7 @@ MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 
 
 def crc32c(data):
-    """Castagnoli's checksum, masked as tables and tensors store it."""
+    """Returns the CRC-32C checksum, masked as tables and tensors store it."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -31,7 +31,7 @@ def crc32c(data):
 
 
 def varint(number):
-    """Seven bits a byte, lowest first."""
+    """Returns a variable-length integer: seven bits per byte, lowest first."""
     head = b""
     while number >= 0x80:
         head += bytes([number & 0x7F | 0x80])
@@ -40,7 +40,7 @@ def varint(number):
 
 
 def block(pairs, restarts=(0,)):
-    """A block of a table, without shared prefixes; its checksum is right."""
+    """Returns a block of a table without shared prefixes, with a valid checksum."""
     body = b"".join(
         varint(0) + varint(len(key)) + varint(len(value)) + key + value for key, value in pairs
     )
@@ -49,7 +49,7 @@ def block(pairs, restarts=(0,)):
 
 
 def index_bytes(pairs, **kwargs):
-    """A whole index with one block, whose checksums are right."""
+    """Returns an index with one block, with valid checksums."""
     entries, meta = block(pairs, **kwargs), block([])
     handles = block([(b"\xff", varint(0) + varint(len(entries) - 5))])
     footer = varint(len(entries)) + varint(len(meta) - 5)
@@ -58,7 +58,7 @@ def index_bytes(pairs, **kwargs):
 
 
 def entry(values=b"", *, dtype=1, shape=(2,), offset=0, size=None, shard=0):
-    """The record of one tensor."""
+    """Returns the record of one tensor."""
     record = tensor_bundle_pb2.BundleEntryProto(
         dtype=dtype, shard_id=shard, offset=offset, crc32c=crc32c(values)
     )
@@ -80,13 +80,13 @@ def write(folder, index, data=VALUES):
 
 
 def contents(prefix):
-    """The bytes of a checkpoint's two files."""
+    """Returns the content of the two files of a checkpoint."""
     return [Path(f"{prefix}.{suffix}").read_bytes() for suffix in ("index", SHARD)]
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A checkpoint with variables of several types, an optimizer's slots and counters."""
+    """A checkpoint with variables of several types, optimizer slots and counters."""
     rng = np.random.default_rng(0)
     values = {
         "kernel": rng.normal(size=(5, 7)).astype(np.float32),
@@ -111,7 +111,7 @@ def assert_same(read, expected):
 
 
 def widened(values):
-    """What reading returns: bfloat16 as float32."""
+    """Returns the values as they are read: bfloat16 as float32."""
     return {
         name: value.astype(np.float32) if value.dtype == ml_dtypes.bfloat16 else value
         for name, value in values.items()
@@ -124,12 +124,12 @@ def test_checkpoint_is_read_from_prefix_or_file(saved, suffix):
     assert_same(read_checkpoint(prefix + suffix), widened(values))
 
 
-def test_checkpoint_of_a_table_written_by_hand_is_read(tmp_path):
+def test_checkpoint_with_an_assembled_index_is_read(tmp_path):
     prefix = write(tmp_path, index_bytes([(b"", HEADER), (b"scale", entry(VALUES))]))
     assert_same(read_checkpoint(prefix), {"scale": np.float32([1.5, -2.0])})
 
 
-def test_checkpoint_leaves_out_what_only_training_needs(tmp_path):
+def test_checkpoint_leaves_out_the_state_of_training(tmp_path):
     tf_keras = pytest.importorskip("tf_keras", reason="the Model Garden is built with it")
 
     model = tf_keras.Sequential([tf_keras.layers.Dense(3, input_shape=(2,))])
@@ -176,14 +176,14 @@ def test_folder_with_one_checkpoint_needs_no_state(saved, tmp_path):
         read_checkpoint(tmp_path)
 
 
-def test_checkpoint_rejects_what_is_not_there(tmp_path):
+def test_missing_checkpoint_is_refused(tmp_path):
     with pytest.raises(WeightsError, match=r"needs its index, ckpt-1\.index"):
         read_checkpoint(tmp_path / "ckpt-1")
     with pytest.raises(WeightsError, match=r"name one of those in it \(none\)"):
         read_checkpoint(tmp_path)
 
 
-def test_checkpoint_rejects_a_missing_data_file(saved, tmp_path):
+def test_missing_data_file_is_refused(saved, tmp_path):
     shutil.copy(f"{saved[0]}.index", tmp_path)
     with pytest.raises(WeightsError, match=f"the data file ckpt-7.{SHARD} is missing"):
         read_checkpoint(tmp_path)
@@ -227,7 +227,7 @@ def test_damaged_checkpoint_is_refused_or_reads_the_same(tmp_path):
         tried += 1
         damaged = write(tmp_path, damaged_index, damaged_data)
         try:
-            # Padding, and the graph of objects in the data file, hold nothing of the variables.
+            # Some damage hits padding, or the object graph in the data file.
             assert_same(read_checkpoint(damaged), expected)
         except WeightsError as error:
             refused += 1
@@ -274,7 +274,7 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_index_that_lies_is_refused(tmp_path, lie):
+def test_false_index_is_refused(tmp_path, lie):
     record, reason = LIES[lie]
     begin = time.perf_counter()
     with pytest.raises(WeightsError, match=reason):
@@ -301,7 +301,7 @@ def test_index_whose_tensors_share_bytes_is_refused(tmp_path):
          (0,), "two variables are called a"),
     ],
 )  # fmt: skip
-def test_index_that_is_no_table_of_tensors_is_refused(tmp_path, pairs, restarts, reason):
+def test_malformed_index_is_refused(tmp_path, pairs, restarts, reason):
     with pytest.raises(WeightsError, match=reason):
         read_checkpoint(write(tmp_path, index_bytes(pairs, restarts=restarts)))
 

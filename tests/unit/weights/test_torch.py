@@ -1,8 +1,7 @@
-"""Files of torch.save, read without PyTorch: real ones, and ones put together here."""
+"""PyTorch files read without PyTorch: real ones, and ones assembled here."""
 
 import io
 import json
-import pathlib
 import pickle
 import zipfile
 
@@ -13,11 +12,11 @@ from ast_keras.errors import WeightsError
 from ast_keras.weights.readers import torch
 from ast_keras.weights.readers.safetensors import read_safetensors
 from ast_keras.weights.readers.torch import read_torch_file
+from tests.helpers.paths import GOLDENS
 
-GOLDENS = pathlib.Path(__file__).parents[2] / "goldens"
 EXPECTED = json.loads((GOLDENS / "torch_files.json").read_text(encoding="utf-8"))
 
-# Pickle instructions, as torch.save puts them together.
+# --- Pickle instructions, as torch.save combines them ---
 
 
 def text(value):
@@ -57,7 +56,7 @@ SIX = np.arange(6, dtype="<f4")
 
 
 def torch_zip(value, storages=None, order=b"little", method=zipfile.ZIP_STORED):
-    """Returns a file of torch.save with the value's instructions for a pickle."""
+    """Returns a PyTorch file around the instructions of a pickle."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as archive:
         archive.writestr("m/data.pkl", b"\x80\x02" + value + b".")
@@ -68,7 +67,7 @@ def torch_zip(value, storages=None, order=b"little", method=zipfile.ZIP_STORED):
 
 
 def torch_legacy(value, storages=None):
-    """Returns the same in the format before version 1.6."""
+    """Returns the same in the format before PyTorch 1.6."""
     storages = storages or {"0": SIX}
     head = [torch.LEGACY_MAGIC, 1001, {"little_endian": True}]
     raw = b"".join(pickle.dumps(item, 2) for item in head) + b"\x80\x02" + value + b"."
@@ -87,7 +86,7 @@ def read(tmp_path):
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_file_of_pytorch_reads_as_pytorch_wrote_it(name):
+def test_file_is_read_as_pytorch_wrote_it(name):
     tensors = read_torch_file(GOLDENS / name)
     assert list(tensors) == list(EXPECTED[name])
     for key, expected in EXPECTED[name].items():
@@ -107,7 +106,7 @@ def test_authors_file_equals_its_safetensors_bit_by_bit():
 
 
 @pytest.mark.parametrize("make", [torch_zip, torch_legacy])
-def test_file_put_together_here_reads(read, make):
+def test_assembled_file_is_read(read, make):
     tensors = read(make(table(weight=tensor(), column=tensor((2,), (3,), 1), epoch=number(3))))
     np.testing.assert_array_equal(tensors["weight"], [[0, 1, 2], [3, 4, 5]])
     np.testing.assert_array_equal(tensors["column"], [1, 4])
@@ -120,7 +119,7 @@ def test_arrays_are_read_only_and_share_what_the_file_shares(read):
     assert not any(array.flags.writeable for array in tensors.values())
 
 
-def test_numbers_of_the_other_byte_order_are_turned(read):
+def test_numbers_of_the_other_byte_order_are_converted(read):
     raw = torch_zip(table(weight=tensor()), {"0": SIX.astype(">f4").tobytes()}, b"big")
     array = read(raw)["weight"]
     assert array.dtype.isnative
@@ -135,7 +134,7 @@ def test_large_zip_fields_are_read(read, monkeypatch):
 
 
 @pytest.mark.parametrize("key", torch.CONTAINERS)
-def test_state_dictionary_is_found_in_a_record(read, key):
+def test_state_dictionary_is_found_in_a_larger_dictionary(read, key):
     record = table(**{"loss": tensor(), key: table(weight=tensor()), "epoch": number(1)})
     assert list(read(torch_zip(record))) == ["weight"]
 
@@ -146,7 +145,7 @@ def test_weights_are_preferred_to_their_average(read):
 
 
 @pytest.mark.parametrize("value", [b"}", b"]", tensor(), number(1), table(epoch=number(1))])
-def test_file_rejects_what_holds_no_tensors_by_name(read, value):
+def test_file_without_named_tensors_is_refused(read, value):
     stored = {"0": SIX} if value == tensor() else {}
     raw = torch_zip(value, {key: array.tobytes() for key, array in stored.items()})
     with pytest.raises(WeightsError, match="no tensors by name"):
