@@ -15,7 +15,8 @@ from ast_keras.files import replacing
 
 HEADER = ("index", "mid", "display_name")
 PUBLISHED = ("audioset", "esc50", "speech_commands")
-# Mean and standard deviation of AudioSet's log-mel values, as published by the AST's authors.
+# Mean and standard deviation of AudioSet's log-mel values, published by the AST authors. They are
+# here because every room may import this module, which needs the standard library only.
 AUDIOSET_MEAN, AUDIOSET_STD = -4.2677393, 4.5689974
 LABEL_SETS_DIR = pathlib.Path(__file__).resolve().parent / "label_sets"
 
@@ -183,7 +184,7 @@ class LabelSet:
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike[str]) -> LabelSet:
-        """Reads labels from a CSV file with the header `index,mid,display_name`, as of AudioSet.
+        """Reads labels from a CSV file with the header of AudioSet: `index,mid,display_name`.
 
         The rows may be in any order. Their indices must be 0, 1, 2, ... without a gap.
 

@@ -19,27 +19,11 @@ import soxr
 from ast_keras.audio.decoding import AudioInfo, Source, read_frames, read_info, source_name
 from ast_keras.errors import (
     AudioChannelError,
-    AudioDecodeError,
     AudioEmptyError,
     AudioError,
-    AudioNotFoundError,
     AudioSampleError,
     AudioWarning,
 )
-
-__all__ = [
-    "AudioChannelError",
-    "AudioDecodeError",
-    "AudioEmptyError",
-    "AudioError",
-    "AudioInfo",
-    "AudioNotFoundError",
-    "AudioSampleError",
-    "AudioWarning",
-    "audio_from_array",
-    "audio_info",
-    "load_audio",
-]
 
 Channel = int | Literal["mix"]
 Samples = npt.NDArray[np.float32]

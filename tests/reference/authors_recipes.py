@@ -1,9 +1,9 @@
-"""The authors' recipes and what follows from them at every step: an oracle in plain NumPy.
+"""The authors' training recipes in plain NumPy, as a reference for every step of a run.
 
 Written from the description of the paper (Gong, Chung, Glass, "AST: Audio Spectrogram Transformer",
 Interspeech 2021) and of its repository (YuanGongND/ast: egs/*/run*.sh and in src run.py,
-traintest.py, dataloader.py, gen_weight_file.py). It shares no code with the package, and prefers
-the obvious to the fast.
+traintest.py, dataloader.py, gen_weight_file.py). It shares no code with the package and is written
+for reading, not for speed.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Authors:
-    """One recipe as the authors' scripts state it."""
+    """The settings of one recipe in the authors' scripts."""
 
-    num_clips: int  # of one training epoch
+    num_clips: int  # in one training epoch
     num_classes: int
     start: str
     batch_size: int
@@ -30,7 +30,7 @@ class Authors:
     freqm: int
     timem: int
     mixup: float
-    noise: bool  # and roll
+    noise: bool  # noise and roll
     balanced_sampler: bool
     loss: str
     metric: str
@@ -40,10 +40,10 @@ class Authors:
     averaged_epochs: tuple[int, ...] = ()
     patch: tuple[int, int] = (16, 16)  # frequency, time
     stride: tuple[int, int] = (10, 10)
-    num_tokens: int = 0  # as published or printed: patches and two special tokens
+    num_tokens: int = 0  # patches and two special tokens, as published
     position: str = "bilinear"
-    scored_every_epoch: str = "test"  # the split
-    # Adam, the same everywhere.
+    scored_every_epoch: str = "test"  # name of the split
+    # Adam, equal in all recipes.
     beta_1: float = 0.95
     beta_2: float = 0.999
     epsilon: float = 1e-8
@@ -161,7 +161,7 @@ RECIPES = {
     "speech_commands_audioset": Authors(**{**_SPEECH_COMMANDS, "start": "ast_base_audioset"}),
 }
 
-# Rates as printed in the authors' logs, by epoch counted from 1, after any warm-up.
+# Learning rates in the authors' logs by epoch, counted from 1, after the warm-up if there is one.
 PRINTED_RATES = {
     "audioset_full": {1: 1e-5, 2: 1e-5, 3: 5e-6, 4: 2.5e-6, 5: 1.25e-6},
     "audioset_balanced": {10: 5e-5, 11: 2.5e-5, 15: 2.5e-5, 16: 1.25e-5, 21: 6.25e-6, 25: 6.25e-6},
@@ -175,7 +175,7 @@ PRINTED_RATES = {
 
 @dataclass
 class MultiStepLR:
-    """A scheduler that multiplies the optimizer's rate, whatever it is, at the milestones."""
+    """Multiplies the current learning rate of the optimizer at the milestones."""
 
     group: dict
     milestones: tuple[int, ...]
@@ -189,13 +189,13 @@ class MultiStepLR:
 
 
 def steps_per_epoch(authors):
-    """Returns the number of batches of a loader that keeps the last, smaller one."""
+    """Returns the number of batches per epoch, including the last incomplete one."""
     full, rest = divmod(authors.num_clips, authors.batch_size)
     return full + (rest > 0)
 
 
 def learning_rates(authors):
-    """Returns the rate with which the optimizer makes each step of the run."""
+    """Returns the learning rate of each optimizer step of the run."""
     group = {"lr": authors.learning_rate}
     scheduler = MultiStepLR(group, frozenset(authors.decays_after), authors.decay_rate)
     global_step, rates = 0, []
@@ -213,17 +213,17 @@ def learning_rates(authors):
 
 
 def mask_law(max_width, size, cuts=400):
-    """Returns the probabilities of the widths, and of each place to lie under the mask.
+    """Returns the probability of each width, and of each position to be masked.
 
-    The width is a real number v, uniform in [0, max_width); the start a real number, uniform in
-    [0, size - v); both are then rounded down, so the last place is never masked. The integral over
-    v is a sum at midpoints.
+    The width v is uniform in [0, max_width), the start is uniform in [0, size - v), and both are
+    then rounded down, so the last position is never masked. The integral over v is computed by the
+    midpoint rule.
     """
     widths = np.full(max_width, 1.0 / max_width)
     covered = np.zeros(size)
     for v in (np.arange(max_width * cuts) + 0.5) / cuts:
         span = size - v
-        # Of start s: the part of [0, span) in [s, s + 1).
+        # Probability of start s: the fraction of [0, span) that lies in [s, s + 1).
         starts = np.clip(span - np.arange(size), 0, 1) / span
         sums = np.concatenate([[0.0], np.cumsum(starts)])
         last = np.arange(1, size + 1)
@@ -238,12 +238,12 @@ ROLLS = range(-10, 10)  # frames, all equally likely
 
 
 def beta_10_10_cdf(x):
-    """Returns the distribution function of Beta(10, 10): of the tenth of 19 uniform draws."""
+    """Returns the distribution function of Beta(10, 10), that of the 10th of 19 uniform numbers."""
     return sum(math.comb(19, j) * x**j * (1 - x) ** (19 - j) for j in range(10, 20))
 
 
 def mixed_waveform(first, second, weight):
-    """Returns two clips mixed: means away, second fitted to first, mixed, mean away."""
+    """Mixes two clips without their means, fits the second to the first, removes the mean."""
     first, second = np.float64(first), np.float64(second)
     first, second = first - first.mean(), second - second.mean()
     if len(first) > len(second):
@@ -254,7 +254,7 @@ def mixed_waveform(first, second, weight):
 
 
 def mixed_target(first, second, weight, num_classes):
-    """Returns the target of two label sets; a label of both counts twice."""
+    """Returns the mixed target of two clips; a label of both clips is added twice."""
     target = np.zeros(num_classes)
     for label in first:
         target[label] += weight
@@ -267,7 +267,7 @@ def mixed_target(first, second, weight, num_classes):
 
 
 def sampling_weights(label_sets, num_classes):
-    """Returns the weight with which a sampler with replacement draws each clip."""
+    """Returns the weight of each clip for sampling with replacement."""
     count = [0] * num_classes
     for labels in label_sets:
         for label in labels:
@@ -279,7 +279,7 @@ def sampling_weights(label_sets, num_classes):
 
 
 def best_epoch(scores):
-    """Returns the epoch, from 1, that is kept as the best: only a better one replaces it."""
+    """Returns the best epoch, counted from 1; of equal epochs the first."""
     best, best_score = 0, -math.inf
     for epoch, score in enumerate(scores, 1):
         if score > best_score:
@@ -288,11 +288,11 @@ def best_epoch(scores):
 
 
 def best_mean_epoch(folds):
-    """Returns the epoch, from 1, whose mean over the folds is best."""
+    """Returns the epoch, counted from 1, with the best mean over the folds."""
     return best_epoch([sum(scores) / len(folds) for scores in zip(*folds, strict=True)])
 
 
-# As the authors report them.
+# Scores by epoch, as the authors report them.
 CURVES = {
     "audioset_full": (0.4153, 0.4349, 0.4476, 0.4490, 0.4486),
 }

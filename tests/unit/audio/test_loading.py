@@ -1,6 +1,7 @@
 """Tests of `load_audio`, `audio_from_array` and `audio_info`: samples, channels, rates, errors."""
 
 import concurrent.futures
+import itertools
 import struct
 import warnings
 
@@ -89,12 +90,11 @@ def test_load_audio_removes_frequencies_above_the_new_nyquist_frequency(hz):
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_127, 44_100, 48_000, 999_983])
-@pytest.mark.parametrize("length", [500, 1_001, 4_410, 65_537])
-@pytest.mark.parametrize("sample_rate", [16_000, 44_100])
 @pytest.mark.filterwarnings("ignore:.*shorter than 25 ms")
-def test_audio_from_array_rounds_the_length_half_up(rate, length, sample_rate):
-    expected = int(length * sample_rate / rate + 0.5)
-    assert len(audio_from_array(np.zeros(length), rate, sample_rate)) == expected
+def test_audio_from_array_rounds_the_length_half_up(rate):
+    for length, sample_rate in itertools.product([500, 1_001, 4_410, 65_537], [16_000, 44_100]):
+        expected = int(length * sample_rate / rate + 0.5)
+        assert len(audio_from_array(np.zeros(length), rate, sample_rate)) == expected
 
 
 @pytest.mark.parametrize("rate", [0, -16_000, 16, 44, 44_100.0, "16000", True, None, 10**7])

@@ -1,12 +1,10 @@
-"""Tests of `PatchEmbedding`, `SpecialTokens` and `PositionEmbedding` against NumPy."""
+"""Tests of `PatchEmbedding` against its definition in NumPy."""
 
 import numpy as np
 import pytest
 
 from ast_keras.errors import ArgumentError
 from ast_keras.layers.patch_embedding import PatchEmbedding, patch_grid
-from ast_keras.layers.position_embedding import PositionEmbedding
-from ast_keras.layers.special_tokens import SpecialTokens
 from tests.helpers.arrays import random
 
 
@@ -78,33 +76,3 @@ def test_patches_reject_a_spectrogram_smaller_than_a_patch(mel, frames):
         patch_grid(mel, frames)
     with pytest.raises(ArgumentError, match="at least one patch"):
         PatchEmbedding(embed_dim=4)(random(1, frames, mel))
-
-
-@pytest.mark.parametrize(("distillation", "count"), [(True, 2), (False, 1)])
-def test_special_tokens_precede_the_patches(distillation, count):
-    layer = SpecialTokens(use_distillation_token=distillation)
-    patches = random(3, 4, 6)
-    tokens = layer(patches).numpy()
-    assert layer.num_tokens == count
-    assert layer.tokens.shape == (count, 6)
-    np.testing.assert_array_equal(tokens[:, count:], patches)
-    for example in tokens:
-        np.testing.assert_array_equal(example[:count], layer.tokens.numpy())
-    assert np.abs(layer.tokens.numpy()).max() > 0  # random, not zero
-
-
-def test_position_embedding_adds_one_vector_to_each_token():
-    layer = PositionEmbedding()
-    tokens = random(3, 4, 6)
-    layer.build(tokens.shape)
-    assert layer.embedding.shape == (4, 6)
-    np.testing.assert_array_equal(layer(tokens), tokens + layer.embedding.numpy())
-    assert len({row.tobytes() for row in layer.embedding.numpy()}) == 4
-
-
-@pytest.mark.parametrize("count", [1, 3, 5])
-def test_position_embedding_rejects_another_number_of_tokens(count):
-    layer = PositionEmbedding()
-    layer(random(1, 4, 6))
-    with pytest.raises(ValueError, match=r"is incompatible with the layer.*4, 6"):
-        layer(random(1, count, 6))  # without the check, one token would be broadcast
