@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pathlib
+import shutil
 import sys
+import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ast_keras.data.readers.audio_folder import is_audio
-from ast_keras.errors import AudioWarning, CommandError
+from ast_keras.errors import AudioError, AudioWarning, CommandError
+
+STDIN = "-"  # as the path of a file: standard input
 
 
 def sound_files(arguments: Iterable[str]) -> Iterator[str]:
@@ -30,6 +34,30 @@ def sound_files(arguments: Iterable[str]) -> Iterator[str]:
             yield from inside
         else:
             yield argument
+
+
+def open_input(read: Callable[[str], Iterator[Any]]) -> Callable[[str], Iterator[Any]]:
+    """Returns a function like `read` that also accepts `STDIN` as the path.
+
+    Args:
+        read: Function that yields the content of a sound file, given its path.
+    """
+
+    def read_any(path: str) -> Iterator[Any]:
+        if path != STDIN:
+            yield from read(path)
+            return
+        # Decoders seek, and memory must stay bounded: standard input is copied to a file.
+        with tempfile.NamedTemporaryFile(suffix=".sound") as copy:
+            shutil.copyfileobj(sys.stdin.buffer, copy)
+            copy.flush()
+            try:
+                yield from read(copy.name)
+            except AudioError as error:
+                message = str(error).replace(repr(copy.name), "standard input")
+                raise type(error)(message) from None
+
+    return read_any
 
 
 def show_audio_warnings() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -81,3 +82,27 @@ class ResumeLog:
             except json.JSONDecodeError:
                 break  # cut short by a kill; only the last line can be
         return lines
+
+
+def file_key(path: str) -> str:
+    """Returns the key of a file in a resume log. A file that changes gets another key.
+
+    Args:
+        path: Path of the file.
+    """
+    with contextlib.suppress(OSError):
+        status = pathlib.Path(path).stat()
+        return f"{path} {status.st_size} {status.st_mtime_ns}"
+    return path
+
+
+def weights_key(model: str) -> list[int]:
+    """Returns the size and time of a saved model's weights, which change when it is trained again.
+
+    Args:
+        model: Folder of a saved model, or the name of a preset, for which the key is empty.
+    """
+    with contextlib.suppress(OSError):
+        status = pathlib.Path(model, "task.weights.h5").stat()
+        return [status.st_size, status.st_mtime_ns]
+    return []

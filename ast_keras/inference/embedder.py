@@ -1,9 +1,7 @@
-"""Sounds as vectors: one for a sound, one for each second, or one for each patch."""
+"""`Embedder`: sounds as vectors, one per sound or window, per second, or per patch."""
 
 from __future__ import annotations
 
-import os
-import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,31 +9,27 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ast_keras.audio import load_audio
-from ast_keras.audio.blocks import sound_blocks
-from ast_keras.audio.loading import FRAME_SECONDS
 from ast_keras.audio.mel import seconds_to_samples
 from ast_keras.errors import InferenceError
-from ast_keras.files import replacing
-from ast_keras.inference.windows import check_whole, cut_windows, window_samples
+from ast_keras.inference.windows import Segment, iter_segments, valid_part, window_samples
 from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 
 Array = npt.NDArray[Any]
 
 KINDS = ("pooled", "seconds", "tokens")
-_SUFFIXES = (".parquet", ".npz")
 
 
 class Embedding(NamedTuple):
-    """One vector and what it is about.
+    """One vector, and the part of a sound that it represents.
 
     Attributes:
-      path: Of the sound's file.
-      start: First second of it.
-      end: Where it ends, in seconds.
-      mel: Of a patch, its place on the mel axis, from the lowest; else -1.
-      vector: float32 `[embed_dim]`.
+        path: Path of the sound's file.
+        start: Start of the part in seconds.
+        end: End of the part in seconds.
+        mel: Index of a patch along the mel axis, 0 for the lowest frequencies; -1 if the vector is
+            not that of a patch.
+        vector: float32 `[embed_dim]`.
     """
 
     path: str
@@ -48,29 +42,31 @@ class Embedding(NamedTuple):
 class Embedder:
     """Embeds sound files with a model.
 
-    | `kind` | a vector for | is |
+    | `kind` | one vector per | value |
     |---|---|---|
-    | "pooled" | each window, or the whole sound | what the classifier's head reads |
-    | "seconds" | each second | the mean of the patches whose middle lies in it |
-    | "tokens" | each patch | the transformer's output there |
+    | "pooled" | window, or sound | the input of the classification head |
+    | "seconds" | second | the mean of the patches whose centre lies in the second |
+    | "tokens" | patch | the output of the transformer for the patch |
 
     Args:
-      model: An `ASTClassifier` with a frontend.
-      kind: See above.
-      window_seconds: Files are heard in windows of this length, one after the other; None for as
-        far as the model hears, or with `padding="masked"` the whole, up to a minute.
+        model: An `ASTClassifier` with a frontend.
+        kind: What a vector represents, one of the table.
+        window_seconds: Length in seconds of the windows that a file is cut into. None processes
+            each file at once: the length that the model was built for or, with `padding="masked"`,
+            up to a minute.
 
     Raises:
-      InferenceError: If there is no such kind for this model, or it takes spectrograms.
-      InferenceError: If the model does not hear so much at once.
+        ArgumentError: If the model takes spectrograms.
+        InferenceError: If the kind is unknown or not available for a causal model, or if the window
+            is longer than the input of the model.
 
     Example:
 
-    >>> import soundfile, tempfile
+    >>> import os, soundfile, tempfile
     >>> from ast_keras import from_preset
     >>> path = os.path.join(tempfile.mkdtemp(), "a.wav")
     >>> soundfile.write(path, np.zeros(32_000), 16_000)
-    >>> model = from_preset("ast_test", num_classes=2, num_frames=1024)
+    >>> model = from_preset("ast_test", num_classes=2, num_frames=198)
     >>> [(e.start, e.end, e.vector.shape) for e in Embedder(model, "seconds").embed(path)]
     [(0.0, 1.0, (48,)), (1.0, 2.0, (48,))]
     """
@@ -80,17 +76,14 @@ class Embedder:
     ) -> None:
         if kind not in KINDS:
             raise InferenceError(f"kind must be one of {', '.join(KINDS)}. Received: {kind!r}")
-        if model.frontend is None:
-            raise InferenceError("This model takes spectrograms, not sound: it has no frontend")
+        self.sample_rate: int = model.require_frontend().sample_rate
         if kind != "pooled" and isinstance(model.backbone, CausalASTBackbone):
             raise InferenceError(
-                f"A causal model gives one vector a sound: choose kind pooled. Received: {kind!r}"
+                f'A causal model gives one vector per sound: choose kind="pooled". '
+                f"Received: kind={kind!r}"
             )
         self.model, self.kind = model, kind
-        self.sample_rate: int = model.frontend.sample_rate
-        self._window = None
-        if window_seconds is not None:
-            self._window = window_samples(model, window_seconds)
+        self._window = None if window_seconds is None else window_samples(model, window_seconds)
         self._outputs = tf.function(
             self._tokens_and_pooled,
             input_signature=[
@@ -98,165 +91,92 @@ class Embedder:
             ],
         )  # fmt: skip
 
-    def pieces(self, path: str) -> Iterator[tuple[int, Array]]:
-        """Yields a file's sound piece by piece, with the first sample of each; needs no model.
+    def iter_segments(self, path: str) -> Iterator[Segment]:
+        """Yields the segments of a file: its windows, or the whole file.
 
-        Raises:
-          AudioError: If the file cannot be read.
-          InferenceError: If it is too long to be heard without windows.
-        """
-        if self._window is not None:
-            least = round(FRAME_SECONDS * self.sample_rate)
-            blocks = sound_blocks(path, self.sample_rate)
-            yield from cut_windows(blocks, self._window, self._window, least)
-            return
-        waveform = load_audio(path, self.sample_rate)
-        if self.model.padding == "original":
-            waveform = waveform[: self.model.frontend.num_samples]
-        else:
-            check_whole(path, len(waveform) / self.sample_rate)
-        yield 0, waveform
-
-    def embed(
-        self, path: str, pieces: Iterable[tuple[int, Array]] | None = None
-    ) -> Iterator[Embedding]:
-        """Yields a file's vectors, in the order of time, and of mel within.
+        It does not use the model, so that a thread can read ahead.
 
         Args:
-          path: Of the file.
-          pieces: Its `pieces`, where they are read already.
+            path: Path of the file.
+
+        Yields:
+            Index of the first sample of the segment, and its samples, float32 `[samples]`.
 
         Raises:
-          AudioError, InferenceError: As `pieces`.
+            AudioError: If the file cannot be read.
         """
-        for start, samples in self.pieces(path) if pieces is None else pieces:
+        return iter_segments(path, self.sample_rate, self._window)
+
+    def embed(self, path: str, segments: Iterable[Segment] | None = None) -> Iterator[Embedding]:
+        """Yields the vectors of a file, ordered by time and then by mel.
+
+        Args:
+            path: Path of the file.
+            segments: Segments of the file from `iter_segments`, if they are read elsewhere; None to
+                read the file.
+
+        Yields:
+            An `Embedding` each.
+
+        Raises:
+            AudioError: If the file cannot be read.
+            InferenceError: If the file is too long to be processed without windows.
+        """
+        for start, samples in self.iter_segments(path) if segments is None else segments:
+            if self._window is None:
+                samples = valid_part(self.model, samples, path)
             lengths = np.array([len(samples)], np.int32)
             tokens, pooled = (part.numpy()[0] for part in self._outputs(samples[None], lengths))
             begin, end = (sample / self.sample_rate for sample in (start, start + len(samples)))
             if self.kind == "pooled":
                 yield Embedding(path, begin, end, -1, pooled)
             else:
-                yield from self._patches(path, begin, end, tokens, len(samples))
+                grid = self._valid_patches(tokens, len(samples))
+                make = self._embed_patches if self.kind == "tokens" else self._embed_seconds
+                yield from make(path, begin, end, grid)
 
     def _tokens_and_pooled(self, waveform: tf.Tensor, lengths: tf.Tensor) -> Any:
         model = self.model
         frames = model.count_frames(lengths)
-        asked = model.backbone.num_pooled_tokens if self.kind == "pooled" else None
+        num_tokens = model.backbone.num_pooled_tokens if self.kind == "pooled" else None
         tokens = model.backbone(
-            model.spectrogram(waveform, lengths), training=False, lengths=frames, num_tokens=asked
+            model.spectrogram(waveform, lengths),
+            training=False,
+            lengths=frames,
+            num_tokens=num_tokens,
         )
         return tf.cast(tokens, tf.float32), tf.cast(model.pool(tokens, frames), tf.float32)
 
-    def _patches(
-        self, path: str, begin: float, end: float, tokens: Array, num_samples: int
-    ) -> Iterator[Embedding]:
-        """Yields what patches say of the sound that they hear; padding is left out."""
+    def _valid_patches(self, tokens: Array, num_samples: int) -> Array:
+        """Returns the tokens of patches that are not padding, `[mel, time, embed_dim]`."""
         backbone, frontend = self.model.backbone, self.model.frontend
         grid = tokens[backbone.num_special_tokens :].reshape(backbone.grid[0], -1, tokens.shape[1])
-        heard = backbone.count_columns(frontend.count_frames(num_samples))
-        grid = grid[:, : min(heard, grid.shape[1])]
+        valid = backbone.count_columns(frontend.count_frames(num_samples))
+        return grid[:, :valid]
+
+    def _patch_times(self, num_columns: int) -> tuple[Array, float]:
+        """Returns the start of each column of patches and the length of a patch, in seconds."""
+        backbone, frontend = self.model.backbone, self.model.frontend
         step = seconds_to_samples(frontend.frame_step_seconds, self.sample_rate) / self.sample_rate
-        starts = begin + np.arange(grid.shape[1]) * backbone.strides[1] * step
-        length = (backbone.patch_size[1] - 1) * step + frontend.frame_length_seconds
-        if self.kind == "tokens":
-            for column, start in enumerate(starts):
-                for mel in range(grid.shape[0]):
-                    last = round(min(start + length, end), 6)
-                    yield Embedding(path, round(start, 6), last, mel, grid[mel, column])
-            return
-        second = np.minimum(starts + length / 2, np.nextafter(end, begin)) - begin
-        for number in range(int(np.ceil(end - begin))):
-            inside = second.astype(int) == number
-            if inside.any():  # else less than a patch is left
-                last = min(begin + number + 1, end)
+        starts = np.arange(num_columns) * backbone.strides[1] * step
+        return starts, (backbone.patch_size[1] - 1) * step + frontend.frame_length_seconds
+
+    def _embed_patches(
+        self, path: str, begin: float, end: float, grid: Array
+    ) -> Iterator[Embedding]:
+        starts, length = self._patch_times(grid.shape[1])
+        for column, start in enumerate(begin + starts):
+            for mel in range(grid.shape[0]):
+                last = round(min(start + length, end), 6)
+                yield Embedding(path, round(start, 6), last, mel, grid[mel, column])
+
+    def _embed_seconds(
+        self, path: str, begin: float, end: float, grid: Array
+    ) -> Iterator[Embedding]:
+        starts, length = self._patch_times(grid.shape[1])
+        centres = np.minimum(begin + starts + length / 2, np.nextafter(end, begin)) - begin
+        for second in range(int(np.ceil(end - begin))):
+            inside = centres.astype(int) == second
+            if inside.any():  # false if less than a patch remains
                 vector = grid[:, inside].mean(axis=(0, 1))
-                yield Embedding(path, begin + number, last, -1, vector)
-
-
-def write_embeddings(
-    embeddings: Iterable[Embedding],
-    path: str | os.PathLike[str],
-    about: dict[str, str] | None = None,
-) -> int:
-    """Writes embeddings to one file, whole or not at all, and returns how many there are.
-
-    Parquet has the columns `path`, `start`, `end`, `mel` and `embedding`; it is written as they
-    come, so that they need not fit into memory. A NumPy archive has an array for each, `embedding`
-    `[vectors, embed_dim]`.
-
-    Args:
-      embeddings: What to write.
-      path: Ends in `.parquet`, which needs pyarrow, or `.npz`.
-      about: What to say of them: the file's metadata, or an array `about`.
-
-    Raises:
-      InferenceError: If the ending is another, or pyarrow is not installed.
-    """
-    suffix = check_output(path)
-    with replacing(path) as part:
-        write = _write_parquet if suffix == ".parquet" else _write_archive
-        return write(embeddings, part, about or {})
-
-
-def check_output(path: str | os.PathLike[str]) -> str:
-    """Returns the ending of a file that embeddings can be written to; raises InferenceError."""
-    suffix = pathlib.Path(path).suffix
-    if suffix not in _SUFFIXES:
-        raise InferenceError(
-            f"Embeddings are written to a file in {' or '.join(_SUFFIXES)}. Received: {path}"
-        )
-    if suffix == ".parquet":
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError:
-            raise InferenceError(
-                "Parquet needs pyarrow: pip install pyarrow, or choose a file in .npz"
-            ) from None
-    return suffix
-
-
-def _write_archive(
-    embeddings: Iterable[Embedding], path: pathlib.Path, about: dict[str, str]
-) -> int:
-    rows = list(embeddings)
-    columns = zip(*rows, strict=True) if rows else [()] * len(Embedding._fields)
-    names = [*Embedding._fields[:-1], "embedding"]
-    arrays = {name: np.array(column) for name, column in zip(names, columns, strict=True)}
-    with open(path, "wb") as file:
-        np.savez(file, **arrays, about=np.array(sorted(about.items()), str))
-    return len(rows)
-
-
-def _write_parquet(
-    embeddings: Iterable[Embedding], path: pathlib.Path, about: dict[str, str]
-) -> int:
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    schema = pa.schema(
-        {
-            "path": pa.string(),
-            "start": pa.float64(),
-            "end": pa.float64(),
-            "mel": pa.int32(),
-            "embedding": pa.list_(pa.float32()),
-        },
-        metadata=about,
-    )
-    count, rows = 0, list[Embedding]()
-    with pa.parquet.ParquetWriter(path, schema) as writer:
-
-        def write_rows() -> None:
-            columns = [list(column) for column in zip(*rows, strict=True)]
-            arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
-            writer.write_table(pa.table(arrays, schema=schema))
-            rows.clear()
-
-        for embedding in embeddings:
-            rows.append(embedding)
-            count += 1
-            if len(rows) == 4096:
-                write_rows()
-        if rows:
-            write_rows()
-    return count
+                yield Embedding(path, begin + second, min(begin + second + 1, end), -1, vector)

@@ -1,4 +1,4 @@
-"""From scores of windows to events: what sounds from when to when. NumPy only."""
+"""Sound events, with onset and offset, from the scores of windows. NumPy only."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Array = npt.NDArray[Any]
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """One sound in a recording.
+    """One event of a recording.
 
     Attributes:
-      onset: Its start in seconds.
-      offset: Its end in seconds.
-      index: Its class.
-      score: The highest score inside.
+        onset: Start in seconds.
+        offset: End in seconds.
+        index: Index of the class.
+        score: Highest score inside the event.
     """
 
     onset: float
@@ -31,10 +31,14 @@ class Event:
 
 
 def lower_threshold(threshold: float, threshold_off: float | None) -> float:
-    """Returns what an event must not fall below: what is given, or 0.7 of the threshold.
+    """Returns the lower threshold of the hysteresis, after checking both.
+
+    Args:
+        threshold: Score that an event must reach.
+        threshold_off: Score below which an event ends; None for 0.7 of `threshold`.
 
     Raises:
-      InferenceError: If the two are no probabilities in this order.
+        InferenceError: Unless 0 <= threshold_off <= threshold <= 1.
     """
     low = 0.7 * threshold if threshold_off is None else threshold_off
     if not 0 <= low <= threshold <= 1:
@@ -47,28 +51,31 @@ def lower_threshold(threshold: float, threshold_off: float | None) -> float:
 
 def find_events(
     scores: Array,
-    edges: Array,
+    boundaries: Array,
     threshold: float = 0.5,
     threshold_off: float | None = None,
     min_seconds: float = 0.0,
     max_gap_seconds: float = 0.0,
 ) -> list[Event]:
-    """Returns the events in a sequence of scores, by onset and then by class.
+    """Returns the events in a sequence of scores, by hysteresis thresholding.
 
-    With hysteresis: an event of a class begins and ends where its score falls below
-    `threshold_off`, and somewhere in it the score reaches `threshold`. So a sound that hovers about
-    one threshold is one event, not many.
+    An event of a class is a run of cells whose score is at least `threshold_off`, in which the
+    score reaches `threshold`. A score that fluctuates around a single threshold would give many
+    short events.
 
     Args:
-      scores: `[cells, classes]`.
-      edges: Where the cells begin and the last one ends, in seconds, `[cells + 1]`.
-      threshold: What an event must reach.
-      threshold_off: What it must not fall below; None for 0.7 of the threshold.
-      min_seconds: Shorter events are left out.
-      max_gap_seconds: Events of one class that are no further apart become one.
+        scores: Score of each class in each cell of time, `[cells, classes]`.
+        boundaries: Start of each cell and end of the last one, in seconds, `[cells + 1]`.
+        threshold: Score that an event must reach.
+        threshold_off: Score below which an event ends; None for 0.7 of `threshold`.
+        min_seconds: Shorter events are dropped.
+        max_gap_seconds: Events of one class at most this far apart are merged.
+
+    Returns:
+        The events, sorted by onset and then by class.
 
     Raises:
-      InferenceError: If the thresholds are no probabilities in this order.
+        InferenceError: Unless 0 <= threshold_off <= threshold <= 1.
 
     Example:
 
@@ -83,40 +90,41 @@ def find_events(
         if column.max(initial=0.0) < threshold or not len(column):
             continue
         above = np.concatenate([[False], column >= low, [False]])
-        starts, ends = (
-            np.flatnonzero(above[1:] & ~above[:-1]),
-            np.flatnonzero(~above[1:] & above[:-1]),
-        )
+        starts = np.flatnonzero(above[1:] & ~above[:-1])
+        ends = np.flatnonzero(~above[1:] & above[:-1])
         runs: list[list[int]] = []
         for start, end in zip(starts, ends, strict=True):
             if column[start:end].max() < threshold:
                 continue
-            if runs and edges[start] - edges[runs[-1][1]] <= max_gap_seconds:
+            if runs and boundaries[start] - boundaries[runs[-1][1]] <= max_gap_seconds:
                 runs[-1][1] = int(end)
             else:
                 runs.append([int(start), int(end)])
         events += [
-            Event(float(edges[a]), float(edges[b]), index, float(column[a:b].max()))
+            Event(float(boundaries[a]), float(boundaries[b]), index, float(column[a:b].max()))
             for a, b in runs
-            if edges[b] - edges[a] >= min_seconds
+            if boundaries[b] - boundaries[a] >= min_seconds
         ]
     return sorted(events, key=lambda event: (event.onset, event.index))
 
 
 def window_boundaries(starts: Array, ends: Array) -> Array:
-    """Returns where one window stops speaking and the next begins, in seconds, `[windows + 1]`.
+    """Returns the boundaries between consecutive windows that overlap.
 
-    Windows overlap; each speaks for the time that is nearer to its middle than to others'. The
-    first one speaks from its start, the last one to its end.
+    Each instant belongs to the window whose centre is nearest.
 
     Args:
-      starts: Of the windows, in seconds, ascending.
-      ends: Likewise.
+        starts: Start of each window in seconds, ascending, `[windows]`.
+        ends: End of each window in seconds, `[windows]`.
+
+    Returns:
+        Start of the first window, boundaries between neighbours, end of the last window, in
+        seconds, `[windows + 1]`.
 
     Example:
 
     >>> window_boundaries(np.array([0.0, 5.0, 10.0]), np.array([10.0, 15.0, 17.0])).tolist()
     [0.0, 7.5, 11.75, 17.0]
     """
-    middles = (np.asarray(starts, np.float64) + np.asarray(ends, np.float64)) / 2
-    return np.concatenate([starts[:1], (middles[1:] + middles[:-1]) / 2, ends[-1:]])
+    centres = (np.asarray(starts, np.float64) + np.asarray(ends, np.float64)) / 2
+    return np.concatenate([starts[:1], (centres[1:] + centres[:-1]) / 2, ends[-1:]])

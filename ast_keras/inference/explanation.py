@@ -1,282 +1,204 @@
-"""Why a model says what it says: where it looks, and which sound speaks for a class.
+"""Explanation of a file's classification: scores, and the evidence for each class.
 
-All functions take one sound and return float32 arrays over its own time: `[frames, mel]`, or
-`[mel, time]` over patches. Frames that are padding are left out.
+The attribution methods of `ast_keras.inference.attribution` are importable from here too.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+import dataclasses
+import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
-from ast_keras.errors import InferenceError, did_you_mean
-from ast_keras.models.ast_backbone import ASTBackbone
+from ast_keras.audio.loading import load_audio
+from ast_keras.errors import InferenceError
+from ast_keras.inference.attribution import (
+    attention_map,
+    attention_rollout,
+    class_index,
+    gradient_times_input,
+    occlusion,
+    over_frames,
+    special_attention,
+    valid_spectrogram,
+)
+from ast_keras.inference.windows import valid_part
 from ast_keras.models.ast_classifier import ASTClassifier
-from ast_keras.models.causal_ast_backbone import CausalASTBackbone
+from ast_keras.reports.explanation_report import Sound, smoothed
+
+__all__ = [
+    "ClassEvidence",
+    "Explanation",
+    "attention_map",
+    "attention_rollout",
+    "class_index",
+    "explain_file",
+    "gradient_times_input",
+    "occlusion",
+    "over_frames",
+    "special_attention",
+    "valid_spectrogram",
+]
 
 Array = npt.NDArray[Any]
 
-METHODS = ("gradient", "occlusion", "rollout", "attention")
-
-_BATCH = 8  # occluded spectrograms heard at once
+_SMOOTHING = 5  # frames and bins; gradients of single values are too noisy to look at
 
 
-def special_attention(backbone: ASTBackbone, spectrogram: Array) -> Array:
-    """Returns how the special tokens attend, `[blocks, heads, special tokens, tokens]`.
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClassEvidence:
+    """Evidence for one class.
 
-    Only these rows are kept of each block, so that a large model needs little memory.
+    Attributes:
+        name: Name of the class.
+        score: Score of the class.
+        evidence: Value of each point of the spectrogram, float32 `[frames, mel]`. Positive values
+            support the class; methods without a sign give values from 0.
+    """
+
+    name: str
+    score: float
+    evidence: Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Explanation:
+    """Explanation of the classification of one file.
+
+    Attributes:
+        sound: The part of the file that the model processed, with its log-mel spectrogram.
+        scores: Names and scores of the most likely classes, highest first.
+        classes: Evidence for each explained class.
+    """
+
+    sound: Sound
+    scores: tuple[tuple[str, float], ...]
+    classes: tuple[ClassEvidence, ...]
+
+
+def explain_file(
+    model: ASTClassifier,
+    path: str,
+    method: str = "gradient",
+    *,
+    classes: Sequence[str] = (),
+    top: int = 3,
+    layer: int = -1,
+    head: int | None = None,
+    num_bands: int = 8,
+    start_seconds: float = 0.0,
+    duration_seconds: float | None = None,
+) -> Explanation:
+    """Explains the classification of a sound file.
 
     Args:
-      backbone: An `ASTBackbone`.
-      spectrogram: `[1, frames, mel]`, normalised.
+        model: An `ASTClassifier` with a frontend.
+        path: Path of the file.
+        method: "gradient", "occlusion", "rollout" or "attention". The evidence of the last two is
+            the same for every class.
+        classes: Names, ids or indices of the classes to explain; none for the most likely ones.
+        top: Number of the most likely classes.
+        layer: Index of the block, for "attention"; -1 for the last.
+        head: Index of the attention head, for "attention"; None for the mean over heads.
+        num_bands: Number of bands along the mel axis, for "occlusion".
+        start_seconds: Start of the part of the file, in seconds.
+        duration_seconds: Length of the part of the file, in seconds; None for the rest of the file.
+
+    Returns:
+        The sound, its scores, and the evidence for each class.
+
+    Raises:
+        ArgumentError: If the model takes spectrograms.
+        AudioError: If the file cannot be read.
+        InferenceError: If the method, a class, block or head does not exist, the model is causal
+            (for "rollout" and "attention"), or the sound is too long or shorter than a frame.
 
     Example:
 
+    >>> import os, soundfile, tempfile
     >>> from ast_keras import from_preset
-    >>> model = from_preset("ast_test", num_classes=2, num_frames=98)
-    >>> special_attention(model.backbone, np.zeros((1, 98, 128), "float32")).shape
-    (2, 3, 2, 110)
+    >>> path = os.path.join(tempfile.mkdtemp(), "a.wav")
+    >>> soundfile.write(path, np.random.default_rng(0).uniform(-0.1, 0.1, 16_000), 16_000)
+    >>> model = from_preset("ast_test", num_classes=3, num_frames=98)
+    >>> explanation = explain_file(model, path, "attention", classes=["2"])
+    >>> [(found.name, found.evidence.shape) for found in explanation.classes]
+    [('class 2', (98, 128))]
     """
-    special = backbone.num_special_tokens
-    rows = [weights[0, :, :special] for weights in _attention(backbone, spectrogram)]
-    return np.stack([tf.cast(row, tf.float32).numpy() for row in rows])
-
-
-def attention_map(
-    model: ASTClassifier, waveform: Array, layer: int = -1, head: int | None = None
-) -> Array:
-    """Returns how much the classifier's tokens attend to each patch, `[mel, time]`.
-
-    Args:
-      model: An `ASTClassifier` with a frontend.
-      waveform: `[samples]`.
-      layer: Which block, from 0; -1 is the last.
-      head: Which of its heads, from 0; None for their mean.
-
-    Raises:
-      InferenceError: If there is no such block or head, or the model is causal.
-    """
-    backbone = _plain_backbone(model)
-    spectrogram, frames = valid_spectrogram(model, waveform)
-    for name, number, count in (
-        ("layer", layer, backbone.num_layers),
-        ("head", head or 0, backbone.num_heads),
-    ):
-        if not -count <= number < count:
-            raise InferenceError(
-                f"{name} must lie between 0 and {count - 1}. Received: {name}={number}"
-            )
-    rows = special_attention(backbone, spectrogram)[layer]  # [heads, special, tokens]
-    rows = rows.mean(axis=0) if head is None else rows[head]
-    return _grid(backbone, rows.mean(axis=0), frames)
-
-
-def attention_rollout(model: ASTClassifier, waveform: Array) -> Array:
-    """Returns how much of each patch flows to the classifier's tokens, `[mel, time]`.
-
-    The attention of all blocks, averaged over heads and mixed half and half with the identity, for
-    the residual branch, is multiplied from the last to the first.
-
-    Args:
-      model: An `ASTClassifier` with a frontend.
-      waveform: `[samples]`.
-
-    Reference:
-      Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020.
-    """
-    backbone = _plain_backbone(model)
-    spectrogram, frames = valid_spectrogram(model, waveform)
-    flow = None
-    for weights in _attention(backbone, spectrogram):
-        mixed = tf.reduce_mean(tf.cast(weights[0], tf.float32), axis=0)
-        mixed = (mixed + tf.eye(mixed.shape[0])) / 2
-        flow = mixed if flow is None else tf.matmul(mixed, flow)
-    return _grid(backbone, flow[: backbone.num_special_tokens].numpy().mean(axis=0), frames)
-
-
-def gradient_times_input(
-    model: ASTClassifier, waveform: Array, class_index: int, steps: int = 16
-) -> Array:
-    """Returns how much each part of the spectrogram speaks for a class, `[frames, mel]`.
-
-    That is the gradient of the class's logit times what the part differs from the sound's own mean
-    in its mel bin. The gradient is averaged on the way from that mean to the sound, so that the
-    evidence adds up to what the sound adds to the logit; at the sound alone (`steps=1`) a class
-    that is sure has next to no slope, and what is left points anywhere.
-
-    Args:
-      model: An `ASTClassifier` with a frontend.
-      waveform: `[samples]`.
-      class_index: Of the class.
-      steps: Places on the way, each for the price of a training step; 1 for the sound itself.
-
-    Reference:
-      Shrikumar et al., "Not Just a Black Box: Learning Important Features Through Propagating
-      Activation Differences", 2016; Sundararajan et al., "Axiomatic Attribution for Deep Networks",
-      ICML 2017.
-    """
-    spectrogram, frames = valid_spectrogram(model, waveform)
-    heard = spectrogram[0, :frames]
-    difference = np.zeros_like(spectrogram)
-    difference[0, :frames] = heard - heard.mean(axis=0)
-    # The middles of equal parts of the way; how far each is from the sound.
-    back = [0.0] if steps == 1 else 1 - (np.arange(steps) + 0.5) / steps
-    total = np.zeros_like(heard)
-    for share in back:
-        inputs = tf.constant(spectrogram - np.float32(share) * difference)
-        with tf.GradientTape() as tape:
-            tape.watch(inputs)
-            logit = _logits(model, inputs)[0, class_index]
-        total += tape.gradient(logit, inputs).numpy()[0, :frames]
-    return total / steps * difference[0, :frames]
-
-
-def occlusion(
-    model: ASTClassifier,
-    waveform: Array,
-    class_index: int,
-    width_seconds: float = 0.16,
-    hop_seconds: float = 0.04,
-    num_bands: int = 1,
-) -> Array:
-    """Returns how much a class's logit falls where the sound is covered, `[frames, mel]`.
-
-    Each time span, in each of `num_bands` equal parts of the mel axis, is replaced by the sound's
-    own mean in each mel bin; a frame gets the mean fall over the spans that cover it.
-
-    Args:
-      model: An `ASTClassifier` with a frontend.
-      waveform: `[samples]`.
-      class_index: Of the class.
-      width_seconds: Length of a span.
-      hop_seconds: From one span to the next, at most its length.
-      num_bands: Parts of the mel axis.
-
-    Raises:
-      InferenceError: If spans or bands leave gaps.
-
-    Reference:
-      Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014.
-    """
-    spectrogram, frames = valid_spectrogram(model, waveform)
-    step, mel = model.frontend.frame_step_seconds, spectrogram.shape[2]
-    width, hop = max(1, round(width_seconds / step)), max(1, round(hop_seconds / step))
-    if hop > width or not 1 <= num_bands <= mel:
-        raise InferenceError(
-            f"The hop must be at most the width, and bands from 1 to {mel}. Received: hop_seconds="
-            f"{hop_seconds}, width_seconds={width_seconds}, num_bands={num_bands}"
-        )
-    edges = np.linspace(0, mel, num_bands + 1).round().astype(int)
-    # From before the start, so that the first frames are covered as often as others.
-    regions = [
-        (slice(max(0, first), first + width), slice(low, high))
-        for first in range(hop - width, frames, hop)
-        for low, high in itertools.pairwise(edges)
-    ]
-    compute = tf.function(
-        lambda x: _logits(model, x)[:, class_index],
-        input_signature=[tf.TensorSpec((None, *spectrogram.shape[1:]), tf.float32)],
+    if method not in _METHODS:
+        raise InferenceError(f"method must be one of {', '.join(_METHODS)}. Received: {method!r}")
+    frontend = model.require_frontend()
+    waveform = load_audio(
+        path,
+        frontend.sample_rate,
+        start_seconds=start_seconds,
+        duration_seconds=duration_seconds,
     )
-    whole = float(compute(spectrogram)[0])
-    mean = spectrogram[0, :frames].mean(axis=0)
-    falls, counts = np.zeros((2, frames, mel), np.float32)
-    for first in range(0, len(regions), _BATCH):
-        part = regions[first : first + _BATCH]
-        covered = np.repeat(spectrogram, len(part), axis=0)
-        for row, (time, band) in zip(covered, part, strict=True):
-            row[:frames][time, band] = mean[band]
-        for logit, (time, band) in zip(compute(covered).numpy(), part, strict=True):
-            falls[time, band] += whole - logit
-            counts[time, band] += 1
-    return falls / np.maximum(counts, 1)
-
-
-def class_index(model: ASTClassifier, name: str) -> int:
-    """Returns the number of a class by its name, its id, or its number as text.
-
-    Raises:
-      InferenceError: If there is none, with the nearest name.
-    """
-    labels = model.labels
-    for names in (labels.names, labels.ids) if labels else ():
-        if name in names:
-            return names.index(name)
-    if name.isdecimal() and int(name) < model.num_classes:
-        return int(name)
-    near = (
-        did_you_mean(name, labels.names) if labels else f"Classes are 0 to {model.num_classes - 1}."
+    waveform = valid_part(model, waveform, path)
+    scores = np.asarray(model.scores(model(waveform[None], training=False)))[0]
+    best = np.argsort(-scores, kind="stable")[:top]
+    indices = [class_index(model, name) for name in classes] or list(best)
+    names = model.labels.names if model.labels else [f"class {i}" for i in range(len(scores))]
+    settings = _Settings(layer, head, num_bands)
+    found, evidence = list[ClassEvidence](), None
+    for index in indices:
+        if evidence is None or method in _PER_CLASS:
+            evidence = _METHODS[method](model, waveform, index, settings)
+        found.append(ClassEvidence(names[index], float(scores[index]), evidence))
+    return Explanation(
+        _sound(model, waveform, pathlib.Path(path).name),
+        tuple((names[index], float(scores[index])) for index in best),
+        tuple(found),
     )
-    raise InferenceError(f"There is no class of this name. {near} Received: {name!r}")
 
 
-def over_frames(backbone: ASTBackbone, grid: Array, num_frames: int) -> Array:
-    """Spreads values of patches `[mel, time]` over what they cover, `[frames, mel]`.
-
-    A frame and bin gets the mean of the patches that cover it, zero where none does.
-
-    Args:
-      backbone: Whose patches these are.
-      grid: One value for each patch.
-      num_frames: Length of the result.
-    """
-    sums, counts = np.zeros((2, num_frames, backbone.num_mel_bins), np.float32)
-    (tall, long), (up, on) = backbone.patch_size, backbone.strides
-    for row, column in np.ndindex(grid.shape):
-        place = slice(column * on, column * on + long), slice(row * up, row * up + tall)
-        sums[place] += grid[row, column]
-        counts[place] += 1
-    return sums / np.maximum(counts, 1)
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    layer: int
+    head: int | None
+    num_bands: int
 
 
-def valid_spectrogram(model: ASTClassifier, waveform: Array) -> tuple[Array, int]:
-    """Returns what the model sees, `[1, frames, mel]`, and how many frames are sound.
-
-    Raises:
-      InferenceError: If the model takes spectrograms, or there is less than a frame of sound.
-    """
-    if model.frontend is None:
-        raise InferenceError("This model takes spectrograms, not sound: it has no frontend")
-    spectrogram = model.spectrogram(np.asarray(waveform, np.float32)[None]).numpy()
-    frames = min(model.frontend.count_frames(len(waveform)), spectrogram.shape[1])
-    if frames < 1:
-        raise InferenceError(
-            "A sound of less than a frame gives nothing to explain. "
-            f"Received: {len(waveform)} samples"
-        )
-    return spectrogram, frames
+def _gradient(model: ASTClassifier, waveform: Array, index: int, settings: _Settings) -> Array:
+    return smoothed(gradient_times_input(model, waveform, index), _SMOOTHING)
 
 
-def _plain_backbone(model: ASTClassifier) -> ASTBackbone:
-    if isinstance(model.backbone, CausalASTBackbone):
-        raise InferenceError(
-            "A causal model has special tokens in every block, and no one map of attention: take "
-            "gradients or occlusion"
-        )
-    return model.backbone
+def _occlusion(model: ASTClassifier, waveform: Array, index: int, settings: _Settings) -> Array:
+    return occlusion(model, waveform, index, num_bands=settings.num_bands)
 
 
-def _logits(model: ASTClassifier, spectrogram: tf.Tensor) -> tf.Tensor:
-    asked = model.backbone.num_pooled_tokens
-    tokens = model.backbone(spectrogram, training=False, num_tokens=asked)
-    return model.classify(model.pool(tokens))
+def _rollout(model: ASTClassifier, waveform: Array, index: int, settings: _Settings) -> Array:
+    _, frames = valid_spectrogram(model, waveform)
+    return over_frames(model.backbone, attention_rollout(model, waveform), frames)
 
 
-def _attention(backbone: ASTBackbone, spectrogram: Array) -> Iterator[tf.Tensor]:
-    """Yields each block's attention `[1, heads, tokens, tokens]`, one in memory at a time."""
-    patches = backbone.get_layer("patches")(tf.constant(spectrogram))
-    tokens, attention_mask = backbone.embed_tokens(patches)
-    for block in backbone.blocks:
-        yield block.attention_weights(tokens, attention_mask)
-        tokens = block(tokens, attention_mask=attention_mask)
+def _attention_of_block(
+    model: ASTClassifier, waveform: Array, index: int, settings: _Settings
+) -> Array:
+    _, frames = valid_spectrogram(model, waveform)
+    grid = attention_map(model, waveform, settings.layer, settings.head)
+    return over_frames(model.backbone, grid, frames)
 
 
-def _grid(backbone: ASTBackbone, row: Array, frames: int) -> Array:
-    """Returns the patches of a row over all tokens, those that hear sound, `[mel, time]`."""
-    grid = row[backbone.num_special_tokens :].reshape(backbone.grid[0], -1)
-    last = -(-max(1, frames) // backbone.strides[1])  # beyond it they begin in the padding
-    return grid[:, :last]
+_METHODS = {
+    "gradient": _gradient,
+    "occlusion": _occlusion,
+    "rollout": _rollout,
+    "attention": _attention_of_block,
+}
+_PER_CLASS = ("gradient", "occlusion")  # the others give the same evidence for every class
+
+
+def _sound(model: ASTClassifier, waveform: Array, name: str) -> Sound:
+    spectrogram, frames = valid_spectrogram(model, waveform)
+    frontend = model.frontend
+    return Sound(
+        name,
+        waveform,
+        frontend.sample_rate,
+        spectrogram[0, :frames] * (2 * frontend.std) + frontend.mean,
+        frontend.frame_step_seconds,
+        (frontend.f_min_hz, frontend.f_max_hz or frontend.sample_rate / 2),
+    )

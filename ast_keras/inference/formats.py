@@ -1,18 +1,109 @@
-"""Predictions as text: a table, JSON, CSV, or labels for Audacity."""
+"""Predictions as plain records, and as a table, JSON, CSV or Audacity label tracks.
+
+The record of a file, made by `clip_row` or `windows_row`:
+
+    {"file": "a.wav", "seconds": 2.0,
+     "predictions": [{"index": 0, "label": "dog", "score": 0.9}, ...],
+     "windows": [{"start": 0.0, "end": 1.0, "predictions": [...]}, ...],       # with windows
+     "events": [{"onset": 0.5, "offset": 1.2, "index": 0, "label": "dog", "score": 0.9}, ...]}
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ast_keras.files import write_text
+from ast_keras.inference.events import Event
+from ast_keras.inference.windows import WindowScores
+from ast_keras.labels import LabelSet
 
 Row = dict[str, Any]
 
 
+def clip_row(
+    path: str, seconds: float, scores: npt.NDArray[Any], labels: LabelSet | None, top: int
+) -> Row:
+    """Returns the record of a file that was processed at once.
+
+    Args:
+        path: Path of the file.
+        seconds: Length of the file in seconds.
+        scores: Score of each class, `[classes]`.
+        labels: Names of the classes; None for "class 0", "class 1", ...
+        top: Number of classes in the record.
+
+    Example:
+
+    >>> clip_row("a.wav", 2.0, np.array([0.1, 0.9]), LabelSet(("cow", "dog")), top=1)
+    {'file': 'a.wav', 'seconds': 2.0, 'predictions': [{'index': 1, 'label': 'dog', 'score': 0.9}]}
+    """
+    return {
+        "file": path,
+        "seconds": round(seconds, 3),
+        "predictions": _best(scores, labels, top),
+    }
+
+
+def windows_row(
+    path: str,
+    windows: WindowScores,
+    events: Sequence[Event] | None,
+    labels: LabelSet | None,
+    top: int,
+) -> Row:
+    """Returns the record of a file that was processed in windows.
+
+    Args:
+        path: Path of the file.
+        windows: Scores of the windows.
+        events: Events of the file; None for a record without "events".
+        labels: Names of the classes; None for "class 0", "class 1", ...
+        top: Number of classes for the file and for each window.
+    """
+    row = clip_row(path, float(windows.ends[-1]), windows.clip_scores, labels, top)
+    row["windows"] = [
+        {
+            "start": round(float(start), 3),
+            "end": round(float(end), 3),
+            "predictions": _best(scores, labels, top),
+        }
+        for start, end, scores in zip(windows.starts, windows.ends, windows.scores, strict=True)
+    ]
+    if events is not None:
+        row["events"] = [
+            {
+                "onset": round(event.onset, 3),
+                "offset": round(event.offset, 3),
+                **_prediction(event.index, event.score, labels),
+            }
+            for event in events
+        ]
+    return row
+
+
+def _best(scores: npt.NDArray[Any], labels: LabelSet | None, top: int) -> list[Row]:
+    best = np.argsort(-scores, kind="stable")[:top]
+    return [_prediction(int(index), float(scores[index]), labels) for index in best]
+
+
+def _prediction(index: int, score: float, labels: LabelSet | None) -> Row:
+    name = labels.names[index] if labels else f"class {index}"
+    return {"index": index, "label": name, "score": round(score, 6)}
+
+
 def as_table(rows: Sequence[Row]) -> str:
-    """Returns lines to read: each file with its best classes, and its events where there are any.
+    """Returns text for people: each file with its best classes and its events or windows.
+
+    Args:
+        rows: Records of files.
 
     Example:
 
@@ -40,12 +131,21 @@ def as_table(rows: Sequence[Row]) -> str:
 
 
 def as_json(rows: Sequence[Row]) -> str:
-    """Returns the rows with all they hold."""
+    """Returns the complete records as JSON.
+
+    Args:
+        rows: Records of files.
+    """
     return json.dumps(rows, indent=2) + "\n"
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """Returns one line for each event, else for each class of a window, else of a file."""
+    """Returns a CSV table with a line per event, or per class of a window, or per class of a file.
+
+    Args:
+        rows: Records of files. The lines are those of events if any record has events, else those
+            of windows if any record has windows.
+    """
     if any("events" in row for row in rows):
         columns = ["file", "onset", "offset", "index", "label", "score"]
         lines = ([row["file"], *(e[c] for c in columns[1:])] for row in rows for e in row["events"])
@@ -73,7 +173,10 @@ def _ranked(row: Row) -> Iterable[list[Any]]:
 
 
 def as_audacity(rows: Sequence[Row]) -> str:
-    """Returns the events of one file as a label track: onset, offset and label, tabs between.
+    """Returns the events as an Audacity label track: onset, offset and label, tab-separated.
+
+    Args:
+        rows: Records of one file, with events.
 
     Example:
 
@@ -94,3 +197,28 @@ WRITERS: dict[str, Callable[[Sequence[Row]], str]] = {
     "csv": as_csv,
     "audacity": as_audacity,
 }
+
+
+def write_rows(rows: Sequence[Row], format: str, output: str) -> None:
+    """Writes records of files in one of the formats of `WRITERS`.
+
+    Args:
+        rows: Records of files.
+        format: A key of `WRITERS`.
+        output: Path to write. With "audacity" it is a folder that receives one label track per
+            file, unless there is one file and the path has a suffix.
+    """
+    if format != "audacity":
+        write_text(output, WRITERS[format](rows))
+        return
+    folder = pathlib.Path(output)
+    if len(rows) == 1 and folder.suffix:
+        write_text(folder, as_audacity(rows))
+        return
+    names = set[str]()
+    for row in rows:
+        name = f"{pathlib.Path(row['file']).stem}.txt"
+        if name in names:  # another folder has a file of this name
+            name = f"{pathlib.Path(row['file']).as_posix().strip('/').replace('/', '_')}.txt"
+        names.add(name)
+        write_text(folder / name, as_audacity([row]))

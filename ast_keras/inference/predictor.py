@@ -1,9 +1,9 @@
-"""What a model says about sound files of any length: scores, windows, events."""
+"""`Predictor`: classes, windows and events of sound files of any length."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,32 +11,40 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ast_keras.audio import load_audio
-from ast_keras.audio.blocks import sound_blocks
-from ast_keras.audio.loading import FRAME_SECONDS
-from ast_keras.errors import InferenceError
+from ast_keras.errors import AudioWarning
 from ast_keras.inference.events import find_events, window_boundaries
-from ast_keras.inference.windows import ScoreAggregator, check_whole, cut_windows, window_samples
+from ast_keras.inference.formats import clip_row, windows_row
+from ast_keras.inference.windows import (
+    ScoreAggregator,
+    Segment,
+    WindowScores,
+    check_hop,
+    iter_segments,
+    valid_part,
+    window_samples,
+)
 from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 
 Array = npt.NDArray[Any]
 Row = dict[str, Any]
 
-_BATCH = 4  # windows heard at once
+_BATCH = 4  # windows per call of the model
 
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """How a long file is heard.
+    """How a long file is cut into windows, and what is made of their scores.
 
     Args:
-      window_seconds: Sound heard at once.
-      hop_seconds: From the start of one window to the next; None for half a window.
-      aggregate: "max", "mean" or "attention", see `ast_keras.inference.windows.ScoreAggregator`.
-      events: Whether to look for events.
-      threshold: What an event's score must reach.
-      threshold_off: What it must not fall below; None for 0.7 of the threshold.
+        window_seconds: Length of a window in seconds.
+        hop_seconds: Seconds from the start of one window to that of the next; None for half a
+            window.
+        aggregate: How the scores of windows become scores of the file, "max", "mean" or
+            "attention": see `ast_keras.inference.windows.ScoreAggregator`.
+        events: Whether to find events.
+        threshold: Score that an event must reach.
+        threshold_off: Score below which an event ends; None for 0.7 of `threshold`.
     """
 
     window_seconds: float
@@ -48,36 +56,45 @@ class Windows:
 
 
 class Predictor:
-    """Classifies files with one model, compiled once for every length.
+    """Classifies sound files of any sample rate, length and number of channels.
+
+    The model is compiled once for all lengths.
 
     Args:
-      model: An `ASTClassifier` with a frontend.
-      windows: How long files are heard; None for as far as the model hears.
+        model: An `ASTClassifier` with a frontend.
+        windows: How files are cut into windows. None processes each file at once: the length that
+            the model was built for or, with `padding="masked"`, up to a minute.
 
     Raises:
-      InferenceError: If the model takes spectrograms.
-      InferenceError: If the model does not hear so much at once.
+        ArgumentError: If the model takes spectrograms.
+        InferenceError: If the windows do not fit the model.
+
+    Example:
+
+    >>> import os, soundfile, tempfile
+    >>> from ast_keras import from_preset
+    >>> path = os.path.join(tempfile.mkdtemp(), "a.wav")
+    >>> soundfile.write(path, np.zeros(32_000), 16_000)
+    >>> predictor = Predictor(from_preset("ast_test", num_classes=2, num_frames=98), Windows(1.0))
+    >>> row = predictor.predict(path)
+    >>> row["seconds"], len(row["predictions"]), len(row["windows"])
+    (2.0, 2, 3)
     """
 
     def __init__(self, model: ASTClassifier, windows: Windows | None = None) -> None:
-        if model.frontend is None:
-            raise InferenceError("This model takes spectrograms, not sound: it has no frontend")
         self.model = model
-        self.sample_rate: int = model.frontend.sample_rate
+        self.sample_rate: int = model.require_frontend().sample_rate
         self.windows = windows
+        self._window = self._hop = None
         if windows is not None:
             self._window = window_samples(model, windows.window_seconds)
             hop_seconds = windows.hop_seconds
             if hop_seconds is None:
                 hop_seconds = windows.window_seconds / 2
             self._hop = round(hop_seconds * self.sample_rate)
-            if not 0 < self._hop <= self._window:
-                raise InferenceError(
-                    "The hop must be more than nothing and at most a window. Received: "
-                    f"hop_seconds={hop_seconds}, window_seconds={windows.window_seconds}"
-                )
+            check_hop(self._hop, self._window)
             ScoreAggregator(windows.aggregate)
-            self._note_stretched("windows", self._window)
+            self._warn_if_interpolated("windows", self._window)
         self._logits = tf.function(
             lambda waveform, lengths: model(waveform, training=False, lengths=lengths),
             input_signature=[
@@ -86,117 +103,100 @@ class Predictor:
         )  # fmt: skip
 
     def predict(self, path: str, top: int = 5) -> Row:
-        """Returns the file's name, length in seconds and most likely classes with their scores.
+        """Classifies a file.
 
-        With `windows` also, under "windows", what each says, and the "events".
+        Args:
+            path: Path of the file.
+            top: Number of classes in the result.
+
+        Returns:
+            A record with "file", "seconds" and "predictions", with windows also "windows" and, if
+            requested, "events": see `ast_keras.inference.formats`.
 
         Raises:
-          AudioError: If the file cannot be read.
+            AudioError: If the file cannot be read.
+            InferenceError: If the file is too long to be processed without windows.
         """
-        return self.row(path, self.pieces(path), top)
+        return self.predict_segments(path, self.iter_segments(path), top)
 
-    def pieces(self, path: str) -> Iterator[tuple[int, Array]]:
-        """Yields a file's sound piece by piece, with the first sample of each; needs no model.
+    def iter_segments(self, path: str) -> Iterator[Segment]:
+        """Yields the segments of a file: its windows, or the whole file.
 
-        One piece without `windows`, else a window each.
+        It does not use the model, so that a thread can read ahead.
+
+        Args:
+            path: Path of the file.
+
+        Yields:
+            Index of the first sample of the segment, and its samples, float32 `[samples]`.
+
+        Raises:
+            AudioError: If the file cannot be read.
         """
-        if self.windows is not None:
-            # Less than a frame more than the window before would not be heard.
-            least = round(FRAME_SECONDS * self.sample_rate)
-            blocks = sound_blocks(path, self.sample_rate)
-            yield from cut_windows(blocks, self._window, self._hop, least)
-        else:
-            yield 0, load_audio(path, self.sample_rate)
+        return iter_segments(path, self.sample_rate, self._window, self._hop)
 
-    def row(self, path: str, pieces: Iterable[tuple[int, Array]], top: int) -> Row:
-        """Returns what `predict` does, of a file's pieces."""
-        if self.windows is None:
-            ((_, waveform),) = pieces
-            return self._whole(path, waveform, top)
-        return self._windowed(path, pieces, self.windows, top)
+    def predict_segments(self, path: str, segments: Iterable[Segment], top: int = 5) -> Row:
+        """Classifies a file whose segments are read elsewhere.
 
-    def _whole(self, path: str, waveform: Array, top: int) -> Row:
-        frontend, seconds = self.model.frontend, len(waveform) / self.sample_rate
-        if self.model.padding == "masked":
-            check_whole(path, seconds)
-            self._note_stretched(path, len(waveform))
-            waveforms = waveform[None]
-        else:
-            heard = frontend.num_samples
-            # What is less than a frame is never heard, and not worth a word.
-            if len(waveform) >= heard + round(frontend.frame_step_seconds * self.sample_rate):
-                print(
-                    f"warning: {path} is {seconds:.1f} s long, the model hears the first "
-                    f"{heard / self.sample_rate:.1f} s; --window_seconds hears all",
-                    file=sys.stderr,
-                )
-            waveforms = waveform[None, :heard]
-        logits = self._logits(waveforms, np.array([waveforms.shape[1]], np.int32))
-        scores = np.asarray(self.model.scores(logits))[0]
-        return {
-            "file": path,
-            "seconds": round(seconds, 3),
-            "predictions": self._best(scores, top),
-        }
+        Args:
+            path: Path of the file, for the result and for messages.
+            segments: The segments of the file, from `iter_segments`.
+            top: Number of classes in the result.
 
-    def _note_stretched(self, what: str, num_samples: int) -> None:
-        """Says so where the model hears more at once than it was trained on."""
-        frames, backbone = self.model.frontend.count_frames(num_samples), self.model.backbone
-        is_causal = isinstance(backbone, CausalASTBackbone)  # whose positions repeat
-        if frames > backbone.num_frames and not is_causal:
-            print(f"note: {what}, {self.model.describe_input(num_samples)}", file=sys.stderr)
-
-    def _windowed(
-        self, path: str, pieces: Iterable[tuple[int, Array]], windows: Windows, top: int
-    ) -> Row:
-        aggregate, found = ScoreAggregator(windows.aggregate), []
-        starts, ends = [], []
-        for batch in _batches(pieces, _BATCH):
-            waveform = np.zeros((len(batch), max(len(w) for _, w in batch)), np.float32)
-            for row, (_, samples) in zip(waveform, batch, strict=True):
-                row[: len(samples)] = samples
-            lengths = np.array([len(samples) for _, samples in batch], np.int32)
-            logits = self._logits(waveform, lengths)
-            scores = np.asarray(self.model.scores(logits))
-            aggregate.add(scores, np.asarray(logits))
-            found.append(scores)
-            starts += [start / self.sample_rate for start, _ in batch]
-            ends += [(start + len(samples)) / self.sample_rate for start, samples in batch]
-        scores = np.concatenate(found)
-        row: Row = {
-            "file": path,
-            "seconds": round(ends[-1], 3),
-            "predictions": self._best(aggregate.scores(), top),
-            "windows": [
-                {
-                    "start": round(start, 3),
-                    "end": round(end, 3),
-                    "predictions": self._best(window, top),
-                }
-                for start, end, window in zip(starts, ends, scores, strict=True)
-            ],
-        }
-        if windows.events:
-            edges = window_boundaries(np.array(starts), np.array(ends))
-            events = find_events(scores, edges, windows.threshold, windows.threshold_off)
-            row["events"] = [
-                {
-                    "onset": round(event.onset, 3),
-                    "offset": round(event.offset, 3),
-                    **self._prediction(event.index, event.score),
-                }
-                for event in events
-            ]
-        return row
-
-    def _best(self, scores: Array, top: int) -> list[Row]:
-        best = np.argsort(-scores, kind="stable")[:top]
-        return [self._prediction(int(index), float(scores[index])) for index in best]
-
-    def _prediction(self, index: int, score: float) -> Row:
+        Returns:
+            The record of `predict`.
+        """
         labels = self.model.labels
-        name = labels.names[index] if labels else f"class {index}"
-        return {"index": index, "label": name, "score": round(score, 6)}
+        if self.windows is None:
+            ((_, waveform),) = segments
+            seconds = len(waveform) / self.sample_rate
+            return clip_row(path, seconds, self._score_clip(path, waveform), labels, top)
+        found = self.score_windows(segments)
+        events = None
+        if self.windows.events:
+            boundaries = window_boundaries(found.starts, found.ends)
+            events = find_events(
+                found.scores, boundaries, self.windows.threshold, self.windows.threshold_off
+            )
+        return windows_row(path, found, events, labels, top)
+
+    def score_windows(self, windows: Iterable[Segment]) -> WindowScores:
+        """Computes the scores of windows, and their aggregate.
+
+        Args:
+            windows: Index of the first sample and samples of each window.
+
+        Returns:
+            Times and scores of the windows, and the scores of the whole recording.
+        """
+        aggregator = ScoreAggregator(self.windows.aggregate if self.windows else "max")
+        scores, spans = list[Array](), list[tuple[int, int]]()
+        for batch in _batches(windows, _BATCH):
+            lengths = np.array([len(samples) for _, samples in batch], np.int32)
+            waveforms = np.zeros((len(batch), lengths.max()), np.float32)
+            for waveform, (_, samples) in zip(waveforms, batch, strict=True):
+                waveform[: len(samples)] = samples
+            logits = self._logits(waveforms, lengths)
+            scores.append(np.asarray(self.model.scores(logits)))
+            aggregator.add(scores[-1], np.asarray(logits))
+            spans += [(start, start + len(samples)) for start, samples in batch]
+        starts, ends = np.array(spans, np.float64).T / self.sample_rate
+        return WindowScores(starts, ends, np.concatenate(scores), aggregator.scores())
+
+    def _score_clip(self, path: str, waveform: Array) -> Array:
+        valid = valid_part(self.model, waveform, path)
+        if self.model.padding == "masked":
+            self._warn_if_interpolated(path, len(valid))
+        logits = self._logits(valid[None], np.array([len(valid)], np.int32))
+        return np.asarray(self.model.scores(logits))[0]
+
+    def _warn_if_interpolated(self, source: str, num_samples: int) -> None:
+        """Warns of input longer than the model was built for: its positions are interpolated."""
+        frames, backbone = self.model.frontend.count_frames(num_samples), self.model.backbone
+        is_causal = isinstance(backbone, CausalASTBackbone)  # its positions repeat
+        if frames > backbone.num_frames and not is_causal:
+            message = f"{source}: {self.model.describe_input(num_samples)}"
+            warnings.warn(message, AudioWarning, stacklevel=2)
 
 
 def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -1,73 +1,76 @@
-"""Windows over sound that is longer than a model hears at once, and what they say together."""
+"""Windows of sound that is longer than the input of a model, and the aggregation of their scores.
+
+NumPy and the audio room only.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.errors import InferenceError
+from ast_keras.audio.blocks import sound_blocks
+from ast_keras.audio.loading import FRAME_SECONDS, load_audio
+from ast_keras.errors import AudioWarning, InferenceError
 
 Array = npt.NDArray[Any]
+Segment = tuple[int, Array]  # index of the first sample, samples
 
-LONGEST_SECONDS = 60.0  # in one piece: attention's memory grows with the square
+# Longest sound that a masked model processes without windows: the memory of attention grows with
+# the square of the length.
+LONGEST_SECONDS = 60.0
 AGGREGATES = ("max", "mean", "attention")
 
 
-def window_samples(model: Any, window_seconds: float) -> int:
-    """Returns the length of a window in samples, if a model hears so much at once.
+def iter_segments(
+    path: str, sample_rate: int, window: int | None = None, hop: int | None = None
+) -> Iterator[Segment]:
+    """Yields the parts of a sound file that a model processes one at a time.
 
     Args:
-      model: An `ASTClassifier` with a frontend.
-      window_seconds: Length of the window.
+        path: Path of the file.
+        sample_rate: Rate of the samples in Hz.
+        window: Number of samples in a window. None for the whole file as one segment.
+        hop: Number of samples from the start of one window to that of the next; None for `window`.
+
+    Yields:
+        Index of the first sample of the segment, and its samples, float32 `[samples]`.
 
     Raises:
-      InferenceError: If it is less than a frame, or more than the model was made for and its
-        padding is not "masked", which stretches its positions.
+        AudioError: If the file cannot be read.
     """
-    frontend = model.frontend
-    if not window_seconds >= frontend.frame_length_seconds:
-        raise InferenceError(
-            f"A window must be at least {1e3 * frontend.frame_length_seconds:g} ms long, and "
-            f"seconds are wanted. Received: window_seconds={window_seconds}"
-        )
-    window: int = round(window_seconds * frontend.sample_rate)
-    if model.padding == "original" and frontend.count_frames(window) > model.backbone.num_frames:
-        raise InferenceError(
-            f"The model hears {frontend.num_samples / frontend.sample_rate:.2f} s at once: choose "
-            "a shorter --window_seconds, or --padding masked, which stretches its positions. "
-            f"Received: window_seconds={window_seconds}"
-        )
-    return window
-
-
-def check_whole(path: str, seconds: float) -> None:
-    """Raises InferenceError if a sound is too long to be heard in one piece, for want of memory."""
-    if seconds > LONGEST_SECONDS:
-        raise InferenceError(
-            f"A sound of more than {LONGEST_SECONDS:.0f} s is heard in windows: add "
-            f"--window_seconds 10. Received: {path}, of {seconds:.1f} s"
-        )
+    if window is None:
+        yield 0, load_audio(path, sample_rate)
+        return
+    # A rest of less than a frame would be a window without a frame of its own.
+    min_samples = round(FRAME_SECONDS * sample_rate)
+    yield from cut_windows(sound_blocks(path, sample_rate), window, hop or window, min_samples)
 
 
 def cut_windows(
-    blocks: Iterable[Array], window: int, hop: int, least: int = 1
-) -> Iterator[tuple[int, Array]]:
-    """Yields overlapping windows of a sound that comes in blocks, each with its first sample.
+    blocks: Iterable[Array], window: int, hop: int, min_samples: int = 1
+) -> Iterator[Segment]:
+    """Yields overlapping windows of a sound that arrives in blocks.
 
-    A window begins every hop, until one reaches the end of the sound; that one holds all there
-    is. A sound shorter than a window is one. Only a window and a block are in memory.
+    A window starts every hop until one reaches the end of the sound. That last window holds the
+    remaining samples and may be shorter. A sound shorter than a window is one window. Only one
+    window and one block are in memory.
 
     Args:
-      blocks: `[samples]` each, of any length.
-      window: Samples in a window.
-      hop: Samples from the start of one to that of the next, at most `window`.
-      least: Fewer samples than this make no window of their own, but lengthen the last one.
+        blocks: Consecutive samples, each `[samples]` of any length.
+        window: Number of samples in a window.
+        hop: Number of samples from the start of one window to that of the next, at most `window`.
+        min_samples: If fewer samples than this remain after a window, they lengthen it.
+
+    Yields:
+        Index of the first sample of the window, and its samples.
 
     Raises:
-      InferenceError: If sound would lie between two windows, or a number is not positive.
+        InferenceError: If the hop is not between 1 and the window.
 
     Example:
 
@@ -75,43 +78,133 @@ def cut_windows(
     >>> [(start, samples.tolist()) for start, samples in cut_windows(blocks, window=4, hop=2)]
     [(0, [0, 1, 2, 3]), (2, [2, 3, 4, 5]), (4, [4, 5, 6, 7]), (6, [6, 7, 8])]
     """
-    if not 0 < hop <= window:
-        raise InferenceError(
-            "The hop must be more than nothing and at most a window, or sound would go unheard. "
-            f"Received: window={window}, hop={hop}"
-        )
+    check_hop(hop, window)
     start, kept = 0, np.zeros(0, np.float32)
     for block in blocks:
         kept = np.concatenate([kept, block]) if len(kept) else block
-        # Longer than a window: else this one may be the last, which is known at the end only.
-        while len(kept) >= window + least:
+        # Only with more samples than a window: this one may otherwise be the last.
+        while len(kept) >= window + min_samples:
             yield start, kept[:window]
             start, kept = start + hop, kept[hop:]
-        kept = kept.copy()  # not a view that holds the whole block
+        kept = kept.copy()  # a view would keep the whole block in memory
     if start == 0 or len(kept) > window - hop:
         yield start, kept
 
 
-class ScoreAggregator:
-    """Makes one score for each class of those of many windows, one after the other.
-
-    | `kind` | a class's score is |
-    |---|---|
-    | "max" | the highest of any window: was it there at all? |
-    | "mean" | the mean over windows: how much of the time? |
-    | "attention" | in between: the mean weighted by the softmax over windows of its own logits |
+def window_samples(model: Any, window_seconds: float) -> int:
+    """Returns the number of samples in a window, after checking that the model can process it.
 
     Args:
-      kind: See above.
+        model: An `ASTClassifier` with a frontend.
+        window_seconds: Length of the window in seconds.
 
     Raises:
-      InferenceError: If there is no such kind.
+        InferenceError: If the window is shorter than a frame, or longer than the input of a model
+            with `padding="original"`.
+    """
+    frontend = model.frontend
+    if not window_seconds >= frontend.frame_length_seconds:
+        raise InferenceError(
+            f"A window must be at least {1e3 * frontend.frame_length_seconds:g} ms long; its "
+            f"length is given in seconds. Received: window_seconds={window_seconds}"
+        )
+    window: int = round(window_seconds * frontend.sample_rate)
+    if model.padding == "original" and frontend.count_frames(window) > model.backbone.num_frames:
+        raise InferenceError(
+            f"The model processes {frontend.num_samples / frontend.sample_rate:.2f} s at once: "
+            "choose a shorter --window_seconds, or --padding masked, which interpolates its "
+            f"positions. Received: window_seconds={window_seconds}"
+        )
+    return window
+
+
+def check_hop(hop: int, window: int) -> None:
+    """Raises InferenceError unless windows follow each other without a gap.
+
+    Args:
+        hop: Number of samples from the start of one window to that of the next.
+        window: Number of samples in a window.
+    """
+    if not 0 < hop <= window:
+        raise InferenceError(
+            "The hop must be positive and at most a window, or samples between two windows would "
+            f"be skipped. Received: window={window} samples, hop={hop} samples"
+        )
+
+
+def valid_part(model: Any, waveform: Array, source: str) -> Array:
+    """Returns the part of a waveform that a model processes without windows.
+
+    Args:
+        model: An `ASTClassifier` with a frontend.
+        waveform: `[samples]`.
+        source: Name of the sound, for messages.
+
+    Returns:
+        The whole waveform with `padding="masked"`, else as many samples as the model was built for.
+
+    Raises:
+        InferenceError: If the waveform is longer than `LONGEST_SECONDS` with `padding="masked"`.
+
+    Warns:
+        AudioWarning: If the end of the waveform is cut off.
+    """
+    frontend = model.frontend
+    rate, seconds = frontend.sample_rate, len(waveform) / frontend.sample_rate
+    if model.padding == "masked":
+        if seconds > LONGEST_SECONDS:
+            raise InferenceError(
+                f"A sound longer than {LONGEST_SECONDS:.0f} s is processed in windows: add "
+                f"--window_seconds 10. Received: {source}, {seconds:.1f} s"
+            )
+        return waveform
+    if frontend.count_frames(len(waveform)) > frontend.num_frames:
+        warnings.warn(
+            f"{source} is {seconds:.1f} s long; the model processes only the first "
+            f"{frontend.num_samples / rate:.1f} s.",
+            AudioWarning,
+            stacklevel=2,
+        )
+    return waveform[: frontend.num_samples]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WindowScores:
+    """Scores of the windows of one recording, and of the whole recording.
+
+    Attributes:
+        starts: Start of each window in seconds, float64 `[windows]`.
+        ends: End of each window in seconds, float64 `[windows]`.
+        scores: Scores of each window, float32 `[windows, classes]`.
+        clip_scores: Aggregated scores of the recording, float64 `[classes]`.
+    """
+
+    starts: Array
+    ends: Array
+    scores: Array
+    clip_scores: Array
+
+
+class ScoreAggregator:
+    """Aggregates the scores of windows into one score per class, batch by batch.
+
+    | `kind` | score of a class |
+    |---|---|
+    | "max" | the maximum over windows: does the class occur at all? |
+    | "mean" | the mean over windows: how much of the time does it occur? |
+    | "attention" | in between: the mean, weighted by the softmax over windows of the logits |
+
+    Args:
+        kind: Name of the aggregation, one of the table.
+
+    Raises:
+        InferenceError: If the kind is unknown.
 
     Example:
 
-    >>> aggregate = ScoreAggregator("mean")
-    >>> aggregate.add(np.array([[0.2, 0.0], [0.4, 1.0]]), np.zeros((2, 2)))
-    >>> aggregate.scores().round(6).tolist()
+    >>> aggregator = ScoreAggregator("mean")
+    >>> aggregator.add(np.array([[0.2, 0.0], [0.4, 1.0]]), np.zeros((2, 2)))
+    >>> aggregator.scores().round(6).tolist()
     [0.3, 0.5]
     """
 
@@ -121,12 +214,18 @@ class ScoreAggregator:
                 f"aggregate must be one of {', '.join(AGGREGATES)}. Received: {kind!r}"
             )
         self.kind = kind
-        self._peak: Array | float = -np.inf  # of the logits so far: keeps the weights finite
+        # Largest logit so far: subtracted before the exponential, which could overflow otherwise.
+        self._peak: Array | float = -np.inf
         self._weight: Array | float = 0.0
         self._sum: Array | float = 0.0
 
     def add(self, scores: Array, logits: Array) -> None:
-        """Adds windows: their scores and logits, both `[windows, classes]`."""
+        """Adds windows.
+
+        Args:
+            scores: Scores of the windows, `[windows, classes]`.
+            logits: Logits of the windows, `[windows, classes]`.
+        """
         scores, logits = scores.astype(np.float64), logits.astype(np.float64)
         if self.kind == "max":
             self._peak = np.maximum(self._peak, scores.max(axis=0))
@@ -134,12 +233,12 @@ class ScoreAggregator:
         if self.kind == "mean":
             logits = np.zeros_like(logits)
         peak = np.maximum(self._peak, logits.max(axis=0))
-        fade = np.exp(self._peak - peak)
+        rescale = np.exp(self._peak - peak)
         weights = np.exp(logits - peak)
-        self._weight = self._weight * fade + weights.sum(axis=0)
-        self._sum = self._sum * fade + (weights * scores).sum(axis=0)
+        self._weight = self._weight * rescale + weights.sum(axis=0)
+        self._sum = self._sum * rescale + (weights * scores).sum(axis=0)
         self._peak = peak
 
     def scores(self) -> Array:
-        """Returns the scores of the whole, `[classes]`, float64."""
+        """Returns the aggregated scores, float64 `[classes]`."""
         return np.asarray(self._peak if self.kind == "max" else self._sum / self._weight)
