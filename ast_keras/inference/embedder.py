@@ -66,7 +66,7 @@ class Embedder:
     >>> from ast_keras import from_preset
     >>> path = os.path.join(tempfile.mkdtemp(), "a.wav")
     >>> soundfile.write(path, np.zeros(32_000), 16_000)
-    >>> model = from_preset("ast_test", num_classes=2, num_frames=198)
+    >>> model = from_preset("ast_test", num_classes=2, num_frames=208)
     >>> [(e.start, e.end, e.vector.shape) for e in Embedder(model, "seconds").embed(path)]
     [(0.0, 1.0, (48,)), (1.0, 2.0, (48,))]
     """

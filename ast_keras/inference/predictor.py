@@ -23,7 +23,7 @@ from ast_keras.inference.windows import (
     valid_part,
     window_samples,
 )
-from ast_keras.models.ast_classifier import ASTClassifier
+from ast_keras.models.audio_classifier import AudioClassifier
 from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 
 Array = npt.NDArray[Any]
@@ -61,7 +61,7 @@ class Predictor:
     The model is compiled once for all lengths.
 
     Args:
-        model: An `ASTClassifier` with a frontend.
+        model: An `AudioClassifier` with a frontend.
         windows: How files are cut into windows. None processes each file at once: the length that
             the model was built for or, with `padding="masked"`, up to a minute.
 
@@ -81,7 +81,7 @@ class Predictor:
     (2.0, 2, 3)
     """
 
-    def __init__(self, model: ASTClassifier, windows: Windows | None = None) -> None:
+    def __init__(self, model: AudioClassifier, windows: Windows | None = None) -> None:
         self.model = model
         self.sample_rate: int = model.require_frontend().sample_rate
         self.windows = windows

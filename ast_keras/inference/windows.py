@@ -95,7 +95,7 @@ def window_samples(model: Any, window_seconds: float) -> int:
     """Returns the number of samples in a window, after checking that the model can process it.
 
     Args:
-        model: An `ASTClassifier` with a frontend.
+        model: An `AudioClassifier` with a frontend.
         window_seconds: Length of the window in seconds.
 
     Raises:
@@ -109,7 +109,8 @@ def window_samples(model: Any, window_seconds: float) -> int:
             f"length is given in seconds. Received: window_seconds={window_seconds}"
         )
     window: int = round(window_seconds * frontend.sample_rate)
-    if model.padding == "original" and frontend.count_frames(window) > model.backbone.num_frames:
+    limit = model.max_input_samples
+    if limit is not None and window > limit:
         raise InferenceError(
             f"The model processes {frontend.num_samples / frontend.sample_rate:.2f} s at once: "
             "choose a shorter --window_seconds, or --padding masked, which interpolates its "
@@ -136,7 +137,7 @@ def valid_part(model: Any, waveform: Array, source: str) -> Array:
     """Returns the part of a waveform that a model processes without windows.
 
     Args:
-        model: An `ASTClassifier` with a frontend.
+        model: An `AudioClassifier` with a frontend.
         waveform: `[samples]`.
         source: Name of the sound, for messages.
 
@@ -151,14 +152,15 @@ def valid_part(model: Any, waveform: Array, source: str) -> Array:
     """
     frontend = model.frontend
     rate, seconds = frontend.sample_rate, len(waveform) / frontend.sample_rate
-    if model.padding == "masked":
+    limit = model.max_input_samples
+    if limit is None:
         if seconds > LONGEST_SECONDS:
             raise InferenceError(
                 f"A sound longer than {LONGEST_SECONDS:.0f} s is processed in windows: add "
                 f"--window_seconds 10. Received: {source}, {seconds:.1f} s"
             )
         return waveform
-    if frontend.count_frames(len(waveform)) > frontend.num_frames:
+    if len(waveform) > limit:
         warnings.warn(
             f"{source} is {seconds:.1f} s long; the model processes only the first "
             f"{frontend.num_samples / rate:.1f} s.",

@@ -82,19 +82,15 @@ class WindowEngine:
         return [self._result()] if self._num_samples % self.hop_samples else []
 
     def _window_samples(self, window_seconds: float | None) -> int:
-        column, rate, backbone = self.column_samples, self.sample_rate, self.model.backbone
+        column, rate = self.column_samples, self.sample_rate
         if window_seconds is None:
-            frontend = self.model.frontend
-            seconds = frontend.num_samples // rate
-            # Rounded up if the missing samples are fewer than a frame, and so change no frame.
-            if frontend.count_frames((seconds + 1) * rate) <= frontend.num_frames:
-                seconds += 1
-            if seconds and seconds * rate % column == 0:
-                return seconds * rate
-            return max(1, frontend.num_samples // column) * column
+            default = self.model.default_num_samples
+            if default % column:
+                default = max(1, self.model.frontend.num_samples // column) * column
+            return default
         samples = _multiple("window_seconds", window_seconds, column, rate)
-        frames = self.model.frontend.count_frames(samples)
-        if backbone.padding == "original" and frames > backbone.num_frames:
+        limit = self.model.max_input_samples
+        if limit is not None and samples > limit:
             raise InferenceError(
                 f"The model processes {self.model.frontend.num_samples / rate:.2f} s at once: "
                 'choose a shorter window, or load it with padding="masked". Received: '
