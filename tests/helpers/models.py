@@ -17,7 +17,16 @@ def tiny_classifier(**settings):
     """
     from ast_keras import from_preset
 
-    return from_preset(_saved(json.dumps({"num_classes": 3, "num_frames": 98, **settings})))
+    return from_preset(saved_classifier(**settings))
+
+
+def saved_classifier(**settings):
+    """Returns the folder of a saved `tiny_classifier`, which tests must not change.
+
+    Args:
+        settings: Arguments of `from_preset`; without them, 3 classes and 98 frames (one second).
+    """
+    return _saved(json.dumps({"num_classes": 3, "num_frames": 98, **settings}))
 
 
 @functools.cache
@@ -59,3 +68,20 @@ def block_logits(model, spectrogram):
     """Returns the logits of every block of a causal model, `[batch, blocks, classes]`."""
     tokens = model.backbone(spectrogram)
     return model.classify(model.backbone.pool_blocks(tokens)).numpy()
+
+
+def expressive_classifier(**settings):
+    """Returns a `tiny_classifier` whose scores differ much between sounds.
+
+    Attention, positions and head are scaled up. Without that, small random weights make a
+    transformer whose output hardly depends on its input, and errors would go unnoticed.
+
+    Args:
+        settings: Arguments of `tiny_classifier`.
+    """
+    model = tiny_classifier(**settings)
+    for weight in model.backbone.weights:
+        if weight.path.endswith(("qkv/kernel", "positions/embedding")):
+            weight.assign(8 * weight)
+    model.head.kernel.assign(20 * model.head.kernel)
+    return model

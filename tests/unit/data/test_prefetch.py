@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ast_keras.data.prefetch import map_ahead
+from ast_keras.data.prefetch import map_ahead, prefetch
 
 
 def test_map_ahead_keeps_the_order():
@@ -39,3 +39,37 @@ def test_closing_map_ahead_ends_its_threads():
     next(results)
     results.close()
     assert threading.active_count() <= before
+
+
+def test_prefetch_keeps_the_order_and_raises_errors_in_their_place():
+    def read(item):
+        yield from range(item)
+        if item == 3:
+            raise OSError("broken")
+
+    found = []
+    for item, pieces in prefetch([2, 3, 0, 5], read, jobs=2, depth=1):
+        try:
+            found.append((item, list(pieces)))
+        except OSError as error:
+            found.append((item, str(error)))
+    assert found == [(2, [0, 1]), (3, "broken"), (0, []), (5, [0, 1, 2, 3, 4])]
+
+
+def test_prefetch_is_bounded_and_ends_its_threads():
+    made = []
+
+    def read(item):
+        for piece in range(1000):
+            made.append(piece)
+            yield piece
+
+    before = threading.active_count()
+    for _, pieces in prefetch(range(5), read, jobs=2, depth=3):
+        next(pieces)
+        break
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() <= before
+    assert len(made) < 20
