@@ -1,9 +1,11 @@
 """`ast_keras.listen`: a line per result, from a file or from the microphone."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 import soundfile
@@ -32,44 +34,61 @@ def test_command_prints_a_line_per_result(saved, tmp_path, capsys):
     assert printed.err.splitlines()[-1] == "Processed 3.1 s."
 
 
-def test_command_classifies_the_microphone_until_it_is_stopped(saved, tmp_path):
-    # A replacement of sounddevice: noise from a thread of its own, as PortAudio gives it.
-    (tmp_path / "sounddevice.py").write_text(
-        """
-import threading, time
-import numpy as np
+class Microphone:
+    """Replaces `sounddevice`: noise from a thread of its own, as PortAudio gives it."""
 
-class InputStream:
-    def __init__(self, samplerate, blocksize, channels, dtype, callback):
-        assert (samplerate, blocksize, channels, dtype) == (16000, 1600, 1, "float32")
-        self.callback = callback
+    def InputStream(self, samplerate, blocksize, channels, dtype, callback):
+        assert (samplerate, blocksize, channels, dtype) == (RATE, 1600, 1, "float32")
+        self.callback, self.stopped = callback, threading.Event()
+        return self
 
     def __enter__(self):
         threading.Thread(target=self.play, daemon=True).start()
 
     def __exit__(self, *error):
-        pass
+        self.stopped.set()
 
     def play(self):
-        while True:
-            self.callback(np.random.rand(1600, 1).astype("float32"), 1600, None, None)
-            time.sleep(0.02)
-"""
-    )
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+        while not self.stopped.wait(0.02):
+            self.callback(0.1 * noise((1600, 1)).astype("float32"), 1600, None, None)
+
+
+class CtrlCAfterThreeLines(io.StringIO):
+    """A standard output that interrupts the process after three lines."""
+
+    def write(self, text):
+        super().write(text)
+        if "\n" in text and self.getvalue().count("\n") == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_command_classifies_the_microphone_until_it_is_stopped(saved, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sounddevice", Microphone())
+    output = CtrlCAfterThreeLines()
+    monkeypatch.setattr("sys.stdout", output)
+    assert main(parse_options(Options, ["--model", saved, "--threshold", "0.99"])) == 0
+    lines = output.getvalue().splitlines()
+    assert [line.split()[:2] for line in lines[:2]] == [["0.0", "1.0"], ["0.0", "2.0"]]
+    assert "(" in lines[0]  # the best class, below the threshold
+    assert "Processed " in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_process_that_reads_a_file(saved, tmp_path):
+    soundfile.write(tmp_path / "sound.wav", 0.1 * noise(60 * RATE), RATE)
     process = subprocess.Popen(
-        [sys.executable, "-m", "ast_keras.listen", "--model", saved, "--threshold", "0.99"],
+        [
+            *(sys.executable, "-m", "ast_keras.listen", "--model", saved),
+            *("--file", str(tmp_path / "sound.wav")),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path},
         cwd=ROOT,
     )
-    for _ in range(5):
-        line = process.stdout.readline()
+    line = process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert line.split()[:2] == ["2.0", "5.0"], (line, errors)
-    assert "(" in line  # the best class, below the threshold
+    assert line.split()[:2] == ["0.0", "1.0"], (line, errors)
     assert errors.splitlines()[-1].startswith("Processed "), errors
     assert process.returncode == 0

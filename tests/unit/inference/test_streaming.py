@@ -20,8 +20,8 @@ SCORES = 1e-5
 LENGTH = 97_234  # samples, 6.08 s: a multiple of no hop
 
 
-def make_model(**settings):
-    return expressive_classifier(num_classes=5, num_frames=310, **settings)
+def make_model(padding="original", **settings):
+    return expressive_classifier(num_classes=5, num_frames=310, padding=padding, **settings)
 
 
 @pytest.fixture(scope="module")
