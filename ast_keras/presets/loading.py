@@ -208,7 +208,7 @@ def filterbank_from_preset(preset: str | os.PathLike[str], **overrides: Any) -> 
     name = os.fspath(preset)
     released = _find_released(name)
     if name in SIZES:
-        frontend = LogMelFilterbank(name="fbank")
+        frontend = LogMelFilterbank(num_frames=1024, num_mel_bins=128, name="fbank")
     elif is_saved_model(pathlib.Path(name)):
         frontend = load_saved_filterbank(pathlib.Path(name))
     elif released is not None:

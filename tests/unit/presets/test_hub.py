@@ -1,4 +1,4 @@
-"""Weights are found, fetched and checked, against a stand-in for the hub on this machine."""
+"""Released weights are found, downloaded and checked, with a local server in place of the hub."""
 
 import dataclasses
 import hashlib
@@ -21,12 +21,12 @@ CLOSED = "http://127.0.0.1:9"  # the discard port: nothing listens
 
 
 class StandIn:
-    """A hub with files by repository and name: large files are redirected to storage, as there."""
+    """A local hub with files by repository and name. Large files are redirected to a storage."""
 
     def __init__(self):
         self.files = {}
-        self.claimed_digest = None  # instead of the weights' own
-        self.cut = False  # whether weights end in the middle
+        self.claimed_digest = None  # a false digest of the weights
+        self.cut = False  # whether the connection ends in the middle of the weights
         self.stall = threading.Event()
         self.stall.set()  # cleared: requests wait
         self.requests = []
@@ -43,11 +43,11 @@ class StandIn:
             (preset.hub_id, filename): weights,
             (preset.hub_id, "config.json"): b'{"model_type": "audio-spectrogram-transformer"}',
             (preset.hub_id, "preprocessor_config.json"): b'{"num_mel_bins": 128}',
-            (preset.hub_id, "README.md"): b"never asked for",
+            (preset.hub_id, "README.md"): b"never requested",
         }
 
     def fetched(self):
-        """Returns the names of the files whose content was asked for."""
+        """Returns the names of the files whose content was requested."""
         return [path.rpartition("/")[2] for method, path in self.requests if method == "GET"]
 
     def close(self):
@@ -102,7 +102,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def environment(tmp_path, monkeypatch):
-    """Keeps every test away from the network and from the user's own caches."""
+    """Keeps the tests away from the network and from the user's caches."""
     for name in ("AST_KERAS_PRESETS", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AST_KERAS_CACHE", str(tmp_path / "cache"))
@@ -113,7 +113,7 @@ def environment(tmp_path, monkeypatch):
 
 @pytest.fixture
 def constants(environment, tmp_path, monkeypatch):
-    """The settings of huggingface_hub, which reads the environment only when it is imported."""
+    """Settings of huggingface_hub, which reads the environment only on import."""
     constants = pytest.importorskip("huggingface_hub.constants")
     template = CLOSED + "/{repo_id}/resolve/{revision}/{filename}"
     settings = {
@@ -139,7 +139,7 @@ def stand_in(constants, monkeypatch):
 
 
 def refused(*args, **kwargs):
-    """Returns the one line with which a fetch is refused."""
+    """Returns the error of a fetch, which must be one line."""
     with pytest.raises(hub.WeightsError) as caught:
         hub.fetch(*args, **kwargs)
     assert "\n" not in str(caught.value)
@@ -152,7 +152,7 @@ def put(path, content=WEIGHTS):
     return path
 
 
-# From the hub.
+# --- From the hub ---
 
 
 def test_fetch_downloads_once_and_only_what_is_needed(stand_in, tmp_path):
@@ -169,7 +169,7 @@ def test_fetch_downloads_once_and_only_what_is_needed(stand_in, tmp_path):
     ]
     before = len(stand_in.requests)
     assert hub.fetch(PRESET, log=lines.append) == path
-    assert len(stand_in.requests) == before  # not even a question
+    assert len(stand_in.requests) == before  # no request
     assert len(lines) == 1
 
 
@@ -187,7 +187,7 @@ def test_fetch_works_without_network_once_cached(how, stand_in, constants, monke
     assert hub.fetch(PRESET) == path
 
 
-def test_fetch_says_what_to_put_where_when_the_hub_is_out_of_reach(constants, tmp_path):
+def test_fetch_names_file_and_place_if_the_hub_is_unreachable(constants, tmp_path):
     started = time.monotonic()
     line = refused(PRESET)
     assert time.monotonic() - started < 5
@@ -204,7 +204,7 @@ def test_fetch_says_what_to_put_where_when_the_hub_is_out_of_reach(constants, tm
 
 
 @pytest.mark.parametrize("target", ["ast_base_audioset/model.safetensors", PRESET.authors_file])
-def test_fetch_finds_what_was_put_where_the_message_said(target, constants):
+def test_fetch_finds_the_file_where_its_message_asked_for_it(target, constants):
     line = refused(PRESET)
     path = put(pathlib.Path(re.search(rf" at (\S+/{re.escape(target)})", line)[1]))
     assert hub.fetch(PRESET) == path
@@ -216,7 +216,7 @@ def test_fetch_respects_offline_mode(stand_in, constants, monkeypatch):
     assert stand_in.requests == []
 
 
-def test_fetch_does_not_wait_long_for_a_hub_that_is_silent(stand_in, constants, monkeypatch):
+def test_fetch_does_not_wait_long_for_a_hub_that_does_not_answer(stand_in, constants, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.5)
     stand_in.stall.clear()
     started = time.monotonic()
@@ -225,7 +225,7 @@ def test_fetch_does_not_wait_long_for_a_hub_that_is_silent(stand_in, constants, 
     assert len(stand_in.requests) == 1
 
 
-def test_fetch_does_not_wait_long_for_a_hub_that_falls_silent(stand_in, constants, monkeypatch):
+def test_fetch_does_not_wait_long_for_a_hub_that_stops_answering(stand_in, constants, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.5)
     started = time.monotonic()
     assert "ReadTimeout" in refused(PRESET, log=lambda line: stand_in.stall.clear())
@@ -234,7 +234,7 @@ def test_fetch_does_not_wait_long_for_a_hub_that_falls_silent(stand_in, constant
 
 
 @pytest.mark.parametrize("lacking", ["a repository", "its weights"])
-def test_fetch_says_what_to_do_when_the_hub_does_not_have_it(lacking, stand_in):
+def test_fetch_names_file_and_place_if_the_hub_lacks_it(lacking, stand_in):
     if lacking == "a repository":
         stand_in.files.clear()
     else:
@@ -255,8 +255,8 @@ def test_fetch_takes_a_pytorch_file_from_a_repository_without_safetensors(stand_
     assert stand_in.fetched() == ["config.json", "pytorch_model.bin"]
 
 
-def test_fetch_leaves_nothing_of_a_download_that_breaks(stand_in, tmp_path, monkeypatch):
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between the hub's own tries
+def test_fetch_leaves_no_partial_download(stand_in, tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between retries of huggingface_hub
     stand_in.cut = True
     assert "RemoteProtocolError" in refused(PRESET)
     assert 1 < stand_in.fetched().count("model.safetensors") < 10
@@ -306,7 +306,7 @@ def test_fetch_works_without_huggingface_hub(tmp_path, monkeypatch):
     assert hub.fetch(PRESET, tmp_path) == path
 
 
-# From a folder.
+# --- From a folder ---
 
 
 @pytest.mark.parametrize(
@@ -330,12 +330,12 @@ def test_fetch_looks_in_the_folder_first(how, name, stand_in, tmp_path, monkeypa
     assert stand_in.requests == []
 
 
-def test_fetch_goes_on_to_the_hub_when_the_folder_lacks_the_preset(stand_in, tmp_path):
+def test_fetch_uses_the_hub_if_the_folder_lacks_the_preset(stand_in, tmp_path):
     put(tmp_path / "mine" / "ast_base_audioset_run1.pth")
     assert hub.fetch(PRESET, tmp_path / "mine").is_relative_to(tmp_path / "hub")
 
 
-def test_fetch_prefers_the_folder_to_what_the_hub_left_here(stand_in, tmp_path):
+def test_fetch_prefers_the_folder_to_the_cache_of_the_hub(stand_in, tmp_path):
     hub.fetch(PRESET)
     mine = put(tmp_path / "mine" / "ast_base_audioset.safetensors")
     assert hub.fetch(PRESET, mine.parent) == mine

@@ -1,8 +1,10 @@
-"""Models saved to a folder and back, bit for bit, and never half."""
+"""Saved models: bit-identical when loaded, complete or absent, refused when damaged."""
 
 import json
 import os
+import shutil
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -12,6 +14,9 @@ from ast_keras.labels import LabelSet
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment
 from ast_keras.presets import saving
 from ast_keras.presets.loading import from_preset, save_to_preset
+from tests.helpers.arrays import assert_same
+from tests.helpers.errors import error_of
+from tests.helpers.paths import GOLDENS
 
 LABELS = LabelSet(("dog", "cow", "hen"), ("d", "c", "h"))
 WAVEFORM = (0.1 * np.random.default_rng(11).standard_normal((2, 4000))).astype("float32")
@@ -61,18 +66,9 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def error_of(function, *args, **kwargs):
-    """Returns the one line that a WeightsError says."""
-    with pytest.raises(WeightsError) as error:
-        function(*args, **kwargs)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
 def assert_same_weights(actual, expected):
     assert [w.path for w in actual.weights] == [w.path for w in expected.weights]
-    for ours, theirs in zip(actual.get_weights(), expected.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs, strict=True)
+    assert_same(actual.get_weights(), expected.get_weights())
 
 
 # --- Folders ---
@@ -85,7 +81,7 @@ def test_preset_folder_holds_its_files(original, model):
     assert metadata["parameter_count"] == model.count_params()
     assert metadata["keras_version"] == keras.__version__
     assert LabelSet.from_csv(original / "labels.csv") == LABELS
-    # The backbone's and the frontend's configuration stand for themselves.
+    # The configurations of backbone and filterbank can be loaded alone.
     for name, part in (("config", model.backbone), ("audio_converter", model.frontend)):
         config = json.loads((original / f"{name}.json").read_text())
         revived = keras.saving.deserialize_keras_object(config)
@@ -96,8 +92,53 @@ def test_saved_backbone_weights_load_into_a_backbone(original, model):
     config = json.loads((original / "config.json").read_text())
     backbone = keras.saving.deserialize_keras_object(config)
     backbone.load_weights(original / "model.weights.h5")
-    for ours, theirs in zip(backbone.get_weights(), model.backbone.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    assert_same(backbone.get_weights(), model.backbone.get_weights())
+
+
+def test_every_weight_is_stored_once(original, model):
+    stored = {}
+    for name in ("model", "task"):
+        with h5py.File(original / f"{name}.weights.h5") as file:
+            sizes = []
+            file.visititems(lambda _, item, sizes=sizes: sizes.append(getattr(item, "size", 0)))
+            stored[name] = sum(sizes)
+    assert stored["model"] == model.backbone.count_params()
+    assert sum(stored.values()) == model.count_params()
+
+
+def test_weights_of_an_optimizer_are_not_saved(tmp_path):
+    model = from_preset("ast_test", num_classes=3, num_frames=32, num_layers=1, frontend=None)
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    save_to_preset(model, tmp_path / "model")
+    assert_same_weights(from_preset(tmp_path / "model"), model)
+    with h5py.File(tmp_path / "model" / "task.weights.h5") as file:
+        assert "optimizer" not in file
+
+
+def test_format_version_1_is_read_without_its_second_copy_of_the_backbone(tmp_path):
+    shutil.copytree(GOLDENS / "saved_0.1.0" / "plain", tmp_path / "epoch")
+    (tmp_path / "epoch" / "model.weights.h5").unlink()  # as the epochs of old runs are
+    old, whole = from_preset(tmp_path / "epoch"), from_preset(GOLDENS / "saved_0.1.0" / "plain")
+    assert_same_weights(old, whole)
+    save_to_preset(old, tmp_path / "new")
+    assert_same_weights(from_preset(tmp_path / "new"), whole)
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (3, "saved by a later version of ast-keras: update ast-keras. Received: format_version=3"),
+        (0, "format_version must be a positive integer"),
+        ("2", "format_version must be a positive integer"),
+    ],
+)
+def test_other_format_versions_are_refused(version, message, saved):
+    metadata = json.loads((saved / "metadata.json").read_text())
+    assert metadata["format_version"] == 2
+    (saved / "metadata.json").write_text(json.dumps({**metadata, "format_version": version}))
+    (saved / "task.json").write_text("{}")  # of a later version, so that it is not interpreted
+    assert message in error_of(from_preset, saved)
 
 
 def test_saved_model_comes_back_bit_identical(original, model):
@@ -171,18 +212,19 @@ def edited(key, value):
         edited("labels", {"names": ["dog"], "ids": ["d"]}),
     ],
 )
-def test_from_preset_rejects_a_configuration_that_is_no_classifiers(edit, saved):
+def test_from_preset_rejects_the_configuration_of_another_class(edit, saved):
     config = json.loads((saved / "task.json").read_text())
     edit(config)
     (saved / "task.json").write_text(json.dumps(config))
     assert str(saved / "task.json") in error_of(from_preset, saved)
 
 
-@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9])
-def test_from_preset_rejects_truncated_weights(share, saved):
-    path = saved / "task.weights.h5"
+@pytest.mark.parametrize("fraction", [0, 0.1, 0.9])
+@pytest.mark.parametrize("name", ["task.weights.h5", "model.weights.h5"])
+def test_from_preset_rejects_truncated_weights(name, fraction, saved):
+    path = saved / name
     data = path.read_bytes()
-    path.write_bytes(data[: int(share * len(data))])
+    path.write_bytes(data[: int(fraction * len(data))])
     message = error_of(from_preset, saved)
     assert "cannot be read" in message
     assert str(path) in message
@@ -198,7 +240,7 @@ def test_from_preset_rejects_weights_of_another_model(saved):
 
 
 def test_save_replaces_an_older_model_as_a_whole(saved, model):
-    (saved / "stale.txt").write_text("of the older model")
+    (saved / "stale.txt").write_text("a file of the older model")
     other = from_preset("ast_test", num_classes=5, num_frames=32, num_layers=1, frontend=None)
     save_to_preset(other, saved)
     assert {p.name for p in saved.iterdir()} == FILES - {"audio_converter.json", "labels.csv"}
@@ -214,7 +256,7 @@ def test_save_uses_an_empty_folder(tmp_path, model):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_save_refuses_a_folder_that_is_no_model(tmp_path, model):
+def test_save_refuses_a_folder_with_other_files(tmp_path, model):
     (tmp_path / "thesis.tex").write_text("years of work")
     before = contents(tmp_path)
     assert "holds other files" in error_of(save_to_preset, model, tmp_path)
@@ -228,7 +270,7 @@ def test_save_refuses_a_file(tmp_path, model):
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-def test_save_that_fails_leaves_the_old_model(error, saved, model, monkeypatch):
+def test_failed_save_leaves_the_old_model(error, saved, model, monkeypatch):
     before = contents(saved)
 
     def fail_after_the_weights(*args, **kwargs):  # those of the backbone are written by then
@@ -241,7 +283,7 @@ def test_save_that_fails_leaves_the_old_model(error, saved, model, monkeypatch):
     assert list(saved.parent.iterdir()) == [saved]
 
 
-def test_save_that_fails_leaves_nothing_new(tmp_path, model, monkeypatch):
+def test_failed_save_leaves_no_folder(tmp_path, model, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("disk full")
 
@@ -251,7 +293,7 @@ def test_save_that_fails_leaves_nothing_new(tmp_path, model, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_save_that_fails_while_swapping_leaves_the_old_model(saved, model, monkeypatch):
+def test_failed_replacement_leaves_the_old_model(saved, model, monkeypatch):
     before = contents(saved)
     rename = os.rename
 

@@ -325,7 +325,7 @@ def test_unknown_method_is_refused_even_if_nothing_is_resized(argument):
 @pytest.mark.parametrize("name", ["num_frames", "num_mel_bins"])
 def test_size_zero_is_not_replaced_by_the_default(name):
     source = read_pretrained(GOLDEN, num_heads=3, likely=Geometry(num_frames=256))
-    with pytest.raises(ValueError, match="at least one patch large"):
+    with pytest.raises(ValueError, match="at least one patch"):
         build_classifier(source, geometry=Geometry(**{name: 0}))
 
 

@@ -1,4 +1,8 @@
-"""The Model Garden's vision transformer, translated to timm's names, computes the same."""
+"""Vision transformers of the Model Garden, translated to timm's names, compute the same.
+
+By default this is shown for a stored checkpoint. The slow tests build the Model Garden's network,
+whose import takes 20 seconds, and save it in every form in which it is found.
+"""
 
 import re
 
@@ -9,16 +13,17 @@ import tensorflow as tf
 from ast_keras.errors import WeightsError
 from ast_keras.weights.model_garden import is_model_garden, num_heads, to_timm
 from ast_keras.weights.readers.tf_checkpoint import read_checkpoint
+from tests.helpers.paths import GOLDENS
 
 REASON = "tf-models-official holds the vision transformer that is translated"
 WIDTH, HEADS, LAYERS, MLP, PATCH, CLASSES = 48, 3, 2, 96, 16, 5
-SIZE = (32, 48)  # pixels: not square, so that a swap of the axes shows
+SIZE = (32, 48)  # pixels: not square, so that swapped axes are noticed
 NUM_BLOCK_TENSORS = 12 * LAYERS
 PATCH_KERNEL = "layer_with_weights-0/kernel"
 
 
 def vision_transformer(**kwargs):
-    """A small Model Garden backbone in which every weight, biases included, is random."""
+    """Returns a small Model Garden backbone with random weights and biases."""
     pytest.importorskip("official", reason=REASON)
     import tf_keras
     from official.vision.modeling.backbones import vit
@@ -42,7 +47,7 @@ def vision_transformer(**kwargs):
 
 
 def classifier(backbone):
-    """A Model Garden classification model on a backbone."""
+    """Returns a Model Garden classification model on a backbone."""
     import tf_keras
     from official.vision.modeling import classification_model
 
@@ -73,7 +78,7 @@ def gelu_tanh(x):
 
 
 def attention(x, weight, bias, heads):
-    """timm's attention before its output projection: q, k, v are thirds of one projection."""
+    """Computes the attention of timm before its output projection."""
     batch, tokens, width = x.shape
     qkv = (x @ weight.T + bias).reshape(batch, tokens, 3, heads, width // heads)
     q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each [B, H, T, D]
@@ -84,7 +89,7 @@ def attention(x, weight, bias, heads):
 
 
 def forward(weights, images, heads=HEADS):
-    """A plain vision transformer on timm's tensors, in double precision: [B, T, E]."""
+    """Computes a vision transformer on timm's tensors in double precision: [B, T, E]."""
     weights = {name: value.astype(np.float64) for name, value in weights.items()}
     kernel = weights["patch_embed.proj.weight"]  # [E, C, kh, kw]
     width, _, high, wide = kernel.shape
@@ -111,7 +116,7 @@ def forward(weights, images, heads=HEADS):
 
 
 def features(model, images):
-    """The Model Garden's own pooled features: [B, E]."""
+    """Returns the pooled features of the Model Garden's network: [B, E]."""
     return model(images, training=False)["pre_logits"].numpy()[:, 0, 0]
 
 
@@ -129,7 +134,7 @@ FORMS = ["backbone", "model", "weights", "classifier", "classifier weights", "tr
 
 
 def save(form, model, folder):
-    """Saves a backbone in one of the forms that are met, and returns the checkpoint's prefix."""
+    """Saves a backbone in one of `FORMS`, and returns the prefix of the checkpoint."""
     prefix = str(folder / "ckpt")
     if form == "backbone":
         return tf.train.Checkpoint(backbone=model).write(prefix)
@@ -148,7 +153,7 @@ def save(form, model, folder):
 
 
 def trainer(whole):
-    """What the Model Garden's trainer saves: moving averages of the weights, slots, counters."""
+    """Returns the checkpoint of the Model Garden's trainer: moving averages, slots, counters."""
     import tf_keras
     from official.modeling.optimization import ema_optimizer
 
@@ -165,6 +170,7 @@ def trainer(whole):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_translation_computes_the_same_in_every_form(form, backbone, images, tmp_path):
     tensors = read_checkpoint(save(form, backbone, tmp_path))
@@ -174,10 +180,11 @@ def test_translation_computes_the_same_in_every_form(form, backbone, images, tmp
     head = {"classifier": 2, "classifier weights": 2, "trainer": 2}.get(form, 0)
     assert len(unused) == head
     assert all(reason.startswith("outside the backbone") for reason in unused.values())
-    # Every tensor went somewhere: three kernels and three biases of a block become one of each.
+    # Every tensor is used: three kernels and three biases of a block become one of each.
     assert len(tensors) == len(canonical) + 4 * LAYERS + len(unused)
 
 
+@pytest.mark.slow
 def test_translation_has_timm_names_and_layouts(backbone, tmp_path):
     canonical, _ = translated(save("backbone", backbone, tmp_path))
     block = {
@@ -207,6 +214,7 @@ def test_translation_has_timm_names_and_layouts(backbone, tmp_path):
     assert all(v.dtype == np.float32 and v.flags.c_contiguous for v in canonical.values())
 
 
+@pytest.mark.slow
 def test_layer_scale_is_folded(images, tmp_path):
     model = vision_transformer(layer_scale_init_value=0.1)
     assert sum("layerscale" in weight.name for weight in model.weights) == 2 * LAYERS
@@ -216,19 +224,21 @@ def test_layer_scale_is_folded(images, tmp_path):
     assert_close(forward(canonical, images)[:, 0], features(model, images))
 
 
-def test_layer_behind_the_features_is_unused(images, tmp_path):
+@pytest.mark.slow
+def test_layer_after_the_features_is_unused(images, tmp_path):
     model = vision_transformer(representation_size=20)
     tensors = read_checkpoint(save("classifier", model, tmp_path))
     canonical, unused = to_timm(tensors)
-    behind = sorted(name for name, reason in unused.items() if "pre_logits" in reason)
-    bias, kernel = behind
-    assert len(unused) == len(behind) + 2
+    after = sorted(name for name, reason in unused.items() if "pre_logits" in reason)
+    bias, kernel = after
+    assert len(unused) == len(after) + 2
     pooled = forward(canonical, images)[:, 0]
     expected = np.tanh(pooled @ tensors[kernel] + tensors[bias])
     assert_close(expected, features(model, images))
 
 
-def test_backbone_without_class_token_leaves_it_to_the_caller(images, tmp_path):
+@pytest.mark.slow
+def test_backbone_without_class_token_gives_none(images, tmp_path):
     model = vision_transformer(pooler="gap")
     canonical, unused = translated(save("model", model, tmp_path))
     assert "cls_token" not in canonical
@@ -237,12 +247,29 @@ def test_backbone_without_class_token_leaves_it_to_the_caller(images, tmp_path):
     assert_close(forward(canonical, images).mean(1), features(model, images))
 
 
+@pytest.mark.slow
 def test_number_of_heads_is_read(backbone, tmp_path):
     assert num_heads(read_checkpoint(save("classifier", backbone, tmp_path))) == HEADS
 
 
+def test_translation_of_the_stored_checkpoint_computes_the_same():
+    with np.load(GOLDENS / "model_garden_vit.npz") as stored:
+        values = dict(stored)
+    prefix = "tensor:"
+    tensors = {n.removeprefix(prefix): v for n, v in values.items() if n.startswith(prefix)}
+    assert is_model_garden(tensors)
+    assert num_heads(tensors) == HEADS
+    canonical, unused = to_timm(tensors)
+    assert len(canonical) == NUM_BLOCK_TENSORS + 6
+    assert len(unused) == 2
+    assert all(reason.startswith("outside the backbone") for reason in unused.values())
+    # Every tensor is used: three kernels and three biases of a block become one of each.
+    assert len(tensors) == len(canonical) + 4 * LAYERS + len(unused)
+    assert_close(forward(canonical, values["images"])[:, 0], values["features"])
+
+
 def named(prefix=""):
-    """Tensors as a checkpoint of one block names them, without a model."""
+    """Returns zero tensors with the names of a checkpoint of one block."""
     encoder = f"{prefix}layer_with_weights-2"
     block = f"{encoder}/_encoder_layers/0"
     part = {"kernel": (4, 2, 2), "bias": (2, 2)}
@@ -324,7 +351,7 @@ def test_gap_in_the_blocks_is_refused():
         to_timm(tensors | named())
 
 
-def test_other_tensors_are_no_model_garden():
+def test_other_tensors_are_refused():
     names = ["blocks.0.attn.qkv.weight", "encoder/layer_with_weights-2/kernel", ""]
     assert not is_model_garden(names)
     for function in (to_timm, num_heads):
