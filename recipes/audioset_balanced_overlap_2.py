@@ -1,13 +1,14 @@
-"""AudioSet's balanced set with patches that overlap by 2: fewer tokens.
+"""AudioSet's balanced set with patches that overlap by 2, which gives fewer tokens.
 
     python -m ast_keras.train --recipe audioset_balanced_overlap_2 --set data.path=AUDIOSET \
         --set data.enhanced_labels=balanced_train_data_type1_2_mean.json
 
-Data: as `audioset_balanced`.
-Expected: mAP 0.342, with an overlap of 6 0.347 (Gong et al. 2021, table 5). Not measured here.
+Data: as for `audioset_balanced`.
+Expected: mAP 0.342; with an overlap of 6, 0.347 (Gong et al. 2021, table 5). Not measured
+  here.
 Cost: less than `audioset_balanced`: 657 patches instead of 1,212.
 
-Nothing but the step between patches differs from `audioset_balanced`.
+Only the step between patches differs from `audioset_balanced`.
 On the full set (published mAP 0.456): `--recipe audioset_full --set model.strides=14,14`.
 """
 

@@ -1,13 +1,13 @@
-"""AudioSet's balanced set from random weights in 32x32 patches without overlap.
+"""AudioSet's balanced set from random weights, in 32x32 patches without overlap.
 
     python -m ast_keras.train --recipe audioset_balanced_patch_32x32 --set data.path=AUDIOSET \
         --set data.enhanced_labels=balanced_train_data_type1_2_mean.json
 
-Data: as `audioset_balanced`.
+Data: as for `audioset_balanced`.
 Expected: mAP 0.139 (Gong et al. 2021, table 6). Not measured here.
 Cost: less than `audioset_balanced`: 128 patches instead of 1,212, and no start weights.
 
-Nothing but the start and the patches differs from `audioset_balanced`.
+Only the start weights and the patches differ from `audioset_balanced`.
 """
 
 import dataclasses

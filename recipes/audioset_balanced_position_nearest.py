@@ -1,13 +1,13 @@
-"""AudioSet's balanced set with ImageNet's position embeddings from the nearest place.
+"""AudioSet's balanced set with nearest-neighbour resizing of ImageNet's position embeddings.
 
     python -m ast_keras.train --recipe audioset_balanced_position_nearest --set data.path=AUDIOSET \
         --set data.enhanced_labels=balanced_train_data_type1_2_mean.json
 
-Data: as `audioset_balanced`.
-Expected: mAP 0.346, bilinear 0.347 (Gong et al. 2021, table 4). Not measured here.
-Cost: as `audioset_balanced`.
+Data: as for `audioset_balanced`.
+Expected: mAP 0.346; with bilinear resizing 0.347 (Gong et al. 2021, table 4). Not measured here.
+Cost: as for `audioset_balanced`.
 
-Nothing but the start of the position embeddings differs from `audioset_balanced`.
+Only the initial position embeddings differ from `audioset_balanced`.
 """
 
 import dataclasses

@@ -1,13 +1,13 @@
-"""AudioSet's balanced set from random weights: what ImageNet is worth.
+"""AudioSet's balanced set from random weights, to measure the gain from ImageNet weights.
 
     python -m ast_keras.train --recipe audioset_balanced_scratch --set data.path=AUDIOSET \
         --set data.enhanced_labels=balanced_train_data_type1_2_mean.json
 
-Data: as `audioset_balanced`.
-Expected: mAP 0.148, from ImageNet weights 0.347 (Gong et al. 2021, table 2). Not measured here.
-Cost: as `audioset_balanced`, without start weights.
+Data: as for `audioset_balanced`.
+Expected: mAP 0.148; from ImageNet weights 0.347 (Gong et al. 2021, table 2). Not measured here.
+Cost: as for `audioset_balanced`, without start weights.
 
-Nothing but the start differs from `audioset_balanced`.
+Only the start weights differ from `audioset_balanced`.
 On the full set (published mAP 0.366): `--recipe audioset_full --set model.start=random`.
 """
 

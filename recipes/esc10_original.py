@@ -1,8 +1,8 @@
-"""ESC-10 from random weights under the authors' ESC-50 settings: the yardstick for `esc10`.
+"""ESC-10 from random weights with the authors' ESC-50 settings, a baseline for `esc10`.
 
     python -m ast_keras.train --recipe esc10_original --set data.path=ESC-50-master
 
-Data: as `esc10`.
+Data: as for `esc10`.
 Expected: with the authors' own code, on 306 of the 400 clips, fold 1, one seed: accuracy 0.267,
   0.367, 0.50, 0.517, 0.50, 0.55 at epochs 1, 5, 10, 15, 20, 25; best 0.583.
   Measured here: 0.233, 0.400, 0.467, 0.583, 0.550, 0.550 at the same epochs; best 0.600 (one seed).

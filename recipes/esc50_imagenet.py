@@ -1,11 +1,11 @@
-"""ESC-50 from ImageNet weights alone: `esc50` without AudioSet, at ten times its learning rate.
+"""ESC-50 from ImageNet weights: `esc50` without AudioSet, at ten times its learning rate.
 
     python -m ast_keras.train --recipe esc50_imagenet
     python -m ast_keras.train --recipe esc50_imagenet --all_folds         # the published protocol
 
-Data: as `esc50`.
+Data: as for `esc50`.
 Expected: accuracy 0.887 +- 0.007 over five folds (Gong et al. 2021, table 7). Not measured here.
-Cost: as `esc50`; the start weights (351 MB) are fetched once.
+Cost: as for `esc50`; the start weights (351 MB) are downloaded once.
 """
 
 import dataclasses

@@ -3,10 +3,10 @@
     python -m ast_keras.train --recipe own_sounds --set data.path=sounds.csv
 
 Data: a CSV with columns path, labels (separated by `;`) and split or fold; or, with
-  `--set data.kind=folders`, a folder that holds a folder for each class. Sounds longer than
+  `--set data.kind=folders`, a folder that contains one folder per class. Clips longer than
   `data.clip_seconds` are cut to their first 5 s.
-Expected: depends on the data; a few hundred sounds from random weights are few (see `esc10`).
-Cost: as `esc10`, in proportion to the number of sounds.
+Expected: depends on the data. A few hundred clips are not many for random weights (see `esc10`).
+Cost: as for `esc10`, in proportion to the number of clips.
 """
 
 import dataclasses

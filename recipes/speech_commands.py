@@ -1,16 +1,16 @@
-"""Speech Commands V2, all 35 words, as the authors train on it: from ImageNet weights.
+"""Speech Commands V2, all 35 words, with the authors' settings, from ImageNet weights.
 
     python -m ast_keras.train --recipe speech_commands
 
-Data: 105,829 words of 1 s, fetched once (2.4 GB); 84,843 train, 9,981 validation and 11,005 test by
-  the official lists. `data.path` is a copy of one's own, the folder with a folder for each word,
-  `validation_list.txt` and `testing_list.txt`.
-Expected: accuracy 0.9811 +- 0.0005 on the test list (Gong et al. 2021, table 7), of the best epoch
-  on the validation list, tested once; the released weights have 0.98128 there and 0.98016 on the
-  validation list. The authors' log of the latter: 0.943, 0.964, 0.975 at epochs 1, 5, 10. Not
-  measured here.
-Cost: not measured; 30 epochs of 84,843 clips with 146 tokens, written for one GPU. The start
-  weights (351 MB) are fetched once.
+Data: 105,829 words of 1 s, downloaded once (2.4 GB); 84,843 for training, 9,981 for validation and
+  11,005 for testing by the official lists. To use your own copy, set `data.path` to the folder with
+  a folder for each word, `validation_list.txt` and `testing_list.txt`.
+Expected: accuracy 0.9811 +- 0.0005 on the test list (Gong et al. 2021, table 7), at the best epoch
+  on the validation list, tested once. The released weights have 0.98128 on the test list and
+  0.98016 on the validation list. The authors' validation log: 0.943, 0.964, 0.975 at epochs 1, 5,
+  10. Not measured here.
+Cost: not measured; 30 epochs of 84,843 clips with 146 tokens, intended for one GPU. The start
+  weights (351 MB) are downloaded once.
 
 The loss is binary although every clip has one label, as in the original. `speech_commands_small`
 has settings for a part of the data, from random weights.

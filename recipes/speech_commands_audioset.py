@@ -1,13 +1,14 @@
-"""Speech Commands V2 from the AudioSet weights, which the paper finds to hurt.
+"""Speech Commands V2 from AudioSet weights, which is worse than ImageNet weights in the paper.
 
     python -m ast_keras.train --recipe speech_commands_audioset
 
-Data: as `speech_commands`.
+Data: as for `speech_commands`.
 Expected: accuracy 0.9788 +- 0.0003 on the test list (Gong et al. 2021, table 7), less than the
   0.9811 from ImageNet weights. Not measured here.
-Cost: as `speech_commands`; the start weights (346 MB) are fetched once.
+Cost: as for `speech_commands`; the start weights (346 MB) are downloaded once.
 
-Of this row only the start is known to differ; everything else is that of `speech_commands`.
+Only the start weights are known to differ from `speech_commands` in this row of the table; all
+other settings are taken from there.
 """
 
 import dataclasses

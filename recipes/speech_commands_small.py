@@ -3,14 +3,14 @@
     python -m ast_keras.train --recipe speech_commands_small --set data.path=speech_commands_v0.02
 
 Data: the folder of Speech Commands V2 (a folder for each word, `validation_list.txt`,
-  `testing_list.txt`); partial copies are read as far as they go. The best epoch on the validation
-  list is chosen and tested once.
-Expected: on 3,727 clips of nine words accuracy 0.918 +- 0.008 on the test list, 0.935 +- 0.004 on
-  the validation list (three seeds); logistic regression on log-mels 0.810 and 0.834.
+  `testing_list.txt`). Partial copies can be used. The best epoch on the validation list is chosen
+  and tested once.
+Expected: on 3,727 clips of nine words, accuracy 0.918 +- 0.008 on the test list and 0.935 +- 0.004
+  on the validation list (three seeds). Logistic regression on log-mels: 0.810 and 0.834.
 Cost: 20 epochs of 2,976 clips, 5 minutes on two shared cores.
 
-The authors' settings (`speech_commands`) start from ImageNet weights and reach 0.9811; what
-differs here, and why, is in recipes/README.md.
+The authors' settings (`speech_commands`) start from ImageNet weights and reach 0.9811.
+recipes/README.md explains the differences.
 """
 
 from ast_keras.recipe import Augment, Data, Frontend, Model, Optimizer, Recipe, Train

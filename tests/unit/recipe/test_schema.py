@@ -1,14 +1,16 @@
-"""Recipes: strict to the field, with errors that name the nearest one, and repeatable from JSON."""
+"""Recipes: strict fields, errors that name the nearest field, and round trips through JSON."""
 
 import dataclasses
 import json
+import re
 import typing
 
 import pytest
 
 from ast_keras import recipe as recipe_module
-from ast_keras.errors import RecipeError
 from ast_keras.recipe import Recipe, list_recipes, load_recipe, override
+from ast_keras.recipe.fields import FRACTION, NOT_NEGATIVE, POSITIVE, RATE, SEED, describe_settings
+from tests.helpers.errors import error_of
 
 DEFAULT = Recipe(name="default")
 GROUPS = [f.name for f in dataclasses.fields(Recipe) if f.name not in ("name", "seed")]
@@ -132,15 +134,6 @@ def takes_any_text(hint):
     return bool({str, tuple[str, ...]} & set(kinds(hint)))
 
 
-def error_of(function, *args):
-    """Returns the one line that a RecipeError says."""
-    with pytest.raises(RecipeError) as error:
-        function(*args)
-    message = str(error.value)
-    assert "\n" not in message
-    return message
-
-
 # --- Overrides ---
 
 
@@ -170,7 +163,7 @@ def test_override_clears_an_optional_field(name):
 
 
 @pytest.mark.parametrize("name", [n for n, (hint, _) in FIELDS.items() if not takes_any_text(hint)])
-def test_override_rejects_what_is_not_of_the_type(name):
+def test_override_rejects_a_text_of_another_type(name):
     for text in ("", "fast", "1.5.2", "0x10", "nan", "inf", "-inf"):
         assert name in error_of(override, DEFAULT, [f"{name}={text}"])
 
@@ -201,20 +194,57 @@ def test_override_rejects_an_unknown_field_with_the_nearest(assignment, nearest)
     assert nearest in error_of(override, DEFAULT, [assignment])
 
 
+# Of each range: values outside it, and values at its ends.
+OUTSIDE = {
+    POSITIVE: (0, -1),
+    NOT_NEGATIVE: (-1,),
+    FRACTION: (-1, 2),
+    RATE: (-1, 1),
+    SEED: (-1, 2**31),
+}
+INSIDE = {POSITIVE: (1,), NOT_NEGATIVE: (0,), FRACTION: (0, 1), RATE: (0,), SEED: (0, 2**31 - 1)}
+
+
+def declarations():
+    """Returns the metadata of every field of a group, by dotted name."""
+    groups = {name: type(getattr(DEFAULT, name)) for name in GROUPS}
+    found = {f"{g}.{f.name}": f.metadata for g in groups for f in dataclasses.fields(groups[g])}
+    return found | {"seed": Recipe.__dataclass_fields__["seed"].metadata}
+
+
+def test_every_field_is_described():
+    text = describe_settings(DEFAULT)
+    for name, metadata in declarations().items():
+        assert re.fullmatch(r"[\w\"].*[.]", metadata["description"], re.DOTALL), name
+        assert f"{name}={value_of(DEFAULT, name)}\n" in text
+
+
+def test_every_number_is_checked_against_its_range():
+    ranges = {name: data["range"] for name, data in declarations().items() if data["range"]}
+    assert len(ranges) > 40
+    for name, allowed in ranges.items():
+        pair = "tuple" in str(FIELDS[name][0])
+        for value in OUTSIDE[allowed]:
+            text = f"1,{value}" if pair else value
+            message = error_of(override, DEFAULT, [f"{name}={text}"])
+            assert message.startswith(f"{name} must {allowed.rule}. Received: {name}=")
+        for value in INSIDE[allowed]:
+            text = f"1,{value}" if pair else value
+            changed = override(DEFAULT, [f"{name}={text}", *TOGETHER.get(name, [])])
+            assert value_of(changed, name) == ((1, value) if pair else value)
+
+
+def test_every_choice_is_checked():
+    choices = {name: data["choices"] for name, data in declarations().items() if data["choices"]}
+    assert len(choices) == 10
+    for name, allowed in choices.items():
+        message = error_of(override, DEFAULT, [f"{name}=other"])
+        assert message.startswith(f"{name} must be one of {', '.join(allowed)}. Received: {name}=")
+
+
 @pytest.mark.parametrize(
-    ("assignments", "names"),
+    ("assignments", "message"),
     [
-        (["frontend.window=hanning"], "frontend.window must be one of hann, hamming"),
-        (["optimizer.schedule=step"], "optimizer.schedule must be one of"),
-        (["train.loss=hinge"], "train.loss must be one of categorical, binary"),
-        (["train.metric=f1"], "train.metric must be one of"),
-        (["train.precision=float16"], "train.precision must be one of"),
-        (["train.batch_size=0"], "train.batch_size must be positive"),
-        (["optimizer.learning_rate=-1e-4"], "optimizer.learning_rate must be positive"),
-        (["frontend.std=0"], "frontend.std must be positive"),
-        (["augment.freq_mask_bins=-1"], "augment.freq_mask_bins must not be negative"),
-        (["augment.mixup_rate=1.5"], "augment.mixup_rate must lie between 0 and 1"),
-        (["model.dropout=-0.1"], "model.dropout must lie between 0 and 1"),
         (["optimizer.weight_decay=0.1"], "exclude each other"),
         (["train.final_model=average"], "needs the first and the last epoch to average"),
         (["train.keep_epochs=6,26"], "from 1 to train.num_epochs=25"),
@@ -224,11 +254,27 @@ def test_override_rejects_an_unknown_field_with_the_nearest(assignment, nearest)
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_override_rejects_a_value_out_of_range(assignments, names):
-    assert names in error_of(override, DEFAULT, assignments)
+def test_override_rejects_contradicting_fields(assignments, message):
+    assert message in error_of(override, DEFAULT, assignments)
 
 
-def test_override_leaves_the_recipe_alone_and_the_last_setting_wins():
+@pytest.mark.parametrize(
+    ("earlier", "name", "value"),
+    [
+        ("model.rgb", "model.rgb_reduction", "mean"),
+        ("model.position", "model.position_resize", "nearest"),
+        ("train.choose", "train.final_model", "last"),
+    ],
+)
+def test_earlier_names_of_fields_still_work(earlier, name, value, tmp_path):
+    assert value_of(override(DEFAULT, [f"{earlier}={value}"]), name) == value
+    group, field = earlier.split(".")
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps({"name": "x", group: {field: value}}))
+    assert value_of(load_recipe(path), name) == value
+
+
+def test_override_keeps_the_recipe_and_uses_the_last_assignment():
     changed = override(DEFAULT, ["seed=2", "seed=3", " train.batch_size = 4 "])
     assert (changed.seed, changed.train.batch_size) == (3, 4)
     assert Recipe(name="default") == DEFAULT
@@ -302,7 +348,7 @@ def test_load_recipe_rejects_a_missing_file(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("", "not valid JSON"),
         ('{"name": "x"', "not valid JSON"),
@@ -329,13 +375,13 @@ def test_load_recipe_rejects_a_missing_file(name, tmp_path):
         ('{"name": "x", "train": {"num_epochs": 0}}', "train.num_epochs must be positive"),
     ],
 )
-def test_load_recipe_rejects_json_that_is_no_recipe(text, says, tmp_path):
+def test_load_recipe_rejects_json_that_is_not_a_recipe(text, message, tmp_path):
     path = tmp_path / "recipe.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    assert says in error_of(load_recipe, path)
+    assert message in error_of(load_recipe, path)
 
 
-def test_load_recipe_takes_defaults_for_what_json_leaves_out(tmp_path):
+def test_load_recipe_uses_defaults_for_fields_missing_in_json(tmp_path):
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps({"name": "x", "data": {"clip_seconds": 5}}))
     expected = Recipe(name="x", data=recipe_module.Data(clip_seconds=5.0))

@@ -1,10 +1,10 @@
-"""Cross-validation: each fold as if alone, stopped and resumed, and what is reported over all."""
+"""Cross-validation: folds equal runs alone, resume to the bit, and are reported together."""
 
 import collections
 import csv
 import json
 import os
-import pathlib
+import shutil
 import signal
 import statistics
 import subprocess
@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from ast_keras import audio
+from ast_keras import audio, train
+from ast_keras.commands.flags import parse_options
 from ast_keras.data.dataset import fingerprint
 from ast_keras.errors import DatasetError, RecipeError
 from ast_keras.presets.loading import from_preset
@@ -24,12 +25,13 @@ from ast_keras.training import folds
 from ast_keras.training.build import make_dataset, make_pipeline
 from ast_keras.training.folds import run_folds, with_fold
 from ast_keras.training.progress import Progress
+from tests.helpers.errors import error_of
 from tests.helpers.html import Page, assert_self_contained
+from tests.helpers.paths import ROOT
 
-ROOT = pathlib.Path(__file__).parents[3]
 CLASSES = ((0, "dog"), (1, "rooster"), (10, "rain"))
 SCORES = ("accuracy", "mean_average_precision", "mean_auc", "d_prime")
-# Every source of randomness is on: what leaks from one fold into the next changes the weights.
+# Every source of randomness is on: state that leaks from one fold into the next changes weights.
 SMALL = [
     "model.size=ast_test",
     "model.num_layers=1",
@@ -53,7 +55,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A folder as ESC-50 unpacks, of two folds."""
+    """A folder in the layout of ESC-50, with two folds."""
     root = tmp_path_factory.mktemp("esc50")
     (root / "audio").mkdir()
     (root / "meta").mkdir()
@@ -79,7 +81,7 @@ def recipe(data):
 
 @pytest.fixture(scope="module")
 def whole(recipe, tmp_path_factory):
-    """Fold 2 trained by itself and before everything else, and fold 1 after it."""
+    """Fold 2 trained alone and first, and fold 1 after it."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
     assert list(run_folds(recipe, workdir, [2], Progress(quiet=True)).histories) == [2]
     return workdir, run_folds(recipe, workdir, [1, 1], Progress(quiet=True))
@@ -97,7 +99,7 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-def test_a_file_is_decoded_once_for_all_folds(recipe, data, monkeypatch):
+def test_file_is_decoded_once_for_all_folds(recipe, data, monkeypatch):
     decoded, load = collections.Counter(), audio.load_audio
 
     def count(path, rate):
@@ -105,7 +107,7 @@ def test_a_file_is_decoded_once_for_all_folds(recipe, data, monkeypatch):
         return load(path, rate)
 
     monkeypatch.setattr("ast_keras.audio.loading.load_audio", count)
-    for number, dataset in folds._read_folds(recipe, [1, 2]).items():
+    for number, dataset in folds.read_folds(recipe, [1, 2]).items():
         plain = make_dataset(with_fold(recipe, number))
         assert fingerprint(dataset) == fingerprint(plain)
         for name, split in dataset.splits.items():
@@ -117,13 +119,13 @@ def test_a_file_is_decoded_once_for_all_folds(recipe, data, monkeypatch):
     assert decoded == {name: 1 for name in os.listdir(data / "audio")}
 
 
-def test_a_full_cache_keeps_the_paths(recipe):
+def test_full_cache_keeps_the_paths(recipe):
     full = override(recipe, ["data.cache_megabytes=0"])
-    dataset = folds._read_folds(full, [1])[1]
+    dataset = folds.read_folds(full, [1])[1]
     assert isinstance(dataset.split("train").sources[0], str)
 
 
-def test_the_report_holds_each_fold_mean_and_spread(whole):
+def test_report_holds_each_fold_mean_and_spread(whole):
     workdir, _ = whole
     report = json.loads((workdir / "folds.json").read_text())
     epochs = {n: rows_of(workdir / f"fold_{n}" / "epochs.csv") for n in "12"}
@@ -158,7 +160,7 @@ def test_the_report_holds_each_fold_mean_and_spread(whole):
             ] == found
 
 
-def test_the_table_names_folds_mean_and_spread(whole):
+def test_table_names_folds_mean_and_spread(whole):
     workdir, scores = whole
     lines = scores.table().splitlines()
     assert lines[0].split() == ["accuracy", "epoch", "fold", "1", "fold", "2", "mean", "spread"]
@@ -170,7 +172,7 @@ def test_the_table_names_folds_mean_and_spread(whole):
     assert "the authors choose it: on the test folds" in scores.table()
 
 
-def test_the_page_of_all_folds_links_to_those_of_each(whole):
+def test_page_of_all_folds_links_to_the_page_of_each(whole):
     workdir, _ = whole
     parsed = Page(workdir / "report.html")
     links = [f"fold_{n}/report.html" for n in (1, 2)]
@@ -188,7 +190,7 @@ def test_the_page_of_all_folds_links_to_those_of_each(whole):
 
 
 def train_folds(recipe, workdir, folds):
-    """Starts the command; what it computes may differ in the last bit from this process."""
+    """Starts the command. Its results may differ from this process's in the last bit."""
     flags = ["--recipe", recipe, "--folds", folds, "--workdir", workdir]
     return subprocess.Popen(
         [sys.executable, "-m", "ast_keras.train", *map(str, flags)], text=True,
@@ -198,8 +200,7 @@ def train_folds(recipe, workdir, folds):
 
 
 @pytest.mark.slow
-def test_a_fold_stopped_after_another_ends_as_if_alone(recipe, tmp_path):
-    """SIGTERM in the second fold ends with 143, and the same call goes on to the same weights."""
+def test_stopped_fold_after_another_ends_as_if_alone(recipe, tmp_path):
     saved, alone, both = tmp_path / "recipe.json", tmp_path / "alone", tmp_path / "both"
     saved.write_text(recipe.to_json())
     process = train_folds(saved, alone, "2")
@@ -237,26 +238,27 @@ def test_only_finished_folds_are_reported(whole, tmp_path):
         read_fold_scores(tmp_path / "fold_1")
 
 
-def test_a_report_that_fails_loses_no_result(whole, monkeypatch, capsys):
-    workdir, scores = whole
+def test_failing_report_loses_no_result(whole, recipe, monkeypatch, tmp_path, capsys):
+    workdir = shutil.copytree(whole[0], tmp_path / "run")
+    (workdir / "folds.json").unlink()
     monkeypatch.setattr(folds, "write_fold_report", lambda _: 1 / 0)
-    folds._write(scores, Progress())
+    assert run_folds(recipe, workdir, [1], Progress()).table() == whole[1].table()
     assert "warning: no report.html: ZeroDivisionError" in capsys.readouterr().out
     assert (workdir / "folds.json").is_file()
 
 
-def test_folds_are_those_that_the_data_has(tmp_path):
+def test_folds_are_those_of_the_data(tmp_path):
     table = tmp_path / "sounds.csv"
     rows = [f"{n}.wav,dog,{fold}" for n, fold in enumerate((3, 7, 3, 1))]
     table.write_text("\n".join(["path,labels,fold", *rows]))
     recipe = override(load_recipe("own_sounds"), [f"data.path={table}"])
-    assert folds._wanted_folds(recipe, None) == [1, 3, 7]
-    assert folds._wanted_folds(recipe, [7, 3]) == [3, 7]
+    assert folds.folds_to_train(recipe, None) == [1, 3, 7]
+    assert folds.folds_to_train(recipe, [7, 3]) == [3, 7]
     with pytest.raises(RecipeError, match=r"folds of this data are 1, 3, 7\. Received: fold 2"):
-        folds._wanted_folds(recipe, [1, 2])
+        folds.folds_to_train(recipe, [1, 2])
     table.write_text("path,labels\n0.wav,dog")
     with pytest.raises(RecipeError, match="give the manifest a column fold"):
-        folds._wanted_folds(recipe, None)
+        folds.folds_to_train(recipe, None)
 
 
 def test_data_without_folds_is_refused(tmp_path):
@@ -265,7 +267,7 @@ def test_data_without_folds_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_fold_that_is_not_there_stops_before_anything_is_trained(recipe, tmp_path):
+def test_missing_fold_stops_before_anything_is_trained(recipe, tmp_path):
     with pytest.raises(DatasetError, match=r"fold must be one of 1, 2\."):
         run_folds(recipe, tmp_path / "run")
     with pytest.raises(RecipeError, match=r"data are 1, 2, 3, 4, 5\. Received: fold 7"):
@@ -273,7 +275,7 @@ def test_a_fold_that_is_not_there_stops_before_anything_is_trained(recipe, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_another_recipe_or_a_foreign_folder_is_refused(whole, recipe):
+def test_another_recipe_or_foreign_folder_is_refused(whole, recipe):
     workdir, _ = whole
     before = (workdir / "folds.json").read_text()
     # Fold 2 is not asked for, but would be reported.
@@ -291,12 +293,6 @@ def test_another_recipe_or_a_foreign_folder_is_refused(whole, recipe):
         (["--folds", "one"], "Folds are numbers"),
     ],
 )
-def test_the_command_refuses_flags_in_one_line(flags, message, tmp_path):
-    command = [sys.executable, "-m", "ast_keras.train", "--recipe", "esc50", *flags]
-    result = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert result.returncode == 1
-    assert message in result.stderr.strip().splitlines()[-1]
-    assert not list(tmp_path.iterdir())
+def test_command_refuses_contradicting_flags(flags, message):
+    options = parse_options(train.Options, ["--recipe", "esc50", *flags])
+    assert message in error_of(train.main, options)

@@ -1,4 +1,4 @@
-"""AdamL2 against a float64 oracle, alone and inside what Keras wraps around an optimizer."""
+"""AdamL2 against a float64 oracle, alone and with Keras's optimizer features."""
 
 import json
 import multiprocessing
@@ -18,7 +18,7 @@ LEARNING_RATE = 1e-2
 
 
 def make_problem(seed=0, size=200):
-    """Starting values and gradients from 1e-9, where epsilon rules the update, to 10."""
+    """Returns initial values, and gradients from 1e-9 (where epsilon dominates) to 10."""
     rng = np.random.default_rng(seed)
     start = rng.standard_normal(size).astype("float32")
     gradients = rng.standard_normal((NUM_STEPS, size)) * np.geomspace(1e-9, 10, size)
@@ -183,7 +183,7 @@ def test_adam_l2_fits_under_mixed_precision():
 
 
 def test_adam_l2_keeps_no_tensor_of_a_step():
-    """What is kept would lead a checkpoint to the graph, and from there to all of its memory."""
+    """A kept tensor would make a checkpoint follow the graph of the step and its memory."""
     optimizer, variable = AdamL2(0.1), keras.Variable([1.0, 2.0])
     optimizer.build([variable])
     tf.function(lambda: optimizer.apply([tf.constant([3.0, -0.5])], [variable]))()
@@ -216,7 +216,7 @@ def test_adam_l2_state_survives_a_saved_model(tmp_path):
 
 
 def _fit_on_two_replicas():
-    """Runs in a process of its own, as devices are split before TensorFlow first uses them."""
+    """Runs in another process: devices can be split only before TensorFlow uses them."""
     (device,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(device, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -227,6 +227,7 @@ def _fit_on_two_replicas():
     return strategy.num_replicas_in_sync, model.get_weights()
 
 
+@pytest.mark.slow
 def test_adam_l2_on_two_replicas_equals_one():
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         future = pool.submit(_fit_on_two_replicas)
@@ -236,8 +237,8 @@ def test_adam_l2_on_two_replicas_equals_one():
         num_replicas, weights = future.result(timeout=120)
     assert num_replicas == 2
     for two, one in zip(weights, model.get_weights(), strict=True):
-        # Twelve steps of 1e-2 with the mean gradient summed in another order (seen 3.0e-8). Summing
-        # the replicas' gradients instead would weaken the penalty and miss by far more.
+        # Twelve steps of 1e-2, with the mean gradient summed in another order (seen 3.0e-8).
+        # With summed gradients the penalty would be weaker, and the difference far larger.
         np.testing.assert_allclose(two, one, rtol=0, atol=9e-8)
 
 

@@ -1,4 +1,4 @@
-"""What a recipe leaves open is decided by the data's labels and by the start weights."""
+"""Settings that a recipe leaves open: decided by labels, start weights and devices."""
 
 import dataclasses
 import pathlib
@@ -31,7 +31,7 @@ def finetune(*settings):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A small model of its own kind: whole-spectrum patches, one layer more, its own mean."""
+    """A model with whole-spectrum patches, three layers, and its own mean and deviation."""
     keras.utils.set_random_seed(1)
     model = from_preset(
         "ast_test",
@@ -60,7 +60,7 @@ def test_loss_and_metric_follow_the_labels(multi_label, loss, metric):
     assert resolve(kept, sounds(multi_label)) == kept
 
 
-def test_a_saved_model_gives_its_network_and_normalisation(saved):
+def test_saved_model_gives_its_network_and_normalisation(saved):
     recipe = resolve(finetune(f"model.start={saved}"), sounds())
     model, frontend = recipe.model, recipe.frontend
     assert (model.size, model.num_layers, model.use_distillation_token) == ("ast_test", 3, False)
@@ -72,7 +72,7 @@ def test_a_saved_model_gives_its_network_and_normalisation(saved):
     assert made.backbone.grid == (1, 32)
 
 
-def test_settings_overrule_the_start(saved):
+def test_settings_override_the_start_weights(saved):
     settings = ["model.strides=128,1", "frontend.mean=-6.5", "frontend.std=2"]
     recipe = resolve(finetune(f"model.start={saved}", *settings), sounds())
     assert recipe.model.strides == (128, 1)
@@ -82,7 +82,7 @@ def test_settings_overrule_the_start(saved):
         build.make_model(resolve(wrong, sounds()), LABELS)
 
 
-def test_an_image_start_gets_the_normalisation_of_audioset(monkeypatch, tmp_path):
+def test_image_start_gets_the_normalisation_of_audioset(monkeypatch, tmp_path):
     size = {"embed_dim": 48, "num_layers": 3, "num_heads": 3, "mlp_dim": 192}
     row = dataclasses.replace(PUBLISHED["deit_base_384"], name="deit_toy", size="toy")
     monkeypatch.setitem(SIZES, "toy", size)
@@ -97,7 +97,7 @@ def test_an_image_start_gets_the_normalisation_of_audioset(monkeypatch, tmp_path
     assert build.make_model(recipe, LABELS).backbone.grid == (12, 12)
 
 
-def test_a_size_without_a_name_stays_that_of_the_start(tmp_path):
+def test_unnamed_size_stays_that_of_the_start(tmp_path):
     narrow = from_preset("ast_test", labels=LABELS, num_frames=48, embed_dim=36)
     save_to_preset(narrow, tmp_path / "narrow")
     settings = [f"model.start={tmp_path / 'narrow'}", "frontend.num_frames=48"]
@@ -115,6 +115,6 @@ def test_random_weights_need_a_size():
     assert recipe.frontend.mean == -4.2677393
 
 
-def test_a_decided_recipe_is_left_as_it_is():
-    recipe = load_recipe("esc50")  # whose start weights are not here
+def test_resolved_recipe_is_unchanged():
+    recipe = load_recipe("esc50")  # its start weights are not needed
     assert resolve(recipe, sounds()) == recipe

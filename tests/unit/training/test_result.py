@@ -19,8 +19,8 @@ from ast_keras.training.result import best_epoch, save_final_model, scored_examp
 from ast_keras.training.run import Run
 from ast_keras.training.run_folder import kept_epochs
 from tests.helpers.arrays import assert_same
-from tests.helpers.runs import finished_run, prepare, weights
 from tests.helpers.html import Page, assert_self_contained
+from tests.helpers.runs import finished_run, prepare, weights
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ RECIPES = {
     "esc50": (1e-5, math.ceil(1600 / 48), 25, 5, 1, 0.85, 0),
     "speech_commands": (2.5e-4, math.ceil(84_843 / 128), 30, 5, 1, 0.85, 0),
 }
-# Warm-ups that span epochs, meet a decay (at an update and between two), or end off the grid.
+# Warm-ups over several epochs, with a decay at an update or between two, or ending between two.
 SMALL = {
     "decay_at_an_update": (1e-3, 100, 12, 2, 1, 0.5, 1000),
     "decay_between_updates": (1e-3, 37, 40, 2, 3, 0.5, 1000),
@@ -84,8 +84,8 @@ def make_cosine():
 
 def test_warmup_cosine_matches_its_formula_at_every_step():
     steps = np.arange(130.0)
-    share = np.clip((steps - 20) / 80, 0, 1)
-    cosine = 0.1 + 0.9 * (1 + np.cos(np.pi * share)) / 2
+    fraction = np.clip((steps - 20) / 80, 0, 1)
+    cosine = 0.1 + 0.9 * (1 + np.cos(np.pi * fraction)) / 2
     expected = 2e-3 * np.where(steps < 20, steps / 20, cosine)
     # A float32 chain of five roundings on values up to 2e-3: seen 2.6e-10.
     np.testing.assert_allclose(rates_of(make_cosine(), 130), expected, rtol=0, atol=8e-10)
