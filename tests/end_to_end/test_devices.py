@@ -1,4 +1,4 @@
-"""Two devices train and score as one does; logical devices need a process of their own."""
+"""Two devices train and score as one does. Logical devices need a process of their own."""
 
 import json
 import os
@@ -11,8 +11,8 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Thirteen examples in batches of four, eleven scored in batches of five: the last batches are
-# partly filled, and so are shares of two devices. All masks are on.
+# Thirteen examples in batches of four, eleven scored in batches of five: the last batches, and the
+# rows of the second device, are partly padding. All masks are on.
 SCRIPT = """
 import gc, json, os, sys
 import numpy as np
@@ -20,28 +20,30 @@ import tensorflow as tf
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-gc.disable()  # half of the time of making graphs
+gc.disable()  # it takes half of the time of tracing
 import keras
-from ast_keras import assembly, from_preset
-from ast_keras.distribution import distribute
-from ast_keras.progress import Progress
+from ast_keras import from_preset
 from ast_keras.recipe import load_recipe, override
-from ast_keras.run import Run
-from ast_keras.trainer import ASTTrainer
+from ast_keras.training import build
+from ast_keras.training.distribution import distribute
+from ast_keras.training.progress import Progress
+from ast_keras.training.run import Run
+from ast_keras.training.trainer import ASTTrainer
 
 BASE = override(load_recipe("quickstart"), '''data.num_train=13 data.num_validation=11
     data.num_test=10 data.clip_seconds=0.5 frontend.num_frames=48 model.size=ast_test
     model.num_layers=1 augment.mixup_rate=0.5 augment.noise=true augment.roll_frames=10
     augment.freq_mask_bins=20 augment.time_mask_frames=8 train.num_epochs=5
     train.batch_size=4 train.eval_batch_size=5 optimizer.warmup_steps=2'''.split())
-# One object: two strategies on the same devices would disturb each other.
+# One object: two strategies on the same devices would receive each other's messages.
 TWO = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 STRATEGIES = {1: tf.distribute.get_strategy(), 2: TWO}
 
 
 def run(devices, *settings):
     folder = f"{sys.argv[1]}/{devices}"
-    run = Run(override(BASE, settings), folder, STRATEGIES[devices], Progress(quiet=True))
+    recipe, progress = override(BASE, settings), Progress(quiet=True)
+    run = Run.prepare(recipe, folder, STRATEGIES[devices], progress)
     result = run.train()
     return result.last, result.test, from_preset(f"{folder}/last").get_weights()
 
@@ -49,14 +51,14 @@ def run(devices, *settings):
 def trainer(devices, settings, steps, wrap=lambda pipeline: pipeline):
     recipe, strategy = override(BASE, settings.split()), STRATEGIES[devices]
     keras.utils.set_random_seed(1)
-    data = assembly.make_dataset(recipe)
-    pipeline = assembly.make_pipeline(recipe, data, "train", training=True)
+    data = build.make_dataset(recipe)
+    pipeline = build.make_pipeline(recipe, data, "train", training=True)
     with strategy.scope():
-        model = assembly.make_model(recipe, data.labels)
-        optimizer = assembly.make_optimizer(recipe, pipeline.steps_per_epoch)
+        model = build.make_model(recipe, data.labels)
+        optimizer = build.make_optimizer(recipe, pipeline.steps_per_epoch)
     parts = recipe.train.accumulate_steps
     batches = distribute(strategy, wrap(pipeline), 0, steps, parts)
-    return ASTTrainer(model, optimizer, assembly.make_loss(recipe), batches, strategy, parts,
+    return ASTTrainer(model, optimizer, build.make_loss(recipe), batches, strategy, parts,
         recipe.optimizer.gradient_clip_norm)
 
 
@@ -69,7 +71,7 @@ def apart(some, others):
 
 
 class Poisoned:
-    # In the batch of step 4 the gradient of the second device's share is not finite.
+    # In the batch of step 4 the gradient on the second device is not finite.
     def __init__(self, pipeline):
         self.pipeline, self.batch_size = pipeline, pipeline.batch_size
 

@@ -1,4 +1,4 @@
-"""One recipe fine-tunes on one and on several labels, as its audit says, and goes on unchanged."""
+"""The recipe `finetune` with one or several labels per example, and the settings of the audit."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ from ast_keras.training.progress import Progress
 from ast_keras.training.run import Run
 
 TONES_HZ = {"low": 400, "high": 3000}
-# A rate for random weights, which the start of this test has; all else is the recipe's.
+# The start weights of this test are random: a higher rate, with a shorter run.
 QUICK = ["optimizer.learning_rate=1e-3", "train.num_epochs=6", "train.batch_size=8"]
 
 
@@ -34,7 +34,7 @@ def start(tmp_path_factory):
 
 
 def write_data(folder, several):
-    """Writes tones in noise, one to a sound, or also both and none."""
+    """Writes tones in noise: one per sound, or also both and none."""
     choices = [("low",), ("high",), ("low", "high"), ()] if several else [("low",), ("high",)]
     rng, rows = np.random.default_rng(1), []
     time = np.arange(8000) / 16000
@@ -65,9 +65,9 @@ def test_finetune_follows_data_and_start(several, loss, metric, start, tmp_path)
     advised = report["start"]["command"].split("--set ")[1:]
     settings = [*map(str.strip, advised), f"model.start={start}", *QUICK]
     recipe = override(load_recipe("finetune"), settings)
-    result = Run(recipe, tmp_path / "run", progress=Progress(quiet=True)).train()
+    result = Run.prepare(recipe, tmp_path / "run", progress=Progress(quiet=True)).train()
     assert result.metric == metric
-    # Chance is 0.5, and the seed here reaches 1.0 and 0.90: half of the way is asked for.
+    # Chance is 0.5, and this seed reaches 1.0 and 0.90. The threshold is half of the way to 1.
     assert result.last[metric] > 0.75
     saved = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert (saved["train"]["loss"], saved["train"]["metric"]) == (loss, metric)
@@ -75,8 +75,8 @@ def test_finetune_follows_data_and_start(several, loss, metric, start, tmp_path)
     assert saved["frontend"]["mean"] == pytest.approx(
         report["log_mel"]["padded"]["mean"] if "mean=" in " ".join(advised) else -4.2677393
     )
-    # The same command on the finished folder: the recipe is decided again, and is the same.
-    again = Run(recipe, tmp_path / "run", progress=Progress(quiet=True)).train()
+    # The same recipe in the finished folder: it is resolved again, to the same settings.
+    again = Run.prepare(recipe, tmp_path / "run", progress=Progress(quiet=True)).train()
     assert again.last == result.last
     assert from_preset(tmp_path / "run" / "model").score_activation == (
         "sigmoid" if several else "softmax"
@@ -87,5 +87,5 @@ def test_finetune_from_random_weights_needs_a_size(tmp_path):
     path = write_data(tmp_path, several=False)
     recipe = override(load_recipe("finetune"), [f"data.path={path}", "model.start=random"])
     with pytest.raises(RecipeError, match=r"set model\.size to one of"):
-        Run(recipe, tmp_path / "run", progress=Progress(quiet=True))
+        Run.prepare(recipe, tmp_path / "run", progress=Progress(quiet=True))
     assert not (tmp_path / "run").exists()

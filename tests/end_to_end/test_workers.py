@@ -1,8 +1,7 @@
-"""Two processes over loopback train as one does, lose one, are stopped, and go on without loss."""
+"""Two worker processes train as one does, survive a kill and a stop, and resume to the bit."""
 
 import json
 import os
-import pathlib
 import re
 import signal
 import socket
@@ -17,11 +16,11 @@ from ast_keras.presets.loading import from_preset
 from ast_keras.recipe import load_recipe, override
 from ast_keras.training.progress import Progress
 from ast_keras.training.run import Run
+from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.slow  # a minute and a half
-ROOT = pathlib.Path(__file__).parents[2]
-# Thirteen examples in batches of four, eleven scored in batches of five: the last batches are
-# partly filled, and so are the workers' shares. All masks are on. A checkpoint after every step.
+# Thirteen examples in batches of four, eleven scored in batches of five: the last batches, and the
+# rows of the second worker, are partly padding. All masks are on. A checkpoint after every step.
 SETTINGS = [
     *("data.num_train=13", "data.num_validation=11", "data.num_test=10", "data.clip_seconds=0.5"),
     *("frontend.num_frames=48", "model.size=ast_test", "model.num_layers=1"),
@@ -35,22 +34,23 @@ COMMAND = ["-m", "ast_keras.train", "--recipe=quickstart", *(f"--set={s}" for s 
 # Two runs in one process, as over folds.
 SCRIPT = f"""
 import sys
-from ast_keras.command import leave, run_command
+from ast_keras.commands.runner import exit_process, run_command
 from ast_keras.recipe import load_recipe, override
 
 def main(folders):
-    from ast_keras.run import Run
+    from ast_keras.training.run import Run
+from tests.helpers.paths import ROOT
     for folder in folders:
-        Run(override(load_recipe("quickstart"), {TOGETHER}), folder).train()
+        Run.prepare(override(load_recipe("quickstart"), {TOGETHER}), folder).train()
     return 0
 
-leave(run_command(main, sys.argv[1:]))
+exit_process(run_command(main, sys.argv[1:]))
 """
-LOST_SECONDS = 90  # TensorFlow notices after 10 to 30, on a busy machine
+LOST_SECONDS = 90  # TensorFlow takes 10 to 30 seconds to notice, on a busy machine
 
 
 class Pair:
-    """Two workers, started with the same arguments of Python."""
+    """Two workers, started by the same Python arguments."""
 
     def __init__(self, addresses, logs, *arguments):
         self.logs = logs
@@ -67,7 +67,7 @@ class Pair:
                 )
 
     def signal_at(self, step, folder, number):
-        """Sends the second one a signal when the run has a checkpoint of a step."""
+        """Sends the second worker a signal once the run has the checkpoint of a step."""
         end = time.monotonic() + 200
         while last_checkpoint(folder) < step:
             assert [p.poll() for p in self.processes] == [None, None], self.read("err0")
@@ -101,13 +101,13 @@ def single(tmp_path_factory):
     """The run of one process on one device."""
     folder = tmp_path_factory.mktemp("single") / "run"
     recipe = override(load_recipe("quickstart"), SETTINGS)
-    Run(recipe, folder, progress=Progress(quiet=True)).train()
+    Run.prepare(recipe, folder, progress=Progress(quiet=True)).train()
     return folder
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory):
-    """A whole run of two workers; then one killed, started again, stopped, started again."""
+def hihistory(tmp_path_factory):
+    """A whole run of two workers; then a run that is killed, resumed, stopped and resumed."""
     folder = tmp_path_factory.mktemp("workers")
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
@@ -128,19 +128,19 @@ def story(tmp_path_factory):
     return found
 
 
-def test_two_accumulating_workers_train_and_score_as_one_process(single, story):
+def test_two_accumulating_workers_train_and_score_as_one_process(single, history):
     # Sums in another order over twenty steps: seen 3.2e-6.
-    for ours, theirs in zip(weights(story["whole"]), weights(single), strict=True):
+    for ours, theirs in zip(weights(history["whole"]), weights(single), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     ours, theirs = (
-        json.loads((f / "evaluation.json").read_text()) for f in (story["whole"], single)
+        json.loads((f / "evaluation.json").read_text()) for f in (history["whole"], single)
     )
     assert ours["scores"] == theirs["scores"]
     assert ours["per_class"] == theirs["per_class"]  # with the number of examples of each
 
 
-def test_a_lost_worker_ends_the_other_with_one_line(story):
-    pair, codes = story["killed"]
+def test_lost_worker_ends_the_other_with_one_line(history):
+    pair, codes = history["killed"]
     assert codes == [1, -signal.SIGKILL]
     lines = [line for line in pair.read("err0").splitlines() if line.startswith("error:")]
     assert len(lines) == 1
@@ -149,17 +149,17 @@ def test_a_lost_worker_ends_the_other_with_one_line(story):
     assert "Traceback" not in pair.read("err0")
 
 
-def test_sigterm_to_one_worker_saves_and_stops_all(story):
-    pair, codes = story["stopped"]
+def test_sigterm_to_one_worker_saves_and_stops_all(history):
+    pair, codes = history["stopped"]
     assert codes == [143, 143]
     assert "going on at step" in pair.read("out0")
     assert all("Stopped by SIGTERM; saved." in pair.read(name) for name in ("out0", "out1"))
 
 
-def test_killed_and_stopped_workers_end_in_the_same_weights(story):
-    pair, codes = story["finished"]
+def test_killed_and_stopped_workers_end_in_the_same_weights(history):
+    pair, codes = history["finished"]
     assert codes == [0, 0], pair.read("err0")
-    for ours, theirs in zip(weights(story["run"]), weights(story["whole"]), strict=True):
+    for ours, theirs in zip(weights(history["run"]), weights(history["whole"]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    csv = [(story[name] / "epochs.csv").read_text() for name in ("run", "whole")]
+    csv = [(history[name] / "epochs.csv").read_text() for name in ("run", "whole")]
     assert csv[0] == csv[1]
