@@ -144,7 +144,7 @@ def test_report_holds_each_fold_mean_and_spread(whole):
         name: epoch for name, (epoch, _) in wanted.items()
     }
     assert [row["accuracy"] for row in report["mean_by_epoch"]] == means
-    assert "test folds" in report["rules"][0]["chosen_on"]
+    assert "these are also the test data" in report["rules"][0]["chosen_on"]
     written = {(r["rule"], r["fold"]): r for r in rows_of(workdir / "folds.csv")}
     for rule in report["rules"]:
         _, rows = wanted[rule["rule"]]
@@ -169,7 +169,7 @@ def test_table_names_folds_mean_and_spread(whole):
     values = [row["accuracy"] for row in report["folds"].values()]
     values += [report["mean"]["accuracy"], report["spread"]["accuracy"]]
     assert last.split()[2:] == ["2", *(f"{value:.4f}" for value in values)]
-    assert "the authors choose it: on the test folds" in scores.table()
+    assert "these are also the test data" in scores.table()
 
 
 def test_page_of_all_folds_links_to_the_page_of_each(whole):
@@ -242,7 +242,8 @@ def test_failing_report_loses_no_result(whole, recipe, monkeypatch, tmp_path, ca
     workdir = shutil.copytree(whole[0], tmp_path / "run")
     (workdir / "folds.json").unlink()
     monkeypatch.setattr(folds, "write_fold_report", lambda _: 1 / 0)
-    assert run_folds(recipe, workdir, [1], Progress()).table() == whole[1].table()
+    table = run_folds(recipe, workdir, [1], Progress()).table()
+    assert table.replace(str(workdir), str(whole[0])) == whole[1].table()
     assert "warning: no report.html: ZeroDivisionError" in capsys.readouterr().out
     assert (workdir / "folds.json").is_file()
 
