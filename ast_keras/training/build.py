@@ -32,6 +32,11 @@ _READER_SETTINGS = (
     "validation_fraction", "num_train", "num_validation", "num_test", "clips_path", "test_path",
     "enhanced_labels",
 )  # fmt: skip
+# Fields of `recipe.Model` that are arguments of the backbone, which checks their combination.
+_BACKBONE_OPTIONS = (
+    "dropout", "attention_dropout", "drop_path", "padding", "patchout", "patchout_mel",
+    "patchout_time", "gradient_checkpointing",
+)  # fmt: skip
 
 
 def make_dataset(recipe: Recipe) -> SoundDataset:
@@ -137,80 +142,99 @@ def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
         ArgumentError: If options of the network cannot be combined.
         WeightsError: If the start weights cannot be read or fetched.
     """
-    frontend = LogMelFilterbank(
-        sample_rate=recipe.frontend.sample_rate,
-        num_mel_bins=recipe.frontend.num_mel_bins,
-        num_frames=recipe.frontend.num_frames,
-        window=recipe.frontend.window,
-        mean=recipe.frontend.mean,
-        std=recipe.frontend.std,
-        name="fbank",
-    )
-    augment = SpectrogramAugment(
-        freq_mask_bins=recipe.augment.freq_mask_bins,
-        time_mask_frames=recipe.augment.time_mask_frames,
-        noise=recipe.augment.noise,
-        roll_frames=recipe.augment.roll_frames,
-        fill_value=frontend.padding_value,
-        seed=recipe.seed,
-        dtype="float32",
-        name="augment",
-    )
-    model = _make_classifier(recipe, labels, frontend, augment)
-    if recipe.model.block_columns is None:
-        return model
-    return to_causal(model, recipe.model.block_columns, recipe.model.past_blocks)
-
-
-def _make_classifier(
-    recipe: Recipe, labels: LabelSet, frontend: LogMelFilterbank, augment: SpectrogramAugment
-) -> ASTClassifier:
     if recipe.model.size not in (*SIZES, "auto"):
         raise RecipeError(
             f"model.size must be one of {', '.join(SIZES)}, auto. "
             f"Received: model.size={recipe.model.size!r}"
         )
-    parts = {
-        "labels": labels,
-        "frontend": frontend,
-        "augment": augment,
-        "score_activation": "softmax" if recipe.train.loss == "categorical" else "sigmoid",
-    }
-    settings = recipe.model
-    network = {
-        "num_mel_bins": recipe.frontend.num_mel_bins,
-        "num_frames": recipe.frontend.num_frames,
-        "patch_size": settings.patch_size,
-        "strides": settings.strides,
-        "dropout": settings.dropout,
-        "attention_dropout": settings.attention_dropout,
-        "drop_path": settings.drop_path,
-        "padding": settings.padding,
-        "patchout": settings.patchout,
-        "patchout_mel": settings.patchout_mel,
-        "patchout_time": settings.patchout_time,
-        "gradient_checkpointing": settings.gradient_checkpointing,
-        "dtype": recipe.train.precision,
-    }
-    if settings.start == "random":
-        depth = {} if settings.num_layers is None else {"num_layers": settings.num_layers}
-        tokens = {"use_distillation_token": settings.use_distillation_token}
-        return from_preset(settings.size, **network, **depth, **tokens, **parts)
-    source = read_preset(settings.start, likely=requested_geometry(recipe)).network
-    _require_same_network(settings, source)
+    if recipe.model.start == "random":
+        model = _random_classifier(recipe, labels)
+    else:
+        model = _pretrained_classifier(recipe, labels)
+    if recipe.model.block_columns is None:
+        return model
+    return to_causal(model, recipe.model.block_columns, recipe.model.past_blocks)
+
+
+def _random_classifier(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
+    settings, frontend = recipe.model, _make_frontend(recipe)
+    depth = {} if settings.num_layers is None else {"num_layers": settings.num_layers}
+    return from_preset(
+        settings.size,
+        num_mel_bins=recipe.frontend.num_mel_bins,
+        num_frames=recipe.frontend.num_frames,
+        patch_size=settings.patch_size,
+        strides=settings.strides,
+        use_distillation_token=settings.use_distillation_token,
+        labels=labels,
+        score_activation=_score_activation(recipe),
+        frontend=frontend,
+        augment=_make_augment(recipe, frontend),
+        **depth,
+        **_backbone_options(recipe),
+    )
+
+
+def _pretrained_classifier(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
+    settings, frontend = recipe.model, _make_frontend(recipe)
+    network = read_preset(settings.start, likely=requested_geometry(recipe)).network
+    _require_same_network(settings, network)
     # The head of the start weights is used if it has the same labels.
-    head = choose_head(source, labels=labels, score_activation=parts["score_activation"])
+    head = choose_head(network, labels=labels, score_activation=_score_activation(recipe))
     geometry = Geometry(
-        num_frames=network.pop("num_frames"),
-        num_mel_bins=network.pop("num_mel_bins"),
-        patch_size=network.pop("patch_size"),
-        strides=network.pop("strides"),
+        num_frames=recipe.frontend.num_frames,
+        num_mel_bins=recipe.frontend.num_mel_bins,
+        patch_size=settings.patch_size,
+        strides=settings.strides,
         rgb_reduction=settings.rgb_reduction,
         position_resize=settings.position_resize,
     )
     # The recipe, not the start weights, decides the class and the options of the backbone.
-    source = dataclasses.replace(source, backbone_class=None, backbone_arguments={})
-    return build_classifier(source, head, geometry, frontend=frontend, augment=augment, **network)
+    network = dataclasses.replace(network, backbone_class=None, backbone_arguments={})
+    return build_classifier(
+        network,
+        head,
+        geometry,
+        frontend=frontend,
+        augment=_make_augment(recipe, frontend),
+        **_backbone_options(recipe),
+    )
+
+
+def _backbone_options(recipe: Recipe) -> dict[str, Any]:
+    options = {name: getattr(recipe.model, name) for name in _BACKBONE_OPTIONS}
+    return {**options, "dtype": recipe.train.precision}
+
+
+def _score_activation(recipe: Recipe) -> str:
+    return "softmax" if recipe.train.loss == "categorical" else "sigmoid"
+
+
+def _make_frontend(recipe: Recipe) -> LogMelFilterbank:
+    settings = recipe.frontend
+    return LogMelFilterbank(
+        sample_rate=settings.sample_rate,
+        num_mel_bins=settings.num_mel_bins,
+        num_frames=settings.num_frames,
+        window=settings.window,
+        mean=settings.mean,
+        std=settings.std,
+        name="fbank",
+    )
+
+
+def _make_augment(recipe: Recipe, frontend: LogMelFilterbank) -> SpectrogramAugment:
+    settings = recipe.augment
+    return SpectrogramAugment(
+        freq_mask_bins=settings.freq_mask_bins,
+        time_mask_frames=settings.time_mask_frames,
+        noise=settings.noise,
+        roll_frames=settings.roll_frames,
+        fill_value=frontend.padding_value,
+        seed=recipe.seed,
+        dtype="float32",
+        name="augment",
+    )
 
 
 def requested_geometry(recipe: Recipe) -> Geometry:
@@ -228,7 +252,7 @@ def requested_geometry(recipe: Recipe) -> Geometry:
     )
 
 
-def _require_same_network(settings: Model, source: PretrainedNetwork) -> None:
+def _require_same_network(settings: Model, network: PretrainedNetwork) -> None:
     """Raises if the recipe asks for another network than that of its start weights."""
     wanted: dict[str, Any] = {}
     if settings.size != "auto":
@@ -237,10 +261,10 @@ def _require_same_network(settings: Model, source: PretrainedNetwork) -> None:
     if settings.num_layers is not None:
         wanted["num_layers"] = settings.num_layers
     for name, value in wanted.items():
-        if getattr(source, name) != value:
+        if getattr(network, name) != value:
             raise RecipeError(
                 f"The network of the start weights cannot be changed: its {name} is "
-                f"{getattr(source, name)}, the recipe's {value}. Set model.size, num_layers and "
+                f"{getattr(network, name)}, the recipe's {value}. Set model.size, num_layers and "
                 "use_distillation_token to those of the start weights. "
                 f"Received: model.start={settings.start!r}"
             )
