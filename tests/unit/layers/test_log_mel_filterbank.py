@@ -3,6 +3,9 @@
 Its numbers are compared with Kaldi's definition in `tests/parity/test_frontend.py`.
 """
 
+import json
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import tensorflow as tf
 
 from ast_keras import LogMelFilterbank
 from ast_keras.errors import ArgumentError
+from tests.helpers.paths import GOLDENS
 
 
 def noise(*shape):
@@ -101,6 +105,15 @@ def test_from_preset_returns_the_filterbank_of_a_published_name():
     layer = LogMelFilterbank.from_preset("ast_base_speech_commands")
     assert (layer.num_frames, layer.num_mel_bins) == (128, 128)
     assert (layer.mean, layer.std) == (-6.845978, 5.5654526)
+
+
+def test_from_preset_reads_a_saved_model_without_its_weights(tmp_path):
+    saved = GOLDENS / "saved_0.1.0" / "plain"
+    shutil.copytree(saved, tmp_path / "model", ignore=shutil.ignore_patterns("*.h5"))
+    layer = LogMelFilterbank.from_preset(tmp_path / "model", num_frames=50)
+    config = json.loads((saved / "audio_converter.json").read_text())["config"]
+    assert layer.mean == config["mean"]
+    assert layer.num_frames == 50
 
 
 def test_filterbank_with_an_unknown_length_equals_the_eager_layer():
