@@ -1,27 +1,72 @@
-"""Makes one model of several: `python -m ast_keras.average --model A --model B --output DIR`.
+"""Averages the weights of models: `python -m ast_keras.average --model A --model B --output DIR`.
 
-Every weight of the result is the mean of the models' weights, which must agree in architecture,
-labels and frontend. `--workdir RUN --epochs 6-25` takes the epochs that a run has kept
-(`--set train.keep_epochs=6,25`), as the authors do for AudioSet.
+The models must have the same architecture, labels and frontend. `--workdir RUN --epochs 6-25`
+averages the models of epochs that a run has kept (`--set train.keep_epochs=6,25`), as the authors
+do for AudioSet.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
-import sys
+from typing import Any
 
-from absl import app, flags
+from absl import flags
 
-from ast_keras.commands.runner import run_command
+from ast_keras.commands.flags import CommandOptions, flag
+from ast_keras.commands.runner import run_app
 from ast_keras.errors import EvaluationError
 from ast_keras.evaluation.averaging import average_models
 from ast_keras.training.run_folder import epoch_models
 
 
-def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        raise EvaluationError(f"Unexpected argument. Received: {argv[1]!r}")
-    names, output = _models_and_output()
+def _require_one_source(flag_values: flags.FlagValues) -> None:
+    def satisfied(values: dict[str, Any]) -> bool:
+        if values["model"]:
+            return bool(values["output"]) and not (values["workdir"] or values["epochs"])
+        return bool(values["workdir"] and values["epochs"])
+
+    flags.register_multi_flags_validator(
+        ["model", "output", "workdir", "epochs"],
+        satisfied,
+        "Give either --model A --model B --output DIR or --workdir RUN --epochs FIRST-LAST.",
+        flag_values,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(CommandOptions):
+    """Options of the command."""
+
+    usage = (
+        "python -m ast_keras.average --model A --model B --output DIR | "
+        "--workdir RUN --epochs FIRST-LAST"
+    )
+    rules = (_require_one_source,)
+    model: tuple[str, ...] = flag(
+        flags.DEFINE_multi_string,
+        (),
+        "Folder of a saved model, or the name of a preset; repeat it.",
+    )
+    workdir: str | None = flag(
+        flags.DEFINE_string, None, "Work directory of a run that has kept the models of epochs."
+    )
+    epochs: str | None = flag(
+        flags.DEFINE_string, None, "First and last epoch of --workdir, such as 6-25."
+    )
+    output: str | None = flag(
+        flags.DEFINE_string, None, "New folder for the average. Default: WORKDIR/average_EPOCHS."
+    )
+
+
+def main(options: Options) -> int:
+    """Averages models, saves the result and returns the exit status."""
+    names = list(options.model)
+    if options.workdir and options.epochs:
+        names = epoch_models(options.workdir, options.epochs)
+    output = pathlib.Path(
+        options.output or pathlib.Path(options.workdir or "", f"average_{options.epochs}")
+    )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise EvaluationError(
             "The average is written to a new folder: choose another --output, or delete this one. "
@@ -36,27 +81,9 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _models_and_output() -> tuple[list[str], pathlib.Path]:
-    models, workdir, epochs = flags.FLAGS.model, flags.FLAGS.workdir, flags.FLAGS.epochs
-    output = flags.FLAGS.output
-    if models and not (workdir or epochs) and output:
-        return models, pathlib.Path(output)
-    if workdir and epochs and not models:
-        names = epoch_models(workdir, epochs)
-        return names, pathlib.Path(output or pathlib.Path(workdir, f"average_{epochs}"))
-    raise EvaluationError(
-        "Say what to average: --model A --model B ... --output DIR, or --workdir RUN --epochs "
-        "FIRST-LAST"
-    )
-
-
 def run() -> None:
-    """Defines the flags and runs the command; also what the installed program calls."""
-    flags.DEFINE_multi_string("model", [], "Folder of a saved model or a preset; repeat it.")
-    flags.DEFINE_string("workdir", None, "Folder of a run that has kept epochs.")
-    flags.DEFINE_string("epochs", None, "With --workdir: first and last epoch, as 6-25.")
-    flags.DEFINE_string("output", None, "A new folder; default WORKDIR/average_EPOCHS.")
-    app.run(lambda argv: sys.exit(run_command(main, argv)))
+    """Runs the command line; also the entry point of the installed program."""
+    run_app(main, Options)
 
 
 if __name__ == "__main__":

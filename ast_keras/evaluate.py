@@ -1,77 +1,99 @@
 """Scores trained models: `python -m ast_keras.evaluate --workdir DIR`.
 
-Accuracy, mAP, AUC and d', overall and for each class, on any split of the run's data. `--model`
-takes another model, `--recipe` with `--set` other data. Several `--model` are scored one by one
-and together, by the mean of their probabilities; all must hear the same sample rate. A published
-ensemble is named like a model: `--model ensemble_m`.
+Prints accuracy, mAP, AUC and d', for all classes and for each class, on any split of the run's
+data. `--model` scores another model; `--recipe` with `--set` uses other data. Several `--model` are
+scored one by one and together, by the mean of their probabilities; all must have the same sample
+rate. A published ensemble is named like a model: `--model ensemble_m`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import flags
 
-from ast_keras.commands.runner import run_command
-from ast_keras.errors import RecipeError
+from ast_keras.commands.flags import CommandOptions, flag, settings_flag
+from ast_keras.commands.runner import run_app
 from ast_keras.files import write_json
-from ast_keras.recipe import load_recipe, override
+from ast_keras.recipe import Recipe, load_recipe, override
 
 
-def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        raise RecipeError(f"Unexpected argument. Received: {argv[1]!r}")
-    recipe, names = _recipe_and_models()
+def _require_model_and_data(flag_values: flags.FlagValues) -> None:
+    def satisfied(values: dict[str, object]) -> bool:
+        return bool(values["workdir"] or (values["recipe"] and values["model"]))
+
+    flags.register_multi_flags_validator(
+        ["workdir", "recipe", "model"],
+        satisfied,
+        "Give --workdir DIR, or --model DIR and --recipe NAME.",
+        flag_values,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(CommandOptions):
+    """Options of the command."""
+
+    usage = "python -m ast_keras.evaluate --workdir DIR | --model DIR --recipe NAME"
+    rules = (_require_model_and_data,)
+    workdir: str | None = flag(
+        flags.DEFINE_string, None, "Work directory of a run, which gives recipe and model."
+    )
+    recipe: str | None = flag(
+        flags.DEFINE_string, None, "Recipe that names the data. Default: the recipe of the run."
+    )
+    model: tuple[str, ...] = flag(
+        flags.DEFINE_multi_string, (),
+        "Folder of a saved model, or the name of a preset or ensemble; repeat it for the mean of "
+        "several models. Default: WORKDIR/model.",
+    )  # fmt: skip
+    split: str = flag(flags.DEFINE_string, "test", "Split of the data.")
+    settings: tuple[str, ...] = settings_flag()
+    output: str | None = flag(
+        flags.DEFINE_string, None, "JSON file to which the scores are written as well."
+    )
+
+
+def main(options: Options) -> int:
+    """Prints the scores of one or several models and returns the exit status."""
+    recipe, names = _recipe_and_models(options)
     from ast_keras.evaluation.ensemble import evaluate_models, member_names
     from ast_keras.reports import tables
     from ast_keras.training import build
 
     names = member_names(names)
     dataset = build.make_dataset(recipe)
-    pipeline = build.make_pipeline(recipe, dataset, flags.FLAGS.split)
-    members, evaluation = evaluate_models(names, pipeline, dataset)
+    pipeline = build.make_pipeline(recipe, dataset, options.split)
+    members, evaluation = evaluate_models(
+        names, pipeline, dataset, log=lambda line: print(line, file=sys.stderr)
+    )
     summaries = [(member.name, member.evaluation.summary()) for member in members]
-    together = names[0] if len(names) == 1 else f"mean of {len(names)} models"
-    rows = [("all classes", evaluation.summary())]
-    if len(names) > 1:
-        rows = [*summaries, (together, evaluation.summary())]
-    examples = f"{flags.FLAGS.split}: {evaluation.num_examples} examples"
-    print(f"{together} on {dataset.name}, {examples}\n")
+    title = names[0] if len(names) == 1 else f"mean of {len(names)} models"
+    print(f"{title} on {dataset.name}, {options.split}: {evaluation.num_examples} examples\n")
     print(tables.class_table(evaluation, dataset.labels))
-    print("\n" + tables.score_table(rows))
-    if flags.FLAGS.output:
+    rows = [*summaries, (title, evaluation.summary())]
+    print("\n" + tables.score_table(rows if len(names) > 1 else [("all classes", rows[-1][1])]))
+    if options.output:
         result = {
             "scores": evaluation.summary(),
             "per_class": tables.per_class(evaluation, dataset.labels),
             "models": [{"model": name, "scores": scores} for name, scores in summaries],
         }
-        write_json(flags.FLAGS.output, result)
+        write_json(options.output, result)
     return 0
 
 
-def _recipe_and_models():
-    if flags.FLAGS.workdir is None and (flags.FLAGS.recipe is None or not flags.FLAGS.model):
-        raise RecipeError("Say what to evaluate: --workdir DIR, or --model DIR with --recipe NAME")
-    source = flags.FLAGS.recipe
-    if source is None:
-        source = str(pathlib.Path(flags.FLAGS.workdir) / "recipe.json")
-    names = flags.FLAGS.model or [str(pathlib.Path(flags.FLAGS.workdir) / "model")]
-    return override(load_recipe(source), flags.FLAGS["set"].value), names
+def _recipe_and_models(options: Options) -> tuple[Recipe, list[str]]:
+    workdir = pathlib.Path(options.workdir or "")
+    recipe = load_recipe(options.recipe or str(workdir / "recipe.json"))
+    return override(recipe, options.settings), list(options.model) or [str(workdir / "model")]
 
 
 def run() -> None:
-    """Defines the flags and runs the command; also what the installed program calls."""
-    flags.DEFINE_string("workdir", None, "Folder of a run: gives recipe and model.")
-    flags.DEFINE_string("recipe", None, "Recipe that names the data, instead of a run's.")
-    flags.DEFINE_multi_string(
-        "model", [], "Folder of a model, or a preset's or ensemble's name; repeatable, for the "
-        "mean of several. Default: WORKDIR/model.",
-    )  # fmt: skip
-    flags.DEFINE_string("split", "test", "Which part of the data.")
-    flags.DEFINE_multi_string("set", [], "group.field=value, repeatable.")
-    flags.DEFINE_string("output", None, "Also write the scores to this JSON file.")
-    app.run(lambda argv: sys.exit(run_command(main, argv)))
+    """Runs the command line; also the entry point of the installed program."""
+    run_app(main, Options)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
-"""Several models on the same sounds, and the mean of what they say."""
+"""Evaluation of several models on the same data, and of the mean of their probabilities."""
 
 from __future__ import annotations
 
 import dataclasses
-import gc
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from absl import logging
 
 from ast_keras.data.dataset import SoundDataset
 from ast_keras.data.pipeline import Pipeline
@@ -17,107 +16,135 @@ from ast_keras.evaluation.evaluator import evaluate
 from ast_keras.evaluation.metrics import Evaluation, evaluate_predictions
 from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.presets.loading import from_preset
+from ast_keras.presets.released import ENSEMBLES
 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A model that was scored: its name, as given, and its own evaluation."""
+    """Holds one model of an ensemble.
+
+    Args:
+        name: Name or path of the model.
+        evaluation: Scores of this model alone.
+    """
 
     name: str
     evaluation: Evaluation
 
 
 def member_names(names: Sequence[str]) -> list[str]:
-    """Returns the models' names, with a published ensemble's members in place of its name.
+    """Replaces the name of a published ensemble by the names of its members.
+
+    Args:
+        names: Names or paths of models, or names in `ENSEMBLES`.
+
+    Returns:
+        Names or paths of models.
 
     Raises:
-      EvaluationError: If a model is named twice: it would count twice in the mean.
+        EvaluationError: If a model occurs twice; it would count twice in the mean.
 
     Example:
-
-    >>> member_names(["runs/a/model", "runs/b/model"])
-    ['runs/a/model', 'runs/b/model']
+        >>> member_names(["runs/a/model", "runs/b/model"])
+        ['runs/a/model', 'runs/b/model']
     """
-    from ast_keras.presets.released import ENSEMBLES
-
     members: list[str] = []
     for name in names:
-        known = None if os.path.isdir(name) else ENSEMBLES.get(name)
-        members += [name] if known is None else known.presets
+        ensemble = None if os.path.isdir(name) else ENSEMBLES.get(name)
+        members += [name] if ensemble is None else ensemble.presets
     places = [os.path.realpath(m) if os.path.isdir(m) else m for m in members]
-    twice = next((m for m, p in zip(members, places, strict=True) if places.count(p) > 1), None)
-    if twice is not None:
-        raise EvaluationError(f"Name each model once: all weigh the same. Received: {twice} twice")
+    for member, place in zip(members, places, strict=True):
+        if places.count(place) > 1:
+            raise EvaluationError(
+                f"Each model may be named once: all have the same weight. Received: {member} twice"
+            )
     return members
 
 
 def evaluate_models(
-    names: Sequence[str], pipeline: Pipeline, dataset: SoundDataset
+    names: Sequence[str],
+    pipeline: Pipeline,
+    dataset: SoundDataset,
+    log: Callable[[str], None] = logging.info,
 ) -> tuple[list[Member], Evaluation]:
     """Scores models on all examples of a pipeline, each alone and all together.
 
     The ensemble's score of a class is the mean of the models' probabilities (after softmax or
-    sigmoid), as in the paper. The models may differ in size, strides, length and normalisation,
-    and in the order of their classes, which is brought to the data's. One model at a time is in
-    memory; several are each loaded once before anything is scored, so that a mistake in the last
-    is not found after hours.
+    sigmoid), as in the paper. The models may differ in size, strides, length, normalisation and
+    order of the classes. They are loaded one after the other. Several models are all loaded once
+    before the first is scored, so that an unusable model is reported before hours of work.
 
     Args:
-      names: What `from_preset` loads, one or more.
-      pipeline: Batches of the split, not for training.
-      dataset: The split's data set.
+        names: One or more models, each a name or path that `from_preset` accepts.
+        pipeline: Batches of the split; not for training.
+        dataset: The data set to which the split belongs.
+        log: Function that receives a line of progress for each of several models.
 
-    Returns the members in the order given, and the evaluation of their mean.
+    Returns:
+        The members in the order of `names`, and the evaluation of the mean of their probabilities.
 
     Raises:
-      EvaluationError, LabelError: If a model hears another sample rate than the pipeline's, takes
-        spectrograms, or has other classes than the data.
-      WeightsError: If a model cannot be loaded.
-      AudioError: If a sound cannot be read.
+        ArgumentError: If a model was built without a frontend.
+        EvaluationError: If a model has another sample rate than the pipeline, or no labels and
+            another number of classes than the data.
+        LabelError: If a model has other labels than the data.
+        WeightsError: If a model cannot be loaded.
+        AudioError: If a sound cannot be read.
 
-    Reference: Gong, Chung, Glass (2021), section 3.1: Ensemble-S and Ensemble-M.
+    Reference:
+        Gong, Chung and Glass (2021), section 3.1: Ensemble-S and Ensemble-M.
     """
     if len(names) > 1:
-        activations = {
-            name: _checked_model(name, pipeline, dataset)[0].score_activation for name in names
-        }
-        if len(set(activations.values())) > 1:
-            listed = ", ".join(f"{name}: {kind}" for name, kind in activations.items())
-            print(f"warning: softmax and sigmoid scores are averaged ({listed})", file=sys.stderr)
-    members, total, targets = [], 0.0, None
-    for number, name in enumerate(names, 1):
-        member, scores, targets = _score(name, pipeline, dataset)
-        members.append(member)
+        _check_models(names, pipeline, dataset)
+    members: list[Member] = []
+    total, targets = 0.0, None
+    for name in names:
+        evaluation, scores, targets = _score(name, pipeline, dataset)
+        members.append(Member(name, evaluation))
         total = total + scores.astype(np.float64)
         if len(names) > 1:
-            print(f"scored {number} of {len(names)}: {name}", file=sys.stderr)
+            log(f"scored {len(members)} of {len(names)}: {name}")
     if len(members) == 1:
         return members, members[0].evaluation
     return members, evaluate_predictions(total / len(names), targets, dataset.multi_label)
 
 
-def _score(name, pipeline, dataset):
-    model, classes = _checked_model(name, pipeline, dataset)
-    scored = evaluate(model, pipeline, dataset.multi_label, classes)
-    return Member(name, scored.evaluation), scored.scores, scored.targets
+def _check_models(names: Sequence[str], pipeline: Pipeline, dataset: SoundDataset) -> None:
+    activations = {name: _check_model(name, pipeline, dataset) for name in names}
+    if len(set(activations.values())) > 1:
+        listed = ", ".join(f"{name}: {activation}" for name, activation in activations.items())
+        logging.warning("The mean mixes softmax and sigmoid scores (%s)", listed)
 
 
-def _checked_model(name, pipeline, dataset):
-    """Loads a model; returns it and the place of each of the data's classes."""
-    gc.collect()  # the model before this one lies in cycles
+def _check_model(name: str, pipeline: Pipeline, dataset: SoundDataset) -> str:
+    """Loads and checks a model; returns its score activation."""
     model = from_preset(name)
-    if model.frontend is None:
-        raise EvaluationError(f"This model takes spectrograms, not sound. Received: {name}")
+    _class_indices(name, model, pipeline, dataset)
+    return model.score_activation
+
+
+def _score(
+    name: str, pipeline: Pipeline, dataset: SoundDataset
+) -> tuple[Evaluation, np.ndarray, np.ndarray]:
+    """Returns the evaluation of a model, its scores and the targets, without the model."""
+    model = from_preset(name)
+    classes = _class_indices(name, model, pipeline, dataset)
+    scored = evaluate(model, pipeline, dataset.multi_label, classes)
+    return scored.evaluation, scored.scores, scored.targets
+
+
+def _class_indices(
+    name: str, model: ASTClassifier, pipeline: Pipeline, dataset: SoundDataset
+) -> tuple[int, ...]:
+    """Checks that a model fits the data; returns the index of each of the data's classes."""
+    model.require_frontend()
     if model.frontend.sample_rate != pipeline.sample_rate:
         raise EvaluationError(
-            f"The model hears {model.frontend.sample_rate} Hz, the sounds are read at "
-            f"{pipeline.sample_rate} Hz: set frontend.sample_rate, and evaluate models of other "
-            f"rates by themselves. Received: {name}"
+            "The sample rate of the model must be that of the data: set frontend.sample_rate, and "
+            "evaluate models of another sample rate separately. "
+            f"Received: {name} with {model.frontend.sample_rate} Hz, data with "
+            f"{pipeline.sample_rate} Hz"
         )
-    return model, _classes(name, model, dataset)
-
-
-def _classes(name: str, model: ASTClassifier, dataset: SoundDataset) -> tuple[int, ...]:
     if model.labels is not None:
         try:
             return model.labels.indices_of(dataset.labels)
@@ -127,7 +154,8 @@ def _classes(name: str, model: ASTClassifier, dataset: SoundDataset) -> tuple[in
             ) from None
     if model.num_classes != len(dataset.labels):
         raise EvaluationError(
-            f"This model has no labels and {model.num_classes} classes, the data "
-            f"{len(dataset.labels)}. Received: {name}, {dataset.name}"
+            "A model without labels must have one class for each label of the data. "
+            f"Received: {name} with {model.num_classes} classes, {dataset.name} with "
+            f"{len(dataset.labels)} labels"
         )
     return tuple(range(model.num_classes))

@@ -1,4 +1,4 @@
-"""Scores a split with a classifier, every example once."""
+"""Evaluation of a classifier on a data set, every example once."""
 
 from __future__ import annotations
 
@@ -9,20 +9,26 @@ from ast_keras.evaluation.metrics import evaluate_predictions
 
 
 class ASTEvaluator(orbit.StandardEvaluator):
-    """Scores a split with a classifier, every example once.
+    """Computes the scores of a classifier on a data set, every example once.
+
+    `evaluate(-1)` processes the whole data set and returns `Evaluation.summary()`.
 
     Args:
-      model: An `ASTClassifier`.
-      dataset: Batches as `Pipeline.dataset` makes them, distributed.
-      multi_label: Whether an example may have several labels, or none.
-      strategy: A `tf.distribute.Strategy`.
-      watch: Called before every batch; it may raise to stop.
-      classes: For each class of the targets its index in the model's output
-        (`LabelSet.indices_of`); None where the order is the same.
+        model: An `ASTClassifier`.
+        dataset: Batches from `Pipeline.dataset`, distributed if there is a strategy.
+        multi_label: Whether an example may have several labels or none.
+        strategy: A `tf.distribute.Strategy`; None uses the current one.
+        watch: Function called before every batch. It may raise an exception to stop.
+        classes: For each class of the targets, its index in the model's output, from
+            `LabelSet.indices_of`. None if the order is the same.
 
-    Output: `evaluate(-1)` returns the `Evaluation`'s summary; `evaluation`, `scores` and `targets`
-      (`[examples, classes]`, in the order of the split and of the targets' classes) hold the rest,
-      `real` of each batch which rows they were: others are filling, or could not be read.
+    Attributes:
+        evaluation: The `Evaluation`.
+        scores: Probabilities `[examples, classes]`, in the order of the data set and of the
+            targets' classes.
+        targets: Labels `[examples, classes]`.
+        real: For each batch, a boolean array `[rows]`: whether the row was scored. Rows that only
+            fill the batch, and sounds that could not be read, were not.
     """
 
     def __init__(self, model, dataset, multi_label, strategy=None, watch=None, classes=None):
@@ -63,10 +69,20 @@ class ASTEvaluator(orbit.StandardEvaluator):
 
 
 def evaluate(model, pipeline, multi_label, classes=None):
-    """Scores a model on all examples of a pipeline, on one device; returns the `ASTEvaluator`.
+    """Scores a model on all examples of a pipeline, on one device.
+
+    Args:
+        model: An `ASTClassifier`.
+        pipeline: A `Pipeline` that is not for training.
+        multi_label: Whether an example may have several labels or none.
+        classes: For each class of the targets, its index in the model's output. None if the order
+            is the same.
+
+    Returns:
+        The `ASTEvaluator`, with the results in its attributes.
 
     Raises:
-      AudioError: If a sound cannot be read.
+        AudioError: If a sound cannot be read.
     """
     dataset = pipeline.dataset(0, pipeline.steps_per_epoch)
     evaluator = ASTEvaluator(model, dataset, multi_label, classes=classes)

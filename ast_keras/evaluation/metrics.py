@@ -1,4 +1,4 @@
-"""Evaluation metrics of the AST paper, in NumPy and fast enough for AudioSet."""
+"""Evaluation metrics of the AST paper in NumPy, fast enough for AudioSet."""
 
 import dataclasses
 import math
@@ -16,16 +16,16 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Holds what `evaluate_predictions` measured over one evaluation set.
+    """Holds the scores that `evaluate_predictions` computed for one data set.
 
     A class without a positive or without a negative example has neither an average precision nor
-    an ROC AUC: both are NaN for it, and the means are taken over the other classes.
+    a ROC AUC: both are NaN for it, and the means are taken over the other classes.
 
     Args:
         num_examples: Number of examples.
         num_positives: Number of positive examples of each class, `[classes]`.
         num_excluded_classes: Number of classes left out of the means.
-        accuracy: Share of examples whose highest score is one of their labels.
+        accuracy: Fraction of examples whose highest score is one of their labels.
         mean_average_precision: Mean of `average_precision` (mAP), NaN if every class is excluded.
         mean_auc: Mean of `auc`, NaN if every class is excluded.
         d_prime: `d_prime(mean_auc)`.
@@ -47,7 +47,7 @@ class Evaluation:
     confusion_matrix: IntArray | None
 
     def summary(self) -> dict[str, float]:
-        """Returns the scalars by name, ready for a log line or a learning curve."""
+        """Returns the scalar scores by name, for a log line or a learning curve."""
         names = ("accuracy", "mean_average_precision", "mean_auc", "d_prime")
         return {name: getattr(self, name) for name in names}
 
@@ -63,13 +63,13 @@ def evaluate_predictions(
     highest score is any of its labels; an example without labels never does.
 
     Args:
-        scores: `[examples, classes]`, finite; the higher, the more likely.
-        targets: `[examples, classes]` of 0 and 1 (or booleans).
-        multi_label: False where every example has exactly one label: this is then checked, and
-            the confusion matrix is filled in.
+        scores: `[examples, classes]`, finite. A higher score is a more likely class.
+        targets: `[examples, classes]` of 0 and 1, or booleans.
+        multi_label: Whether an example may have several labels or none. If False, exactly one
+            label is required for each example, and the confusion matrix is computed.
 
     Raises:
-        ValueError: If the shapes differ or are empty, a score is not finite, a target is neither
+        ArgumentError: If the shapes differ or are empty, a score is not finite, a target is neither
             0 nor 1, or a single-label example has no label or several.
 
     Reference:
@@ -123,7 +123,7 @@ def d_prime(auc: float) -> float:
         auc: Area in [0, 1]. 0 and 1 give minus and plus infinity, NaN gives NaN.
 
     Raises:
-        ValueError: If `auc` is outside [0, 1].
+        ArgumentError: If `auc` is outside [0, 1].
 
     Reference:
         `sqrt(2) * Phi^-1(auc)`, with Phi the standard normal distribution.
@@ -150,13 +150,13 @@ def _average_precision_and_auc(
         return math.nan, math.nan
     order = np.argsort(scores)[::-1]
     ranked = scores[order]
-    # Equal scores cannot be told apart by a threshold, so counts are read where a run of them ends.
+    # No threshold separates equal scores, so counts are taken at the end of each run of them.
     ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
     true_positives = np.cumsum(positive[order])[ends]
     false_positives = ends + 1 - true_positives
     gained = np.diff(true_positives, prepend=0)
     average_precision = np.dot(gained, true_positives / (ends + 1)) / num_positives
-    # Trapezoids under the ROC curve, in whole numbers: twice their area stays exact.
+    # Trapezoids under the ROC curve. Twice their area is an integer, which stays exact.
     heights = 2 * true_positives - gained
     doubled_area = int(np.dot(np.diff(false_positives, prepend=0), heights))
     return float(average_precision), doubled_area / (2 * num_positives * num_negatives)
@@ -184,7 +184,7 @@ def _checked_scores(scores: npt.ArrayLike) -> npt.NDArray[np.floating[Any]]:
             "scores must be finite; a NaN or infinity usually means that training diverged. "
             f"Received: scores[{example}, {index}]={array[example, index]}"
         )
-    return np.asfortranarray(array)  # one class is read at a time
+    return np.asfortranarray(array)  # the loop reads one class at a time
 
 
 def _checked_labels(targets: npt.ArrayLike, multi_label: bool) -> npt.NDArray[np.bool_]:
