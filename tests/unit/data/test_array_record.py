@@ -1,14 +1,12 @@
 """A built data set gives the examples, order and batches of the folder that it was built from."""
 
 import concurrent.futures
-import csv
 import json
 import os
 import pathlib
 
 import numpy as np
 import pytest
-import soundfile
 
 from ast_keras.data.dataset import fingerprint
 from ast_keras.data.packed import PackedPaths, PackedTargets
@@ -20,59 +18,17 @@ from ast_keras.data.readers.audioset import read_audioset
 from ast_keras.data.readers.esc50 import read_esc50
 from ast_keras.data.readers.speech_commands import read_speech_commands
 from ast_keras.errors import DatasetError
-from ast_keras.labels import LabelSet
 from tests.helpers.arrays import assert_same
+from tests.helpers.data_folders import (
+    IDS,
+    build,
+    write_audioset,
+    write_esc50,
+    write_speech_commands,
+)
 
 pytest.importorskip("importlib_resources", reason="tensorflow-datasets needs it to build a set")
 tfds = pytest.importorskip("tensorflow_datasets")
-
-RATE = 16_000
-# Not in alphabetical order: a built data set must keep the order of the table.
-ESC50_ROWS = [
-    (f"{fold}-{number}-A-{target}{suffix}", fold, target)
-    for number, (target, suffix) in enumerate([(40, ".wav"), (0, ".flac"), (38, ".wav")])
-    for fold in (2, 1, 3)
-]
-ESC10_TARGETS = (0, 1, 10, 11, 12, 20, 21, 38, 40, 41)
-
-
-def write_sound(path, seed):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    samples = rng.integers(-9_000, 9_000, 600 + 37 * seed).astype(np.int16)
-    soundfile.write(path, samples, RATE)
-
-
-def write_esc50(root):
-    names = LabelSet.load("esc50").names
-    (root / "meta").mkdir(parents=True)
-    with open(root / "meta" / "esc50.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["filename", "fold", "target", "category", "esc10", "src_file", "take"])
-        for seed, (name, fold, target) in enumerate(ESC50_ROWS):
-            # As published: the table has .wav, whatever suffix a copy has.
-            published = os.path.splitext(name)[0] + ".wav"
-            is_esc10 = str(target in ESC10_TARGETS)
-            writer.writerow([published, fold, target, names[target], is_esc10, "0", "A"])
-            write_sound(root / "audio" / name, seed)
-    return root
-
-
-def write_speech_commands(root):
-    clips = [
-        f"{w}/{s}_nohash_{n}" for w in ("yes", "no", "backward") for s in "bca" for n in (1, 0)
-    ]
-    for seed, clip in enumerate(clips):
-        write_sound(root / f"{clip}.wav", seed)
-    (root / "validation_list.txt").write_text("yes/c_nohash_0.wav\nno/a_nohash_1.wav\n")
-    (root / "testing_list.txt").write_text("no/c_nohash_1.wav\nyes/absent_nohash_0.wav\n")
-    return root
-
-
-def build(builder_class, source, data_dir):
-    config = tfds.download.DownloadConfig(manual_dir=source)
-    builder_class(data_dir=data_dir).download_and_prepare(download_config=config)
-    return data_dir
 
 
 @pytest.fixture(scope="module")
@@ -275,26 +231,6 @@ def test_built_recordings_give_the_batches_of_their_folder(tmp_path):
 
 
 # --- AudioSet: built with Apache Beam, on its local runner ---
-
-IDS = LabelSet.load("audioset").ids
-NUM_CLIPS = {"balanced_train": 90, "unbalanced_train": 130, "eval": 40}
-
-
-def write_audioset(root):
-    """Writes the lists and all clips but every tenth."""
-    root.mkdir()
-    rng = np.random.default_rng(0)
-    for name, count in NUM_CLIPS.items():
-        lines = ["# Segments csv", "# YTID, start_seconds, end_seconds, positive_labels"]
-        for number in range(count):
-            ytid = f"{name[0]}-{rng.integers(10**8):08d}-"
-            mids = ",".join(IDS[i] for i in rng.choice(len(IDS), size=1 + number % 3))
-            lines.append(f'{ytid}, 30.000, 40.000, "{mids}"')
-            if number % 10:
-                folder = root / "clips" / str(number % 2)
-                write_sound(folder / f"Y{ytid}.{('wav', 'flac')[number % 2]}", number % 7)
-        (root / f"{name}_segments.csv").write_text("\n".join(lines))
-    return root
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,7 @@ from ast_keras.data.downloads import public_data
 from ast_keras.data.readers.array_record import read_built
 from ast_keras.data.readers.esc50 import read_esc50
 from ast_keras.errors import DatasetError
-from tests.helpers.http_server import serve_files
-from tests.helpers.paths import ROOT
-from tests.unit.data.test_array_record import (
+from tests.helpers.data_folders import (
     NUM_CLIPS,
     build,
     write_audioset,
@@ -25,6 +23,8 @@ from tests.unit.data.test_array_record import (
     write_sound,
     write_speech_commands,
 )
+from tests.helpers.http_server import serve_files
+from tests.helpers.paths import ROOT
 
 pytest.importorskip("importlib_resources", reason="tensorflow-datasets needs it to build a set")
 tfds = pytest.importorskip("tensorflow_datasets")

@@ -52,19 +52,15 @@ SMALL = {"num_recordings": 2, "num_bytes": 10_000, "unpacked_bytes": 10_000}
 def web(tmp_path, monkeypatch):
     """Serves small archives of the real layout as the mirror, and sets an empty data folder."""
     with serve_files() as server:
-        set_up(server, tmp_path, monkeypatch)
+        server.files["ESC-50-master.zip"] = ESC50
+        server.files["speech_commands_v0.02.tar.gz"] = WORDS
+        monkeypatch.setenv("AST_KERAS_MIRROR", f"{server.url}/")
+        monkeypatch.setenv("AST_KERAS_DATA_DIR", str(tmp_path / "data"))
+        small = {kind: dataclasses.replace(archive, **SMALL) for kind, archive in ARCHIVES.items()}
+        digest = hashlib.sha256(WORDS).hexdigest()
+        small["speech_commands"] = dataclasses.replace(small["speech_commands"], sha256=digest)
+        monkeypatch.setattr(public_data, "ARCHIVES", small)
         yield server
-
-
-def set_up(server, tmp_path, monkeypatch):
-    server.files["ESC-50-master.zip"] = ESC50
-    server.files["speech_commands_v0.02.tar.gz"] = WORDS
-    monkeypatch.setenv("AST_KERAS_MIRROR", f"{server.url}/")
-    monkeypatch.setenv("AST_KERAS_DATA_DIR", str(tmp_path / "data"))
-    small = {kind: dataclasses.replace(archive, **SMALL) for kind, archive in ARCHIVES.items()}
-    digest = hashlib.sha256(WORDS).hexdigest()
-    small["speech_commands"] = dataclasses.replace(small["speech_commands"], sha256=digest)
-    monkeypatch.setattr(public_data, "ARCHIVES", small)
 
 
 @pytest.mark.parametrize("kind", ["esc50", "speech_commands"])
