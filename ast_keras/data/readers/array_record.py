@@ -55,13 +55,10 @@ def read_built(
         DatasetError: If there is no built data set, it is incomplete, or it has no such setting.
 
     Example:
-
-    >>> read_built("no/such/folder")
-    Traceback (most recent call last):
-    ...
-    ast_keras.errors.DatasetError: The folder holds no built data set. A built data set is a \
-folder NAME/VERSION with dataset_info.json, written by `tfds build ast_keras/data/builders/NAME \
---data_dir FOLDER`. Received: path='no/such/folder'
+        >>> read_built("no/such/folder")
+        Traceback (most recent call last):
+        ...
+        ast_keras.errors.DatasetError: The folder holds no built data set. ...
     """
     built = BuiltSet(path)
     if built.name not in _READERS:

@@ -48,13 +48,10 @@ def read_esc50(path: str, *, fold: int = 1, subset: str = "esc50") -> SoundDatas
         Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015.
 
     Example:
-
-    >>> read_esc50("no/such/folder")
-    Traceback (most recent call last):
-    ...
-    ast_keras.errors.DatasetError: Cannot read the table: No such file or directory. \
-ESC-50 is a folder with audio/ and meta/esc50.csv, as https://github.com/karolpiczak/ESC-50 \
-unpacks. Received: no/such/folder/meta/esc50.csv
+        >>> read_esc50("no/such/folder")
+        Traceback (most recent call last):
+        ...
+        ast_keras.errors.DatasetError: Cannot read the table: No such file or directory. ...
     """
     check_subset(subset)
     table = os.path.join(path, "meta", "esc50.csv")
