@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -318,7 +318,7 @@ def _from_rows(path: str | os.PathLike[str], rows: Sequence[tuple[int, str, str]
         raise LabelError(f"{error} in {path}") from None
 
 
-def require_one_label_per_class(labels: LabelSet | None, num_classes: int | None) -> None:
+def require_one_label_per_class(labels: Sized | None, num_classes: int | None) -> None:
     """Checks that the number of labels equals the number of classes.
 
     Args:

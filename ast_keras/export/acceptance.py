@@ -1,4 +1,4 @@
-"""How near an exported file must stay to its model, and a report of how near it is."""
+"""Tolerances of an exported file, and the report that compares it with its model."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ast_keras.export.isolated_run import Measurement
 
 @dataclasses.dataclass(frozen=True)
 class Tolerance:
-    """What a file must keep.
+    """How much an exported file may differ from its model.
 
     Attributes:
-      agreement: Least share of clips with the same best class as the model's.
-      max_error: Largest difference of any score.
-      mean_error: Largest mean of the differences of all scores.
+        agreement: Smallest fraction of clips with the same best class as the model's.
+        max_error: Largest absolute difference of any score.
+        mean_error: Largest mean of the absolute differences of all scores.
     """
 
     agreement: float = 1.0
@@ -27,11 +27,10 @@ class Tolerance:
     mean_error: float = math.inf
 
 
-# float32 in another order; half precision's eleven bits; eight bits; four.
 DEFAULT_TOLERANCE = {
-    "saved_model": Tolerance(max_error=1e-5),
-    "none": Tolerance(max_error=1e-3),
-    "float16": Tolerance(max_error=1e-2),
+    "saved_model": Tolerance(max_error=1e-5),  # float32, summed in another order
+    "none": Tolerance(max_error=1e-3),  # the same, by TFLite's kernels
+    "float16": Tolerance(max_error=1e-2),  # weights of eleven significant bits
     "int8": Tolerance(agreement=0.99, mean_error=0.01),
     "int4": Tolerance(agreement=0.95, mean_error=0.02),
 }
@@ -39,16 +38,20 @@ DEFAULT_TOLERANCE = {
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """An exported file beside its model, on the same clips.
+    """Comparison of an exported file with its model on the same clips.
 
     Attributes:
-      format: "saved_model" or the TFLite file's quantisation.
-      clips: Where the clips are from.
-      bounds: What was asked.
-      agreement, max_error, mean_error: What was found.
-      size_bytes, latency_seconds, peak_memory_bytes: What the file costs.
-      operators: How often each occurs.
-      float_layers: Layers that were left in float32 so that the bound holds.
+        format: "saved_model", or the quantization of a TFLite file.
+        clips: Source of the clips, in words.
+        bounds: Tolerance that the file was compared with.
+        agreement: Fraction of clips with the same best class as the model's.
+        max_error: Largest absolute difference of a score.
+        mean_error: Mean absolute difference of all scores.
+        size_bytes: Size of the file or folder in bytes.
+        latency_seconds: Median time of one clip in seconds.
+        peak_memory_bytes: Peak memory of the process that ran the file, in bytes.
+        operators: Number of occurrences of each operator.
+        float_layers: Names of the layers left in float32 to meet the tolerance.
     """
 
     format: str
@@ -64,12 +67,12 @@ class Report:
     float_layers: tuple[str, ...] = ()
 
     @property
-    def missed(self) -> str:
-        """What bound is missed, in words; empty if none is."""
+    def violations(self) -> str:
+        """The violated limits of the tolerance as text; empty if there are none."""
         parts = []
-        if self.agreement < self.bounds.agreement:
+        # Written as `not value >= limit`, so that NaN violates every limit.
+        if not self.agreement >= self.bounds.agreement:
             parts.append(f"agreement {self.agreement:.4f} < {self.bounds.agreement}")
-        # Written so that NaN misses the bound.
         if not self.max_error <= self.bounds.max_error:
             parts.append(f"largest error {self.max_error:.2e} > {self.bounds.max_error:.2e}")
         if not self.mean_error <= self.bounds.mean_error:
@@ -77,14 +80,14 @@ class Report:
         return ", ".join(parts)
 
     def table(self) -> str:
-        """Returns the report as lines for a person."""
+        """Returns the report as a table for a terminal, one value a line."""
         rows = [
             ("compared on", self.clips),
             ("same best class", f"{self.agreement:.4f}  (at least {self.bounds.agreement})"),
             ("largest score error", f"{self.max_error:.2e}{_at_most(self.bounds.max_error)}"),
             ("mean score error", f"{self.mean_error:.2e}{_at_most(self.bounds.mean_error)}"),
             ("size", f"{self.size_bytes / 1e6:.2f} MB"),
-            ("time for a clip", f"{1000 * self.latency_seconds:.1f} ms"),
+            ("time per clip", f"{1000 * self.latency_seconds:.1f} ms"),
             ("peak memory", f"{self.peak_memory_bytes / 1e6:.0f} MB"),
             ("operators", " ".join(f"{name} {n}" for name, n in self.operators.items())),
         ]
@@ -93,7 +96,7 @@ class Report:
         return "\n".join(f"{name:<20} {value}" for name, value in rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the report for a JSON file; a bound that is not set is null."""
+        """Returns the report as a dictionary for `files.write_json`."""
         return dataclasses.asdict(self)
 
 
@@ -112,7 +115,21 @@ def compare(
     operators: dict[str, int],
     float_layers: tuple[str, ...] = (),
 ) -> Report:
-    """Returns the report on a file: its scores beside the expected ones, `[clips, classes]`."""
+    """Compares the scores of an exported file with those of its model.
+
+    Args:
+        format: "saved_model", or the quantization of a TFLite file.
+        clips: Source of the clips, in words.
+        bounds: Tolerance of the file.
+        expected: The model's scores, float32 `[clips, classes]`.
+        measurement: Scores, latency and memory of the file on the same clips.
+        size_bytes: Size of the file or folder in bytes.
+        operators: Number of occurrences of each operator.
+        float_layers: Names of the layers that were left in float32.
+
+    Returns:
+        The report; `Report.violations` tells whether the file is within its tolerance.
+    """
     scores = measurement.scores
     error = np.abs(scores.astype(np.float64) - expected)
     return Report(

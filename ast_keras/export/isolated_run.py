@@ -1,6 +1,8 @@
-"""Runs an exported file in a process of its own: scores, time and memory without its maker's.
+"""Running an exported file in a new process: its scores, latency and peak memory.
 
-python -m ast_keras.export.isolated_run tflite FILE CLIPS.npz RESULT.npz THREADS
+The process holds neither the model nor the exporter, so its memory is that of a client.
+
+    python -m ast_keras.export.isolated_run tflite FILE CLIPS.npz RESULT.npz THREADS
 """
 
 from __future__ import annotations
@@ -21,17 +23,17 @@ import numpy.typing as npt
 
 from ast_keras.errors import ExportError
 
-_PARENT = pathlib.Path(__file__).resolve().parents[2]
+_PACKAGE_PARENT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What a file did with the clips, one after the other.
+    """Result of running a file on clips, one clip at a time.
 
     Attributes:
-      scores: `[clips, classes]`.
-      latency_seconds: Median time for one clip, the first one left out.
-      peak_memory_bytes: Most memory that the process had, libraries included.
+        scores: float32 `[clips, classes]`.
+        latency_seconds: Median time of one clip in seconds, without the first clip.
+        peak_memory_bytes: Peak memory of the process in bytes, libraries included.
     """
 
     scores: npt.NDArray[np.float32]
@@ -46,29 +48,31 @@ def measure(
     num_threads: int = 2,
     lengths: npt.NDArray[np.int32] | None = None,
 ) -> Measurement:
-    """Runs every clip through the file, in a new process.
+    """Runs a file on every clip in a new process.
 
     Args:
-      kind: "tflite" or "saved_model".
-      path: The file or folder.
-      clips: `[clips, samples]`.
-      num_threads: For the operators.
-      lengths: Samples of each clip, `[clips]`, for a TFLite file that takes them.
+        kind: "tflite" or "saved_model".
+        path: The TFLite file or the folder of the SavedModel.
+        clips: float32 `[clips, samples]` in [-1, 1].
+        num_threads: Number of threads of an operator.
+        lengths: int32 `[clips]`, the valid samples of each clip, for a TFLite file with an input
+            `length`; None for files without.
 
     Raises:
-      ExportError: If the file cannot be run, with the reason's last line.
+        ExportError: If the file does not run, with the last line of the process's errors.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        given, result = pathlib.Path(scratch, "clips.npz"), pathlib.Path(scratch, "result.npz")
-        np.savez(given, clips=clips, **({} if lengths is None else {"lengths": lengths}))
-        command = [sys.executable, "-m", __name__, kind, path, given, result, num_threads]
-        # The package is found where this module was, however the caller's Python finds it.
-        paths = [str(_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        inputs, result = pathlib.Path(scratch, "clips.npz"), pathlib.Path(scratch, "result.npz")
+        np.savez(inputs, clips=clips, **({} if lengths is None else {"lengths": lengths}))
+        command = [sys.executable, "-m", __name__, kind, path, inputs, result, num_threads]
+        # The new process may not share the search path by which this one found the package.
+        search_path = [str(_PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {"PYTHONPATH": os.pathsep.join(search_path), "TF_CPP_MIN_LOG_LEVEL": "2"}
         done = subprocess.run(
             list(map(str, command)),
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TF_CPP_MIN_LOG_LEVEL": "2"},
+            env={**os.environ, **environment},
         )
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
@@ -82,7 +86,14 @@ def measure(
 
 
 def operators(content: bytes | bytearray) -> dict[str, int]:
-    """Returns how often each operator occurs in a TFLite model, custom ones by their own name."""
+    """Returns the number of occurrences of each operator in a TFLite model.
+
+    Args:
+        content: The bytes of the file.
+
+    Returns:
+        Counts by operator name, the most frequent first; custom operators under their own name.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
@@ -94,6 +105,21 @@ def operators(content: bytes | bytearray) -> dict[str, int]:
             name = names.get(code.builtinCode, "?")
             counts[code.customCode.decode() if name == "CUSTOM" else name] += 1
     return dict(counts.most_common())
+
+
+def peak_memory() -> int:
+    """Returns the peak memory of this process in bytes, libraries included."""
+    try:
+        status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:  # not Linux: kilobytes, or bytes on macOS
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    # On Linux ru_maxrss starts at the memory of the parent process when this one was forked.
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+# --- In the new process ---
 
 
 def _load_tflite(path: str, num_threads: int) -> Callable[..., npt.NDArray[np.float32]]:
@@ -116,30 +142,19 @@ def _load_saved_model(path: str, num_threads: int) -> Callable[..., npt.NDArray[
 _LOADERS = {"tflite": _load_tflite, "saved_model": _load_saved_model}
 
 
-def _main(kind: str, path: str, given: str, result: str, num_threads: str) -> None:
+def _main(kind: str, path: str, inputs: str, result: str, num_threads: str) -> None:
     run = _LOADERS[kind](path, int(num_threads))
     scores, seconds = [], []
-    with np.load(given) as file:
+    with np.load(inputs) as file:
         clips, lengths = file["clips"], file.get("lengths")
     for index, clip in enumerate(clips):
-        inputs = {"waveform": np.ascontiguousarray(clip[None])}
+        arguments = {"waveform": np.ascontiguousarray(clip[None])}
         if lengths is not None:
-            inputs["length"] = lengths[index : index + 1]
+            arguments["length"] = lengths[index : index + 1]
         start = time.perf_counter()
-        scores.append(run(**inputs)[0])
+        scores.append(run(**arguments)[0])
         seconds.append(time.perf_counter() - start)
-    np.savez(result, scores=np.array(scores), seconds=seconds, peak=_peak_memory())
-
-
-def _peak_memory() -> int:
-    try:
-        status = pathlib.Path("/proc/self/status").read_text()
-    except OSError:  # not Linux: in kilobytes, or in bytes on a Mac
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-    # Not the resource usage: Linux counts what the parent had when it started this process.
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
+    np.savez(result, scores=np.array(scores), seconds=seconds, peak=peak_memory())
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Smaller numbers for the matrices of the transformer, and only for them.
+"""Quantization of a TFLite model: fewer bits for the large matrices of the transformer.
 
-The filterbank, the norms, the attention products and the head stay float32: a power spectrum spans
-more than eight bits do, and the rest is small. What is quantised are the patch projection and the
-four matrices of every block, 99 % of a model.
+Quantized are the patch projection and the four matrices of every block, 99 % of a model's weights.
+The filterbank, the norms, the attention products and the head stay float32: a power spectrum has a
+larger range than eight bits hold, and the others are small.
 """
 
 from __future__ import annotations
@@ -21,66 +21,81 @@ from ast_keras.models.ast_classifier import ASTClassifier
 SCHEMES = ("none", "float16", "int8", "int4")
 _BLOCK_LAYERS = ("attention/qkv", "attention/projection", "mlp_hidden", "mlp_output")
 _PATCHES = "patches/projection"
-_INT4_BLOCK = 32  # numbers that share a scale
+_INT4_BLOCK = 32  # weights with a common scale
 
 
-def quantisable_layers(model: ASTClassifier) -> list[str]:
-    """Returns the names of the layers that may be quantised, in the order of the data.
+def quantizable_layers(model: ASTClassifier) -> list[str]:
+    """Returns the names of the layers that can be quantized, from the input to the output.
+
+    Args:
+        model: The classifier.
 
     Example:
-
-    >>> from ast_keras import from_preset
-    >>> quantisable_layers(from_preset("ast_test", num_classes=2, num_frames=98))[:3]
-    ['patches/projection', 'block_0/attention/qkv', 'block_0/attention/projection']
+        >>> from ast_keras import from_preset
+        >>> quantizable_layers(from_preset("ast_test", num_classes=2, num_frames=98))[:3]
+        ['patches/projection', 'block_0/attention/qkv', 'block_0/attention/projection']
     """
     blocks = range(model.backbone.num_layers)
     return [_PATCHES, *(f"block_{i}/{name}" for i in blocks for name in _BLOCK_LAYERS)]
 
 
 def layer_pattern(layer: str) -> str:
-    """Returns the pattern of the names that a layer's tensors have in a TFLite file.
+    """Returns a regular expression that matches a layer's tensor names in a TFLite file.
 
-    Keras numbers scopes that it enters again: `block_0` becomes `block_0_1`.
+    Keras numbers a scope that is entered again, so that `block_0` may be called `block_0_1`.
+
+    Args:
+        layer: Name from `quantizable_layers`.
 
     Example:
-
-    >>> pattern = layer_pattern("block_1/mlp_output")
-    >>> [bool(re.search(pattern, f"{x}/mlp_output_2/Dot")) for x in ("block_1_2", "block_10")]
-    [True, False]
+        >>> pattern = layer_pattern("block_1/mlp_output")
+        >>> [bool(re.search(pattern, f"{x}/mlp_output_2/Dot")) for x in ("block_1_2", "block_10")]
+        [True, False]
     """
     return r"(^|[/;])" + "/".join(f"{part}(_[0-9]+)?" for part in layer.split("/")) + "/"
 
 
-def quantise(
+def quantize_layers(
     content: bytes, scheme: str, model: ASTClassifier, layers: Iterable[str] | None = None
 ) -> bytes:
-    """Returns a float32 TFLite model with the layers' matrices in fewer bits.
+    """Quantizes the matrices of some layers of a TFLite model.
 
     Args:
-      content: The model as the converter made it.
-      scheme: "float16"; "int8", one scale for each row, activations quantised as they come; or
-        "int4", which has a scale for every 32 numbers, and leaves eight bits for the patches.
-      model: The classifier.
-      layers: Which; None for all of `quantisable_layers`.
+        content: The float32 model as the converter wrote it.
+        scheme: "float16"; "int8", with one scale for each row and activations quantized at run
+            time; or "int4", with one scale for every 32 weights, and eight bits for the patch
+            projection.
+        model: The classifier that was converted.
+        layers: Names of the layers to quantize; None for all of `quantizable_layers`.
+
+    Returns:
+        The quantized model.
 
     Raises:
-      ExportError: If litert-quantizer is not installed.
+        ExportError: If litert-quantizer is not installed.
     """
     quantizer = _load_quantizer().quantizer.Quantizer(bytearray(content))
-    for layer in quantisable_layers(model) if layers is None else layers:
+    for layer in quantizable_layers(model) if layers is None else layers:
         operation, settings, algorithm = _settings(scheme, layer, model)
         quantizer.update_quantization_recipe(
             layer_pattern(layer), operation, settings, algorithm_key=algorithm
         )
     if not quantizer.get_quantization_recipe():
         return content
-    with quiet():
+    with silent_stderr():
         result = quantizer.quantize(enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model)
 
 
 def require_quantizer(scheme: str) -> None:
-    """Raises ExportError unless the scheme is one and what it needs is installed."""
+    """Checks that a scheme exists and that the package it needs is installed.
+
+    Args:
+        scheme: Name of the quantization.
+
+    Raises:
+        ExportError: If the scheme is unknown or litert-quantizer is not installed.
+    """
     if scheme not in SCHEMES:
         raise ExportError(f"quantize must be one of {', '.join(SCHEMES)}. Received: {scheme!r}")
     if scheme != "none":
@@ -95,7 +110,8 @@ def _load_quantizer() -> Any:
         import litert_quantizer.quantizer
     except ImportError as error:
         raise ExportError(
-            f"Quantising needs litert-quantizer: pip install 'ast-keras[export]'. Received: {error}"
+            "Quantization needs litert-quantizer: pip install 'ast-keras[export]'. "
+            f"Received: {error}"
         ) from None
     return litert_quantizer
 
@@ -127,8 +143,8 @@ def _settings(scheme: str, layer: str, model: ASTClassifier) -> tuple[Any, Any, 
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps notes and progress bars, those from C++ too, away from a command's own lines."""
+def silent_stderr() -> Iterator[None]:
+    """Discards what Python and C++ libraries write to standard error inside the block."""
     with open(os.devnull, "wb") as nowhere:
         saved = os.dup(2)
         os.dup2(nowhere.fileno(), 2)
@@ -142,23 +158,27 @@ def quiet() -> Iterator[None]:
 def signal_to_noise(
     content: bytes, scheme: str, model: ASTClassifier, layers: Iterable[str], clips: np.ndarray
 ) -> dict[str, float]:
-    """Returns how clear the logits stay when one layer alone is quantised, in dB, the worst first.
+    """Measures the noise that the quantization of each layer adds to the logits.
 
-    One by one, because behind the first bad layer every later one looks bad.
+    One layer is quantized at a time: a comparison inside a fully quantized model would blame
+    every layer that follows a bad one.
 
     Args:
-      content: The float32 model.
-      scheme: As for `quantise`.
-      model: The classifier.
-      layers: Which to try.
-      clips: A few sounds `[clips, samples]`.
+        content: The float32 TFLite model.
+        scheme: Quantization as for `quantize_layers`.
+        model: The classifier that was converted.
+        layers: Names of the layers to measure.
+        clips: A few clips, float32 `[clips, samples]`.
+
+    Returns:
+        Signal-to-noise ratio of the logits in dB by layer, the worst layer first.
     """
     exact = _logits(content, clips)
+    signal = float(np.square(exact - exact.mean(axis=1, keepdims=True)).sum())
     ratios = {}
     for layer in layers:
-        noise = _logits(quantise(content, scheme, model, [layer]), clips) - exact
+        noise = _logits(quantize_layers(content, scheme, model, [layer]), clips) - exact
         power = float(np.square(noise).sum())
-        signal = float(np.square(exact - exact.mean(axis=1, keepdims=True)).sum())
         ratios[layer] = 10 * np.log10(signal / power) if power else float("inf")
     return dict(sorted(ratios.items(), key=lambda item: item[1]))
 
@@ -166,7 +186,7 @@ def signal_to_noise(
 def _logits(content: bytes, clips: np.ndarray) -> np.ndarray:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    # Without delegates, which keep what lies between their operators to themselves.
+    # Delegates do not expose the tensors between their operators, of which the logits are one.
     interpreter = Interpreter(
         model_content=content,
         num_threads=2,
@@ -174,17 +194,17 @@ def _logits(content: bytes, clips: np.ndarray) -> np.ndarray:
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     interpreter.allocate_tensors()
-    # Of several tensors of the head the last is its output; MatMul and bias are one operator.
+    # The last tensor of the head with the shape of the scores is the head's output.
     pattern = re.compile(r"(^|[/;])head(_[0-9]+)?/")
     details = [d for d in interpreter.get_tensor_details() if pattern.search(d["name"])]
     shape = tuple(interpreter.get_output_details()[0]["shape"])
     (logits,) = [d["index"] for d in details if tuple(d["shape"]) == shape][-1:]
-    found = []
+    values = []
     for clip in clips:
         for detail in interpreter.get_input_details():
             is_length = len(detail["shape"]) == 1
             value = np.array([len(clip)], np.int32) if is_length else clip[None]
             interpreter.set_tensor(detail["index"], value)
         interpreter.invoke()
-        found.append(interpreter.get_tensor(logits)[0].copy())
-    return np.array(found, np.float64)
+        values.append(interpreter.get_tensor(logits)[0].copy())
+    return np.array(values, np.float64)

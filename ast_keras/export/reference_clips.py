@@ -1,4 +1,4 @@
-"""The sounds on which an export is compared with its model, and what the model says to them."""
+"""Clips on which an exported file is compared with its model, and the model's scores for them."""
 
 from __future__ import annotations
 
@@ -25,36 +25,40 @@ def comparison_clips(
     source: str | os.PathLike[str] | None = None,
     num_clips: int = 200,
 ) -> tuple[np.ndarray, str]:
-    """Returns sounds `[num_clips, num_samples]`, float32, and a line that says where they are from.
+    """Returns clips for the comparison, and their source in words.
 
     Args:
-      model: Its sample rate is theirs.
-      num_samples: Length of each.
-      source: A folder of sounds, each cut into as many clips as it holds, in turns; None for
-        rendered sounds, which a model trained on others knows less of than the user's own.
-      num_clips: How many.
+        model: Classifier with a frontend, whose sample rate the clips have.
+        num_samples: Length of each clip in samples.
+        source: Folder of recordings. The first clip of every file comes first, then the second of
+            every file that is long enough, and so on. None for rendered sounds, which are less
+            like the training data than your own recordings.
+        num_clips: Number of clips.
+
+    Returns:
+        float32 `[num_clips, num_samples]` and a description such as "200 rendered sounds".
 
     Raises:
-      ExportError: If the folder holds too few.
-      AudioError: If a file cannot be read.
+        ExportError: If the folder holds fewer clips.
+        AudioError: If a file cannot be read.
     """
     rate = model.frontend.sample_rate
     if source is None:
-        # Two seeds would be two sets; clips shorter than a renderer's least are cut from it.
+        # The renderer makes at least half a second; shorter clips are cut from that.
         seconds = max(0.5, num_samples / rate)
         sounds = load_dataset(
             "synthetic", num_test=num_clips, clip_seconds=seconds, sample_rate=rate
         ).split("test")
         rendered = [np.asarray(sounds.sources[i])[:num_samples] for i in range(num_clips)]
         return np.stack(rendered).astype(np.float32), f"{num_clips} rendered sounds"
-    found: list[np.ndarray] = []
+    clips: list[np.ndarray] = []
     for clip in _clips_of(_files(source), rate, num_samples):
-        found.append(clip)
-        if len(found) == num_clips:
-            return np.stack(found), f"{num_clips} clips from {source}"
+        clips.append(clip)
+        if len(clips) == num_clips:
+            return np.stack(clips), f"{num_clips} clips from {source}"
     raise ExportError(
-        f"The sounds to compare on must give {num_clips} clips of {num_samples / rate:.2f} s: add "
-        f"some, or lower --num_clips. Received: {source}, which gives {len(found)}"
+        f"The comparison needs {num_clips} clips of {num_samples / rate:.2f} s: add recordings to "
+        f"the folder, or lower --num_clips. Received: {source}, which gives {len(clips)}"
     )
 
 
@@ -62,12 +66,11 @@ def _files(source: str | os.PathLike[str]) -> list[pathlib.Path]:
     folder = pathlib.Path(source)
     files = sorted(p for p in folder.rglob("*") if is_audio(p.name) and p.is_file())
     if not files:
-        raise ExportError(f"There are no sounds in this folder. Received: {source}")
+        raise ExportError(f"There are no audio files in this folder. Received: {source}")
     return files
 
 
 def _clips_of(files: list[pathlib.Path], rate: int, num_samples: int) -> Iterator[np.ndarray]:
-    """Yields the first clip of every file, then the second of those that have one, and so on."""
     number = 0
     while files:
         longer = []
@@ -83,12 +86,15 @@ def _clips_of(files: list[pathlib.Path], rate: int, num_samples: int) -> Iterato
 def keras_scores(
     model: ASTClassifier, clips: np.ndarray, lengths: np.ndarray | None = None
 ) -> np.ndarray:
-    """Returns what the model itself says, in float32: `[clips, classes]`.
+    """Returns the model's own scores in float32, the expected values of an exported file.
 
     Args:
-      model: The classifier.
-      clips: `[clips, samples]`.
-      lengths: Samples of each that are heard, `[clips]`; None for all.
+        model: Classifier with a frontend.
+        clips: float32 `[clips, samples]` in [-1, 1].
+        lengths: int32 `[clips]`, the valid samples of each clip; None if all are valid.
+
+    Returns:
+        float32 `[clips, classes]`.
     """
     model = in_float32(model)
 
@@ -98,7 +104,7 @@ def keras_scores(
 
     parts = []
     for first in range(0, len(clips), _BATCH):
-        part = slice(first, first + _BATCH)
-        heard = None if lengths is None else tf.constant(lengths[part])
-        parts.append(scores(tf.constant(clips[part]), heard).numpy())
+        batch = slice(first, first + _BATCH)
+        valid = None if lengths is None else tf.constant(lengths[batch])
+        parts.append(scores(tf.constant(clips[batch]), valid).numpy())
     return np.concatenate(parts)

@@ -1,11 +1,11 @@
-"""A SavedModel for TensorFlow Serving: sound in, scores or embeddings out."""
+"""SavedModels for TensorFlow Serving: waveforms or WAV files in, scores or embeddings out."""
 
 from __future__ import annotations
 
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -14,7 +14,7 @@ from ast_keras.errors import ExportError
 from ast_keras.export.acceptance import DEFAULT_TOLERANCE, Report, Tolerance, compare
 from ast_keras.export.isolated_run import measure
 from ast_keras.export.reference_clips import comparison_clips, keras_scores
-from ast_keras.export.serving_module import ServedGraph, default_num_samples, label_names
+from ast_keras.export.serving_module import ServingModule, default_num_samples, label_names
 from ast_keras.export.serving_warmup import require_serving, write_warmup
 from ast_keras.files import replacing_folder, write_json
 from ast_keras.models.ast_classifier import ASTClassifier
@@ -35,64 +35,68 @@ def export_saved_model(
     bounds: Tolerance | None = None,
     num_threads: int = 2,
 ) -> tuple[pathlib.Path, Report]:
-    """Writes a classifier as a new version in a folder that TensorFlow Serving watches.
+    """Writes a classifier as a new version in the base folder of TensorFlow Serving.
 
-    | signature | takes | gives |
+    | signature | inputs | outputs |
     |---|---|---|
     | `serving_default` | `waveform` float32 `[batch, samples]` in [-1, 1] | `scores` |
     | `serving_lengths` | `waveform`, and `lengths` int32 `[batch]` in samples | `scores` |
     | `serving_bytes` | `audio_bytes` string `[batch]`, 16-bit PCM WAV files | `scores` |
     | `classify` | tf.Examples with a feature `audio_bytes` | `classes`, `scores` |
-    | `embed` | `waveform`, as above | `pooled`, `tokens` |
+    | `embed` | `waveform`, as for `serving_default` | `pooled`, `tokens` |
 
-    Sounds of any length: what is shorter than the model hears is padded as in training, file by
-    file, and with `padding="masked"` all of each is heard. Sounds in WAV files must have the
-    model's sample rate; their channels are averaged. The weights are stored once, the labels
-    are an asset, and warm-up requests lie beside. The version is written to one side, run in a
-    new process, compared with the model, and moved to its place as a whole, since a server
-    reads what it finds.
+    Waveforms may have any length. A clip that is shorter than the model's input is padded as in
+    training, each clip of a batch on its own; with `padding="masked"` longer clips are processed
+    whole. WAV files must have the model's sample rate, and their channels are averaged. The labels
+    are an asset of the SavedModel, and each weight is stored once.
+
+    The version is written to a temporary folder, run in a new process, compared with the model and
+    then renamed: a server that watches the base folder never loads an incomplete version.
 
     Args:
-      model: An `ASTClassifier` with a frontend.
-      folder: The model's base path; its name is the served model's.
-      version: A positive number; None for one more than the highest there is.
-      overwrite: Whether the version may be replaced if it exists.
-      method: Of the filterbank: "conv" is read by other runtimes than TensorFlow, too; "fft" is
-        exact where float32 is not (see `LogMelFilterbank`).
-      clips: A folder of sounds to compare on; None for rendered ones.
-      num_clips: How many clips to compare on.
-      bounds: How near the scores must stay to the model's; None for `DEFAULT_TOLERANCE`.
-      num_threads: Of the run that is measured.
+        model: `ASTClassifier` with a frontend.
+        folder: Base folder of the served model, whose name is the model's name in warm-up requests.
+        version: Positive version number; None for the highest existing one plus one.
+        overwrite: Whether to replace the version if it exists.
+        method: Computation of the filterbank. "conv" also runs in other runtimes that read
+            SavedModels; "fft" computes in float64 where float32 is not exact enough (see
+            `LogMelFilterbank`).
+        clips: Folder of recordings to compare on; None for rendered sounds.
+        num_clips: Number of clips to compare on.
+        bounds: Largest allowed differences from the model; None for
+            `DEFAULT_TOLERANCE["saved_model"]`.
+        num_threads: Number of threads of the process that is measured.
 
-    Returns the version's folder and the report, which is in it as report.json.
+    Returns:
+        The folder of the version, and the report, which is also in the folder as report.json.
 
     Raises:
-      ExportError: If the model takes spectrograms, the version exists, something is not installed,
-        or the bounds are missed; nothing is written then.
+        ArgumentError: If the model takes spectrograms.
+        ExportError: If the version exists, a package is missing, or the file is not within its
+            tolerance. Nothing is written in these cases.
 
     Example:
-
-    >>> import tempfile
-    >>> from ast_keras import from_preset
-    >>> tiny = from_preset("ast_test", num_classes=2, num_frames=98)
-    >>> path, report = export_saved_model(tiny, tempfile.mkdtemp(), num_clips=2)
-    >>> path.name, report.agreement
-    ('1', 1.0)
+        >>> import tempfile
+        >>> from ast_keras import from_preset
+        >>> tiny = from_preset("ast_test", num_classes=2, num_frames=98)
+        >>> path, report = export_saved_model(tiny, tempfile.mkdtemp(), num_clips=2)
+        >>> path.name, report.agreement
+        ('1', 1.0)
     """
     base = pathlib.Path(folder)
     target = base / str(_checked_version(base, version))
     if target.exists() and not overwrite:
         raise ExportError(
-            f"The version exists: add --overwrite, or leave --version out. Received: {target}"
+            "The version exists: add --overwrite (overwrite=True) to replace it, or leave --version "
+            f"out. Received: {target}"
         )
     require_serving()
-    graph = ServedGraph(model, method)
+    module = ServingModule(model, method)
     num_samples = default_num_samples(model)
     waveforms, source = comparison_clips(model, num_samples, clips, num_clips)
     with replacing_folder(target) as part:
-        _save(graph, model, part)
-        rate = model.frontend.sample_rate
-        write_warmup(part, base.resolve().name, num_samples, rate)
+        _save(module, model, part)
+        write_warmup(part, base.resolve().name, num_samples, model.frontend.sample_rate)
         report = compare(
             "saved_model",
             source,
@@ -102,14 +106,24 @@ def export_saved_model(
             size_bytes=sum(p.stat().st_size for p in part.rglob("*") if p.is_file()),
             operators=operators(part),
         )
-        if report.missed:
-            raise ExportError(f"The export misses its bound: {report.missed}. Nothing was written")
+        if report.violations:
+            raise ExportError(
+                f"The SavedModel is not within its tolerance: {report.violations}. "
+                "Nothing was written"
+            )
         write_json(part / REPORT_FILE, report.to_dict())
     return target, report
 
 
 def operators(folder: str | os.PathLike[str]) -> dict[str, int]:
-    """Returns how often each operator occurs in a SavedModel, functions included."""
+    """Returns the number of occurrences of each operator in a SavedModel.
+
+    Args:
+        folder: Folder of the SavedModel.
+
+    Returns:
+        Counts by operator name, functions included, the most frequent first.
+    """
     from tensorflow.core.protobuf import saved_model_pb2
 
     saved = saved_model_pb2.SavedModel()
@@ -126,97 +140,106 @@ def _checked_version(base: pathlib.Path, version: int | None) -> int:
     if version is None:
         return 1 + max(_versions(base), default=0)
     if version < 1:
-        raise ExportError(f"A version is a positive number. Received: version={version}")
+        raise ExportError(f"The version must be a positive number. Received: version={version}")
     return version
 
 
 def _versions(base: pathlib.Path) -> Iterator[int]:
     if base.exists() and not base.is_dir():
-        raise ExportError(f"Name a folder, not a file. Received: {base}")
+        raise ExportError(f"The output must be a folder, not a file. Received: {base}")
     for path in base.iterdir() if base.is_dir() else ():
         if path.name.isdecimal():
             yield int(path.name)
 
 
-def _save(graph: ServedGraph, model: ASTClassifier, folder: pathlib.Path) -> None:
-    names = label_names(model, None)
-    # Written where it will lie: TensorFlow copies an asset from somewhere.
+def _save(module: ServingModule, model: ASTClassifier, folder: pathlib.Path) -> None:
+    names = label_names(model)
+    # TensorFlow copies an asset from an existing file, so the labels are written next to `folder`.
     labels = folder.with_name(f"{folder.name}-labels")
     labels.mkdir()
     try:
         (labels / LABELS_FILE).write_text("".join(f"{x}\n" for x in names), encoding="utf-8")
-        graph.labels = tf.saved_model.Asset(str(labels / LABELS_FILE))
-        tf.saved_model.save(graph, str(folder), signatures=_signatures(graph, model, names))
+        module.labels = tf.saved_model.Asset(str(labels / LABELS_FILE))
+        tf.saved_model.save(module, str(folder), signatures=_signatures(module, model, names))
     finally:
         shutil.rmtree(labels)
-    _mark_as_classify(folder)
+    _set_classify_method(folder)
 
 
-def _signatures(graph: ServedGraph, model: ASTClassifier, names: tuple[str, ...]) -> dict[str, Any]:
+def _signatures(
+    module: ServingModule, model: ASTClassifier, names: tuple[str, ...]
+) -> dict[str, Any]:
     waveform = tf.TensorSpec((None, None), tf.float32, name="waveform")
-    encoded = tf.TensorSpec((None,), tf.string, name="audio_bytes")
-    hear = _wav_reader(graph, model.frontend)
+    lengths = tf.TensorSpec((None,), tf.int32, name="lengths")
+    audio_bytes = tf.TensorSpec((None,), tf.string, name="audio_bytes")
+    wav_frontend = _WavFrontend(module, model.frontend)
 
     @tf.function(input_signature=[waveform])
     def serving_default(waveform):
-        return {"scores": graph.scores(waveform)}
+        return {"scores": module.scores(waveform)}
 
-    @tf.function(input_signature=[waveform, tf.TensorSpec((None,), tf.int32, name="lengths")])
+    @tf.function(input_signature=[waveform, lengths])
     def serving_lengths(waveform, lengths):
-        return {"scores": graph.scores(waveform, lengths)}
+        return {"scores": module.scores(waveform, lengths)}
 
-    @tf.function(input_signature=[encoded])
+    @tf.function(input_signature=[audio_bytes])
     def serving_bytes(audio_bytes):
-        return {"scores": graph.classified(*hear(audio_bytes))}
+        spectrograms, frames = wav_frontend.spectrograms(audio_bytes)
+        return {"scores": module.scores_from_spectrogram(spectrograms, frames)}
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="inputs")])
     def classify(inputs):
         feature = {"audio_bytes": tf.io.FixedLenFeature((), tf.string)}
         audio_bytes = tf.io.parse_example(inputs, feature)["audio_bytes"]
-        scores = graph.classified(*hear(audio_bytes))
+        spectrograms, frames = wav_frontend.spectrograms(audio_bytes)
+        scores = module.scores_from_spectrogram(spectrograms, frames)
         return {"classes": tf.tile([names], [tf.shape(scores)[0], 1]), "scores": scores}
 
     @tf.function(input_signature=[waveform])
     def embed(waveform):
-        pooled, tokens = graph.embeddings(waveform)
+        pooled, tokens = module.embeddings(waveform)
         return {"pooled": pooled, "tokens": tokens}
 
     functions = (serving_default, serving_lengths, serving_bytes, classify, embed)
     return {f.__name__: f.get_concrete_function() for f in functions}
 
 
-def _wav_reader(
-    graph: ServedGraph, frontend: Any
-) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor | None]]:
-    """Returns the function from WAV files `[batch]` to spectrograms `[batch, frames, mel]`.
+class _WavFrontend:
+    """Decodes WAV files in the graph and computes their spectrograms."""
 
-    It gives the frames of each, too, where they may be of any length, else None.
-    """
-    rate = frontend.sample_rate
+    def __init__(self, module: ServingModule, frontend: Any) -> None:
+        self._module = module
+        self._rate = frontend.sample_rate
+        self._num_frames, self._num_mel_bins = frontend.num_frames, frontend.num_mel_bins
 
-    def spectrogram(contents):
-        audio, found = tf.audio.decode_wav(contents)  # [samples, channels]
-        message = f"The sound must be sampled at {rate} Hz: resample it before it is sent"
-        with tf.control_dependencies([tf.debugging.assert_equal(found, rate, message)]):
+    def spectrograms(self, files):
+        """Returns spectrograms and the valid frames of each, None if all have the same number.
+
+        Args:
+            files: String tensor `[batch]`, 16-bit PCM WAV files of any length.
+
+        Returns:
+            float32 `[batch, frames, mel]`, and int32 `[batch]` or None.
+        """
+        if not self._module.any_length:
+            shape = tf.TensorSpec((self._num_frames, self._num_mel_bins), tf.float32)
+            return tf.map_fn(self._spectrogram, files, fn_output_signature=shape), None
+        ragged = tf.RaggedTensorSpec((None, self._num_mel_bins), tf.float32, ragged_rank=0)
+        rows = tf.map_fn(self._spectrogram, files, fn_output_signature=ragged)
+        padded = rows.to_tensor(shape=[None, None, self._num_mel_bins])
+        return padded, tf.cast(rows.row_lengths(), tf.int32)
+
+    def _spectrogram(self, file):
+        # One file at a time: a batch would need padding, which is not part of any recording.
+        audio, rate = tf.audio.decode_wav(file)  # [samples, channels]
+        message = f"The audio must be sampled at {self._rate} Hz: resample it before sending it"
+        with tf.control_dependencies([tf.debugging.assert_equal(rate, self._rate, message)]):
             waveform = tf.reduce_mean(audio, axis=1)
-        # Each by itself: sounds of one batch have different lengths, and padding is not sound.
-        return graph.spectrogram(waveform[None])[0]
-
-    if not graph.any_length:
-        shape = tf.TensorSpec((frontend.num_frames, frontend.num_mel_bins), tf.float32)
-        return lambda files: (tf.map_fn(spectrogram, files, fn_output_signature=shape), None)
-    ragged = tf.RaggedTensorSpec((None, frontend.num_mel_bins), tf.float32, ragged_rank=0)
-
-    def spectrograms(files):
-        found = tf.map_fn(spectrogram, files, fn_output_signature=ragged)
-        padded = found.to_tensor(shape=[None, None, frontend.num_mel_bins])
-        return padded, tf.cast(found.row_lengths(), tf.int32)
-
-    return spectrograms
+        return self._module.spectrogram(waveform[None])[0]
 
 
-def _mark_as_classify(folder: pathlib.Path) -> None:
-    """Gives `classify` the method name that the Classify call of TensorFlow Serving wants."""
+def _set_classify_method(folder: pathlib.Path) -> None:
+    """Gives the signature `classify` the method name of TensorFlow Serving's Classify call."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     path = folder / "saved_model.pb"

@@ -1,4 +1,4 @@
-"""The graph that every artefact holds: waveform to scores, each weight once."""
+"""The `tf.Module` from which every exported file is made: waveform to scores and embeddings."""
 
 from __future__ import annotations
 
@@ -7,130 +7,154 @@ from typing import Any
 import tensorflow as tf
 
 from ast_keras.audio import mel
-from ast_keras.errors import ExportError
-from ast_keras.labels import LabelSet
+from ast_keras.labels import LabelSet, require_one_label_per_class
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.models.ast_classifier import ASTClassifier
 
 
-class ServedGraph(tf.Module):
-    """Holds a classifier's weights once, and computes what the classifier does.
+class ServingModule(tf.Module):
+    """Computes what a classifier computes, and stores each of its weights once.
 
-    Keras's own export stores each weight twice, since the model and its variables are both
-    tracked. Here only the variables are; the model is reached through a closure, which TensorFlow
-    does not follow. Artefacts add their signatures as `tf.function`s that call `scores` or
-    `embeddings`, or their parts, `spectrogram`, `classified` and `embedded`.
+    The weights are the attribute `model_variables`. Exporters add signatures: functions that call
+    `scores` or `embeddings`, or the parts `spectrogram`, `scores_from_spectrogram` and
+    `embeddings_from_spectrogram`.
 
     Args:
-      model: An `ASTClassifier` with a frontend.
-      method: Of the filterbank: None for the model's own, or "fft", "conv".
+        model: `ASTClassifier` with a frontend. A model that computes in half precision is exported
+            in float32.
+        method: Computation of the filterbank, "fft" or "conv"; None for the model's own.
 
     Raises:
-      ExportError: If the model takes spectrograms.
+        ArgumentError: If the model takes spectrograms.
 
     Example:
-
-    >>> from ast_keras import from_preset
-    >>> graph = ServedGraph(from_preset("ast_test", num_classes=10, num_frames=98))
-    >>> graph.scores(tf.zeros([1, 16000])).shape
-    TensorShape([1, 10])
+        >>> from ast_keras import from_preset
+        >>> module = ServingModule(from_preset("ast_test", num_classes=10, num_frames=98))
+        >>> module.scores(tf.zeros([1, 16000])).shape
+        TensorShape([1, 10])
     """
 
     def __init__(self, model: ASTClassifier, method: str | None = None):
         super().__init__()
-        if model.frontend is None:
-            raise ExportError(
-                "Only a model that hears sound can be exported: this one takes spectrograms. Load "
-                "it without frontend=None"
-            )
-        model = in_float32(model)
-        config: dict[str, Any] = model.frontend.get_config()
-        fbank = LogMelFilterbank.from_config({**config, "method": method or config["method"]})
-        any_length = model.padding == "masked"
-        min_frames = model.backbone.min_frames if any_length else None
-
-        # Functions, so that a file with several signatures holds the filterbank's matrices once.
-        @tf.function
-        def spectrogram(waveform, lengths=None):  # [batch, samples] to [batch, frames, mel]
-            return fbank(waveform, lengths=lengths, min_frames=min_frames)
-
-        @tf.function
-        def classified(spectrogram, frames=None):  # the last block computes special tokens only
-            asked = model.backbone.num_pooled_tokens
-            tokens = model.backbone(spectrogram, training=False, lengths=frames, num_tokens=asked)
-            return model.scores(model.classify(model.pool(tokens, frames)))
-
-        @tf.function
-        def embedded(spectrogram, frames=None):
-            tokens = model.backbone(spectrogram, training=False, lengths=frames)
-            return model.pool(tokens, frames), tokens
-
-        self.any_length = any_length
-        self.spectrogram, self.classified, self.embedded = spectrogram, classified, embedded
-        self.count_frames = model.count_frames
-        self.model_variables = [variable.value for variable in model.variables]
+        network = _Network(in_float32(model), method)
+        self._network = network
+        self.any_length = network.model.padding == "masked"
+        # As `tf.function`s, so that the signatures of a file share the filterbank's matrices.
+        self.spectrogram = tf.function(network.spectrogram)
+        self.scores_from_spectrogram = tf.function(network.scores)
+        self.embeddings_from_spectrogram = tf.function(network.embeddings)
+        self.model_variables = [variable.value for variable in network.model.variables]
 
     def scores(self, waveform: tf.Tensor, lengths: tf.Tensor | None = None) -> tf.Tensor:
-        """Returns the classes' probabilities, `[batch, num_classes]`.
+        """Returns the scores of a batch of waveforms.
 
         Args:
-          waveform: The sounds, in [-1, 1].
-          lengths: Samples of each, `[batch]`, where shorter ones are padded; None for all.
+            waveform: float32 `[batch, samples]` in [-1, 1].
+            lengths: int32 `[batch]`, the valid samples of each padded waveform; None if all are
+                valid.
+
+        Returns:
+            float32 probabilities `[batch, num_classes]`.
         """
-        return self.classified(self.spectrogram(waveform, lengths), self.count_frames(lengths))
+        frames = self._network.model.count_frames(lengths)
+        return self.scores_from_spectrogram(self.spectrogram(waveform, lengths), frames)
 
     def embeddings(self, waveform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns one vector for each sound, `[batch, embed_dim]`, and all of its tokens."""
-        return self.embedded(self.spectrogram(waveform))
+        """Returns the embeddings of a batch of waveforms.
+
+        Args:
+            waveform: float32 `[batch, samples]` in [-1, 1].
+
+        Returns:
+            The pooled embedding `[batch, embed_dim]` and all tokens `[batch, tokens, embed_dim]`,
+            float32.
+        """
+        return self.embeddings_from_spectrogram(self.spectrogram(waveform))
+
+
+class _Network:
+    """The functions of a `ServingModule`, hidden from TensorFlow's search for variables.
+
+    `tf.saved_model.save` follows every attribute that is a Keras model, and would find each weight
+    twice: in the model, which tracks its layers, and in its list of variables. It does not follow
+    attributes of a plain Python object, so `model_variables` is the only path to a weight.
+    """
+
+    def __init__(self, model: ASTClassifier, method: str | None) -> None:
+        config: dict[str, Any] = model.require_frontend().get_config()
+        self.model = model
+        self.filterbank = LogMelFilterbank.from_config(
+            {**config, "method": method or config["method"]}
+        )
+        self.min_frames = model.backbone.min_frames if model.padding == "masked" else None
+
+    def spectrogram(self, waveform, lengths=None):  # [batch, samples] to [batch, frames, mel]
+        return self.filterbank(waveform, lengths=lengths, min_frames=self.min_frames)
+
+    def scores(self, spectrogram, frames=None):
+        logits = self.model.logits_from_spectrogram(spectrogram, frames, training=False)
+        return self.model.scores(logits)
+
+    def embeddings(self, spectrogram, frames=None):
+        tokens = self.model.backbone(spectrogram, training=False, lengths=frames)
+        return self.model.pool(tokens, frames), tokens
 
 
 def in_float32(model: ASTClassifier) -> ASTClassifier:
-    """Returns the model, or its float32 copy if its backbone computes in half precision."""
+    """Returns the model itself, or a float32 copy if its backbone computes in half precision.
+
+    Args:
+        model: Any `ASTClassifier`.
+    """
     if model.backbone.policy.compute_dtype == "float32":
         return model
     config = model.get_config()
     config["backbone"]["config"]["dtype"] = "float32"
-    copy = ASTClassifier.from_config(config)
+    copy = type(model).from_config(config)
     copy.set_weights(model.get_weights())
     return copy
 
 
 def default_num_samples(model: ASTClassifier) -> int:
-    """Returns the length of a clip for clients that want one: whole seconds, if all are heard.
+    """Returns the clip length for files with an input of fixed size.
 
-    A model of 1,024 frames hears 10.255 s and was trained on clips of 10 s, whose missing frames
-    are padding; silence in their place would be something else.
+    This is a whole number of seconds if the model processes all of it. For example, a model with
+    1,024 frames has room for 10.255 s but was trained on clips of 10 s, whose missing frames are
+    padding of the spectrogram; 0.255 s of silence would give other values.
+
+    Args:
+        model: `ASTClassifier` with a frontend.
+
+    Returns:
+        The length in samples.
 
     Example:
-
-    >>> from ast_keras import from_preset
-    >>> default_num_samples(from_preset("ast_test", num_classes=10, num_frames=1024))
-    160000
+        >>> from ast_keras import from_preset
+        >>> default_num_samples(from_preset("ast_test", num_classes=10, num_frames=1024))
+        160000
     """
     frontend = model.frontend
     rate = frontend.sample_rate
-    length, step = (
-        mel.seconds_to_samples(seconds, rate)
-        for seconds in (frontend.frame_length_seconds, frontend.frame_step_seconds)
-    )
-    # Less than a frame more than what fills the model is never heard.
+    step = mel.seconds_to_samples(frontend.frame_step_seconds, rate)
+    # Up to a frame step minus one sample more gives no further frame, so it is never processed.
     seconds = (frontend.num_samples + step - 1) // rate
-    heard = mel.num_frames(seconds * rate, length, step)
-    return seconds * rate if 0 < heard <= frontend.num_frames else frontend.num_samples
+    if 0 < frontend.count_frames(seconds * rate) <= frontend.num_frames:
+        return seconds * rate
+    return frontend.num_samples
 
 
-def label_names(model: ASTClassifier, labels: LabelSet | None) -> tuple[str, ...]:
-    """Returns the names of the classes: those given, the model's own, or numbers.
+def label_names(model: ASTClassifier, labels: LabelSet | None = None) -> tuple[str, ...]:
+    """Returns the names of the classes: the given ones, the model's own, or numbers.
+
+    Args:
+        model: Classifier whose classes are named.
+        labels: Labels to use instead of the model's own; None for those.
 
     Raises:
-      ExportError: If there is not one for each class.
+        LabelError: If there is not one label for each class.
     """
     labels = labels or model.labels
+    require_one_label_per_class(labels, model.num_classes)
     if labels is None:
         return tuple(f"class {index}" for index in range(model.num_classes))
-    if len(labels) != model.num_classes:
-        raise ExportError(
-            "There must be one label for each class. "
-            f"Received: {len(labels)} labels, {model.num_classes} classes"
-        )
     return labels.names

@@ -1,37 +1,35 @@
-"""One TFLite file: sound in, scores out, ready for LiteRT and MediaPipe."""
+"""TFLite files for LiteRT and MediaPipe: waveform in, scores out."""
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from ast_keras import __version__
 from ast_keras.errors import ExportError
 from ast_keras.export.acceptance import DEFAULT_TOLERANCE, Report, Tolerance, compare
 from ast_keras.export.isolated_run import measure, operators
 from ast_keras.export.quantization import (
-    quantisable_layers,
-    quantise,
-    quiet,
+    quantizable_layers,
+    quantize_layers,
     require_quantizer,
     signal_to_noise,
 )
 from ast_keras.export.reference_clips import comparison_clips, keras_scores
-from ast_keras.export.serving_module import ServedGraph, default_num_samples, label_names
+from ast_keras.export.serving_module import default_num_samples, label_names
+from ast_keras.export.tflite_conversion import convert
 from ast_keras.export.tflite_metadata import add_metadata
 from ast_keras.files import replacing, write_json
 from ast_keras.labels import LabelSet
 from ast_keras.models.ast_classifier import ASTClassifier
 
-_SIGNATURE = "serving_default"
-_JUDGED_ON = 4  # clips that tell good layers from bad ones
-_LEFT_AT_ONCE = 8  # an eighth of the layers goes back to float32 in one round
+_NOISE_CLIPS = 4  # clips on which the noise of each layer is measured
+_SEARCH_ROUNDS = 8  # an eighth of the layers returns to float32 in each round
 
 
 def export_tflite(
@@ -51,176 +49,231 @@ def export_tflite(
     num_threads: int = 2,
     log: Callable[[str], None] = lambda line: None,
 ) -> Report:
-    """Writes a classifier as one TFLite file, if the file is as good as the model.
+    """Writes a classifier as one TFLite file, if its scores are close enough to the model's.
 
-    The file has one input, `waveform` `[1, num_samples]`, one output, `scores` `[1, classes]`, only
-    built-in operators, and metadata from which MediaPipe's AudioClassifier takes the sample rate
-    and the labels. It is run in a new process and compared with the model before it appears; beside
-    it `FILE.json` holds the report, the sample rate, the length and the labels.
+    The file has one input, `waveform` float32 `[1, num_samples]`, one output, `scores` float32
+    `[1, classes]`, built-in operators only, and metadata that give MediaPipe's AudioClassifier the
+    sample rate and the labels. It is run in a new process and compared with the model before it is
+    written. `FILE.json` next to it holds the report, the sample rate, the length and the labels.
 
     Args:
-      model: An `ASTClassifier` with a frontend.
-      path: The file to write, by convention `*.tflite`.
-      quantize: "none", "float16", "int8" or "int4": see `ast_keras.export.quantization`.
-      num_samples: Length of the sound that the file takes; None for whole seconds of what the
-        model hears.
-      labels: Names of the classes; None for the model's own, or numbers.
-      method: Of the filterbank: "conv" runs on everything, GPUs included; "fft" is refused, since
-        TFLite has no transform in float64.
-      takes_length: Whether there is a second input, `length` int32 `[1]`: how many samples of
-        `waveform` are sound. MediaPipe takes no such file. With `padding="masked"` what follows is
-        not attended to, and `num_samples` may be more than the model was trained on.
-      clips: A folder of sounds to compare on; None for rendered ones.
-      num_clips: How many clips to compare on.
-      bounds: What the file must keep; None for `DEFAULT_TOLERANCE[quantize]`.
-      fallback: Whether layers that lose most are left in float32 until the bounds hold.
-      overwrite: Whether a file of this name may be replaced.
-      num_threads: Of the run that is measured.
-      log: Is told in words what goes on.
+        model: `ASTClassifier` with a frontend.
+        path: File to write, by convention `*.tflite`.
+        quantize: "none", "float16", "int8" or "int4" (see `ast_keras.export.quantization`).
+        num_samples: Length of the input in samples; None for the longest whole number of seconds
+            that the model processes.
+        labels: Names of the classes; None for the model's own labels, or numbers.
+        method: Computation of the filterbank. Only "conv" is possible: "fft" needs a Fourier
+            transform in float64, which TFLite does not have.
+        takes_length: Whether to add an input `length` int32 `[1]`, the number of valid samples in
+            `waveform`. With `padding="masked"` the rest is not attended to, and `num_samples` may
+            exceed the length that the model was trained on. MediaPipe does not accept such a file.
+        clips: Folder of recordings to compare on; None for rendered sounds.
+        num_clips: Number of clips to compare on.
+        bounds: Largest allowed differences from the model; None for `DEFAULT_TOLERANCE[quantize]`.
+        fallback: Whether to leave the layers with the most quantization noise in float32 until the
+            file is within its tolerance.
+        overwrite: Whether to replace an existing file.
+        num_threads: Number of threads of the process that is measured.
+        log: Function that receives one line of text for each step of the search for layers.
 
-    Returns the report.
+    Returns:
+        The report of the comparison.
 
     Raises:
-      ExportError: If an argument is wrong, something is not installed, the file exists, an operator
-        is not built in, or the bounds are missed; nothing is written then.
+        ArgumentError: If the model takes spectrograms.
+        LabelError: If there is not one label for each class.
+        ExportError: If an argument is invalid, a package is missing, the file exists, an operator
+            is not built into TFLite, or the file is not within its tolerance. Nothing is written
+            in these cases.
 
     Example:
-
-    >>> import tempfile
-    >>> from ast_keras import from_preset
-    >>> file = os.path.join(tempfile.mkdtemp(), "model.tflite")
-    >>> tiny = from_preset("ast_test", num_classes=2, num_frames=98)
-    >>> export_tflite(tiny, file, num_clips=2).agreement
-    1.0
+        >>> import tempfile
+        >>> from ast_keras import from_preset
+        >>> file = os.path.join(tempfile.mkdtemp(), "model.tflite")
+        >>> tiny = from_preset("ast_test", num_classes=2, num_frames=98)
+        >>> export_tflite(tiny, file, num_clips=2).agreement
+        1.0
     """
     path = pathlib.Path(path)
-    _check_arguments(model, path, quantize, method, overwrite)
+    model.require_frontend()
+    _check_arguments(path, quantize, method, overwrite)
     num_samples = _checked_length(model, num_samples)
     names = label_names(model, labels)
-    content = convert(model, num_samples, takes_length)
     waveforms, source = comparison_clips(model, num_samples, clips, num_clips)
-    lengths = _lengths(waveforms) if takes_length else None
-    expected = keras_scores(model, waveforms, lengths)
-    bounds = bounds or DEFAULT_TOLERANCE[quantize]
-
-    def judged(layers: Sequence[str]) -> tuple[bytes, Report]:
-        made = content if quantize == "none" else quantise(content, quantize, model, layers)
-        made = add_metadata(
-            made,
-            name=model.name,
-            description=f"Audio Spectrogram Transformer, {len(names)} classes, {quantize}",
-            version=__version__,
-            sample_rate=model.frontend.sample_rate,
-            labels=names,
+    lengths = _comparison_lengths(waveforms) if takes_length else None
+    builder = _CandidateBuilder(
+        model=model,
+        content=convert(model, num_samples, takes_length),
+        quantize=quantize,
+        names=names,
+        bounds=bounds or DEFAULT_TOLERANCE[quantize],
+        waveforms=waveforms,
+        lengths=lengths,
+        source=source,
+        expected=keras_scores(model, waveforms, lengths),
+        num_threads=num_threads,
+    )
+    candidate = builder.evaluate_layers(quantizable_layers(model) if quantize != "none" else [])
+    if candidate.report.violations and quantize != "none":
+        candidate = _improve(candidate, builder, fallback, log)
+    if candidate.report.violations:
+        raise ExportError(
+            f"The TFLite file is not within its tolerance: {candidate.report.violations}. "
+            "Nothing was written"
         )
-        left = [] if quantize == "none" else _left(model, layers)
-        with _scratch_file(made) as file:
-            measurement = measure("tflite", file, waveforms, num_threads, lengths)
-        report = compare(
-            quantize, source, bounds, expected, measurement,
-            size_bytes=len(made), operators=operators(made), float_layers=tuple(left),
-        )  # fmt: skip
-        return made, report
-
-    layers = quantisable_layers(model)
-    made, report = judged(layers)
-    if report.missed and quantize != "none":
-        log(f"{report.missed}: looking for the layers that lose most")
-        worst = signal_to_noise(content, quantize, model, layers, waveforms[:_JUDGED_ON])
-        while report.missed and fallback and layers:
-            step = max(1, len(worst) // _LEFT_AT_ONCE)
-            left = [*_left(model, layers), *[x for x in worst if x in layers][:step]]
-            layers = [x for x in layers if x not in left]
-            made, report = judged(layers)
-            log(f"{len(left)} layers in float32: {report.missed or 'all bounds hold'}")
-        if report.missed:
-            listed = ", ".join(f"{x} {db:.1f} dB" for x, db in list(worst.items())[:3])
-            raise ExportError(
-                f"The file misses its bound: {report.missed}. Leave the worst layers in float32 "
-                f"with --fallback, or choose another --quantize. Worst signal to noise: {listed}"
-            )
-    if report.missed:
-        raise ExportError(f"The file misses its bound: {report.missed}. Nothing was written")
-    about = {
+    details = {
         "sample_rate": model.frontend.sample_rate,
         "num_samples": num_samples,
         "labels": names,
     }
     with replacing(path) as part:
-        part.write_bytes(made)
-        write_json(path.with_name(f"{path.name}.json"), {**report.to_dict(), **about})
-    return report
+        part.write_bytes(candidate.content)
+        write_json(path.with_name(f"{path.name}.json"), {**candidate.report.to_dict(), **details})
+    return candidate.report
 
 
-def convert(model: ASTClassifier, num_samples: int, takes_length: bool = False) -> bytes:
-    """Returns the classifier as a float32 TFLite model without metadata.
+@dataclasses.dataclass(frozen=True)
+class TfliteCandidate:
+    """A complete TFLite file that has been run and compared with its model.
 
-    Arguments as of `export_tflite`.
-
-    Raises:
-      ExportError: If an operator is not built into TFLite.
+    Attributes:
+        content: Bytes of the file.
+        layers: Names of the quantized layers.
+        report: Comparison with the model.
     """
-    graph = ServedGraph(model, method="conv")
-    takes = [tf.TensorSpec((1, num_samples), tf.float32, name="waveform")]
-    if takes_length:
-        takes.append(tf.TensorSpec((1,), tf.int32, name="length"))
 
-    @tf.function(input_signature=takes)
-    def classify(waveform, length=None):
-        return {"scores": graph.scores(waveform, length)}
-
-    return to_tflite(graph, {_SIGNATURE: classify.get_concrete_function()})
+    content: bytes
+    layers: tuple[str, ...]
+    report: Report
 
 
-def to_tflite(module: tf.Module, signatures: dict[str, Callable[..., tf.Tensor]]) -> bytes:
-    """Returns signatures as one float32 TFLite model of built-in operators.
+def search_float_layers(
+    candidate: TfliteCandidate,
+    noisiest: Sequence[str],
+    evaluate: Callable[[Sequence[str]], TfliteCandidate],
+    log: Callable[[str], None] = lambda line: None,
+) -> TfliteCandidate:
+    """Returns layers to float32, the noisiest first, until the file is within its tolerance.
+
+    Each round returns an eighth of the layers and evaluates the file again.
 
     Args:
-      module: Holds the variables.
-      signatures: Concrete functions, which may use its variables.
+        candidate: File in which all layers are quantized.
+        noisiest: Names of the layers, the one with the lowest signal-to-noise ratio first.
+        evaluate: Function that makes and compares the file in which the given layers are quantized.
+        log: Function that receives one line of text for each round.
 
-    Raises:
-      ExportError: If an operator is not built into TFLite.
+    Returns:
+        The first file without violations, or the one without any quantized layer.
     """
-    # By way of a SavedModel: from functions of a Keras model the converter makes files without
-    # weights, silently (TensorFlow 2.16 to 2.21).
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        tf.saved_model.save(module, folder, signatures=signatures)
-        converter = tf.lite.TFLiteConverter.from_saved_model(
-            folder, signature_keys=list(signatures)
+    step = max(1, len(noisiest) // _SEARCH_ROUNDS)
+    while candidate.report.violations and candidate.layers:
+        dropped = [layer for layer in noisiest if layer in candidate.layers][:step]
+        candidate = evaluate([layer for layer in candidate.layers if layer not in dropped])
+        result = candidate.report.violations or "within the tolerance"
+        log(f"{len(candidate.report.float_layers)} layers in float32: {result}")
+    return candidate
+
+
+@dataclasses.dataclass(frozen=True)
+class _CandidateBuilder:
+    """Makes files of one model that differ in their quantized layers, and compares each.
+
+    Attributes:
+        model: The classifier.
+        content: The converted float32 model, without metadata.
+        quantize: Quantization of the layers.
+        names: Names of the classes.
+        bounds: Tolerance of the file.
+        waveforms: Clips to compare on, float32 `[clips, samples]`.
+        lengths: Valid samples of each clip, int32 `[clips]`, or None.
+        source: Source of the clips, in words.
+        expected: The model's scores of the clips, float32 `[clips, classes]`.
+        num_threads: Number of threads of the process that is measured.
+    """
+
+    model: ASTClassifier
+    content: bytes
+    quantize: str
+    names: tuple[str, ...]
+    bounds: Tolerance
+    waveforms: np.ndarray
+    lengths: np.ndarray | None
+    source: str
+    expected: np.ndarray
+    num_threads: int
+
+    def evaluate_layers(self, layers: Sequence[str]) -> TfliteCandidate:
+        """Makes the file in which the given layers are quantized, and compares it."""
+        content = self.content
+        if self.quantize != "none":
+            content = quantize_layers(content, self.quantize, self.model, layers)
+        content = add_metadata(
+            content,
+            name=self.model.name,
+            description=f"Audio Spectrogram Transformer, {len(self.names)} classes, "
+            f"{self.quantize}",
+            version=__version__,
+            sample_rate=self.model.frontend.sample_rate,
+            labels=self.names,
         )
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        try:
-            content = converter.convert()
-        except Exception as error:  # the converter's own types lie in private modules
-            line = next((x for x in str(error).splitlines() if "is neither a custom" in x), "")
-            reason = line or str(error).splitlines()[0]
-            raise ExportError(
-                f"TFLite has no built-in operator for a part of this model: {reason}"
-            ) from None
-    custom = [name for name in operators(content) if name.startswith("Flex") or name == "CUSTOM"]
-    if custom:
-        raise ExportError(f"Only built-in operators may be in the file. Received: {custom}")
-    return content
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder, "model.tflite")
+            file.write_bytes(content)
+            measurement = measure("tflite", file, self.waveforms, self.num_threads, self.lengths)
+        report = compare(
+            self.quantize,
+            self.source,
+            self.bounds,
+            self.expected,
+            measurement,
+            size_bytes=len(content),
+            operators=operators(content),
+            float_layers=self._unquantized(layers),
+        )
+        return TfliteCandidate(content, tuple(layers), report)
+
+    def noise(self) -> dict[str, float]:
+        """Returns the signal-to-noise ratio in dB by quantized layer, the worst layer first."""
+        layers = quantizable_layers(self.model)
+        clips = self.waveforms[:_NOISE_CLIPS]
+        return signal_to_noise(self.content, self.quantize, self.model, layers, clips)
+
+    def _unquantized(self, layers: Sequence[str]) -> tuple[str, ...]:
+        if self.quantize == "none":
+            return ()
+        return tuple(layer for layer in quantizable_layers(self.model) if layer not in layers)
 
 
-def _check_arguments(
-    model: ASTClassifier, path: pathlib.Path, quantize: str, method: str, overwrite: bool
-) -> None:
-    if model.frontend is None:
+def _improve(
+    candidate: TfliteCandidate,
+    builder: _CandidateBuilder,
+    fallback: bool,
+    log: Callable[[str], None],
+) -> TfliteCandidate:
+    """Leaves noisy layers in float32 if `fallback`, or raises an error that names them."""
+    log(f"{candidate.report.violations}: measuring the quantization noise of each layer")
+    noise = builder.noise()
+    if fallback:
+        candidate = search_float_layers(candidate, list(noise), builder.evaluate_layers, log)
+    if candidate.report.violations:
+        worst = ", ".join(f"{layer} {db:.1f} dB" for layer, db in list(noise.items())[:3])
         raise ExportError(
-            "Only a model that hears sound can be exported: this one takes spectrograms. Load it "
-            "without frontend=None"
+            f"The TFLite file is not within its tolerance: {candidate.report.violations}. Leave "
+            "the noisiest layers in float32 with --fallback (fallback=True), or choose another "
+            f"quantization. Lowest signal-to-noise ratios: {worst}"
         )
+    return candidate
+
+
+def _check_arguments(path: pathlib.Path, quantize: str, method: str, overwrite: bool) -> None:
     if method != "conv":
         raise ExportError(
             'A TFLite file needs the filterbank method="conv": TFLite has no Fourier transform in '
             f"float64. Received: method={method!r}"
         )
-    if path.is_dir():
-        raise ExportError(f"Name a file, not a folder. Received: {path}")
-    if path.exists() and not overwrite:
-        raise ExportError(f"The file exists: add --overwrite to replace it. Received: {path}")
+    check_output_file(path, overwrite)
     require_quantizer(quantize)
     try:
         import ai_edge_litert.interpreter  # noqa: F401
@@ -230,39 +283,47 @@ def _check_arguments(
         ) from None
 
 
+def check_output_file(path: pathlib.Path, overwrite: bool) -> None:
+    """Checks that a file may be written.
+
+    Args:
+        path: The file.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        ExportError: If the path is a folder, or the file exists and may not be replaced.
+    """
+    if path.is_dir():
+        raise ExportError(f"The output must be a file, not a folder. Received: {path}")
+    if path.exists() and not overwrite:
+        raise ExportError(
+            f"The file exists: add --overwrite (overwrite=True) to replace it. Received: {path}"
+        )
+
+
 def _checked_length(model: ASTClassifier, num_samples: int | None) -> int:
     if num_samples is None:
         return default_num_samples(model)
-    heard = model.frontend.num_samples
-    # What is less than a frame more is not heard, but whole seconds are what clients like.
-    step = round(model.frontend.frame_step_seconds * model.frontend.sample_rate)
+    frontend = model.frontend
     if not isinstance(num_samples, int | np.integer) or num_samples < 1:
         raise ExportError(
-            "A TFLite file takes sounds of one length, which must be said: a client reserves that "
-            f"many samples. Received: num_samples={num_samples}"
+            "The input of a TFLite file has a fixed length: num_samples must be a positive "
+            f"integer. Received: num_samples={num_samples}"
         )
-    if model.padding == "original" and num_samples >= heard + step:
+    # Up to a frame step minus one sample more gives no further frame, and allows whole seconds.
+    step = round(frontend.frame_step_seconds * frontend.sample_rate)
+    if model.padding == "original" and num_samples >= frontend.num_samples + step:
+        seconds = frontend.num_samples / frontend.sample_rate
         raise ExportError(
-            f"The model hears {heard} samples ({heard / model.frontend.sample_rate:.2f} s) and no "
-            f'more; with padding="masked" it hears any length. Received: num_samples={num_samples}'
+            f"The model processes at most {frontend.num_samples} samples ({seconds:.2f} s). Load "
+            'it with padding="masked" for longer input. '
+            f"Received: num_samples={num_samples}"
         )
     return int(num_samples)
 
 
-def _lengths(waveforms: np.ndarray) -> np.ndarray:
-    """Returns lengths to compare with: every second clip is whole, of the others a part is."""
+def _comparison_lengths(waveforms: np.ndarray) -> np.ndarray:
+    """Returns valid lengths for the comparison: every second clip is valid in part only."""
     lengths = np.full(len(waveforms), waveforms.shape[1], np.int32)
     lengths[1::2] = np.linspace(0.1, 1.0, len(lengths[1::2])) * waveforms.shape[1]
     return lengths
-
-
-def _left(model: ASTClassifier, layers: Sequence[str]) -> list[str]:
-    return [layer for layer in quantisable_layers(model) if layer not in layers]
-
-
-@contextlib.contextmanager
-def _scratch_file(content: bytes) -> Iterator[str]:
-    with tempfile.TemporaryDirectory() as folder:
-        file = pathlib.Path(folder, "model.tflite")
-        file.write_bytes(content)
-        yield str(file)

@@ -9,7 +9,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from ast_keras.export.serving_warmup import wav_bytes
+from ast_keras.audio.encoding import wav_bytes
 from export.web.serve import make_server
 from tests.clients.conftest import ERRORS, LABELS, ROOT, skip_or_fail
 
