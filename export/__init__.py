@@ -1,1 +1,4 @@
-"""Thin commands over `ast_keras.export`; they run from a checkout, not from the wheel."""
+"""Commands that export a model, a client of a model server and a demo page.
+
+They run from a checkout and are not part of the wheel; the library is `ast_keras.export`.
+"""

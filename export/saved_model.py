@@ -1,27 +1,54 @@
-"""Writes a model for TensorFlow Serving: `python -m export.saved_model --model DIR --output DIR`.
+"""Command that exports a model for TensorFlow Serving.
 
-A new version each time, compared with the model on 200 sounds before it appears; a running server
-takes it up by itself.
+    python -m export.saved_model --model DIR --output DIR
+
+Each call writes a new version into the output folder, after comparing it with the model on 200
+clips. A running server loads the version by itself.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
-import sys
 
-from absl import app, flags
+from absl import flags
 
-from ast_keras.commands.runner import run_command
-from ast_keras.errors import ExportError
+from ast_keras.commands.flags import CommandOptions, flag, model_flag
+from ast_keras.commands.runner import run_app
 
-_SERVING = pathlib.Path(__file__).with_name("serving")
+_BATCHING = pathlib.Path(__file__).with_name("serving") / "batching.txt"
 
 
-def main(argv: list[str]) -> int:
-    options = flags.FLAGS
-    if options.model is None or options.output is None or len(argv) > 1:
-        raise ExportError("Say what to export and where to: --model DIR --output DIR")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(CommandOptions):
+    """Flags of the command."""
+
+    usage = "python -m export.saved_model --model DIR --output DIR"
+
+    model: str = model_flag()
+    output: str = flag(flags.DEFINE_string, None, "Base folder of the served model.", required=True)
+    version: int | None = flag(
+        flags.DEFINE_integer, None, "Number of the version. Default: the highest one plus one."
+    )
+    frontend: str = flag(
+        flags.DEFINE_enum, "conv", "Computation of the filterbank.", enum_values=["conv", "fft"]
+    )
+    clips: str | None = flag(
+        flags.DEFINE_string, None, "Folder of recordings to compare on. Default: rendered sounds."
+    )
+    num_clips: int = flag(
+        flags.DEFINE_integer, 200, "Number of clips to compare on.", lower_bound=1
+    )
+    max_error: float | None = flag(
+        flags.DEFINE_float, None, "Largest allowed difference of a score. Default: 1e-5."
+    )
+    overwrite: bool = flag(flags.DEFINE_bool, False, "Replace the version if it exists.")
+    threads: int = flag(
+        flags.DEFINE_integer, 2, "Number of threads of the measured process.", lower_bound=1
+    )
+
+
+def main(options: Options) -> int:
     from ast_keras.export.acceptance import DEFAULT_TOLERANCE
     from ast_keras.export.saved_model import export_saved_model
     from ast_keras.presets.loading import from_preset
@@ -45,24 +72,15 @@ def main(argv: list[str]) -> int:
     print("Serve it with:")
     print(f"  tensorflow_model_server --model_name={base.name} --model_base_path={base} \\")
     print("    --port=8500 --rest_api_port=8501 --enable_batching \\")
-    print(f"    --batching_parameters_file={_SERVING / 'batching.txt'}")
-    print("Ask it with:")
+    print(f"    --batching_parameters_file={_BATCHING}")
+    print("Classify files with:")
     print(f"  python -m export.serving.client --model_name {base.name} FILE...")
     return 0
 
 
 def run() -> None:
-    """Defines the flags and runs the command."""
-    flags.DEFINE_string("model", None, "Folder of a saved model (WORKDIR/model of a run).")
-    flags.DEFINE_string("output", None, "The served model's base folder; a version goes into it.")
-    flags.DEFINE_integer("version", None, "Number of the version; default: the next.")
-    flags.DEFINE_enum("frontend", "conv", ["conv", "fft"], "How the filterbank is computed.")
-    flags.DEFINE_string("clips", None, "Folder of sounds to compare on; default: rendered ones.")
-    flags.DEFINE_integer("num_clips", 200, "How many clips to compare on.", lower_bound=1)
-    flags.DEFINE_float("max_error", None, "Largest difference of a score.")
-    flags.DEFINE_bool("overwrite", False, "Replace the version if it exists.")
-    flags.DEFINE_integer("threads", 2, "Threads of the run that is measured.", lower_bound=1)
-    app.run(lambda argv: sys.exit(run_command(main, argv)))
+    """Runs the command."""
+    run_app(main, Options)
 
 
 if __name__ == "__main__":

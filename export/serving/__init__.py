@@ -1,1 +1,1 @@
-"""What runs beside TensorFlow Serving: its settings, and a client."""
+"""TensorFlow Serving: a client, and configuration files for the server."""

@@ -1,38 +1,57 @@
-"""Asks a model server for the classes of sounds: `python -m export.serving.client FILE...`.
+"""Command that classifies audio files with a model server.
 
-Files may have any format, rate and length: they are decoded and resampled here, and sent as 16-bit
-WAV to the `classify` signature, which answers with names. gRPC by default, `--rest` for HTTP.
+    python -m export.serving.client FILE...
+
+Files may have any format, sample rate and length. They are decoded and resampled here and sent as
+16-bit WAV to the signature `classify`, which answers with class names and scores. The protocol is
+gRPC, or HTTP with `--rest`.
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
-import sys
 import urllib.error
 import urllib.request
 
-from absl import app, flags
+from absl import flags
 
 from ast_keras.audio import load_audio
-from ast_keras.commands.runner import run_command
+from ast_keras.audio.encoding import wav_bytes
+from ast_keras.commands.flags import CommandOptions, arguments, flag
+from ast_keras.commands.runner import run_app
 from ast_keras.errors import ExportError
 
 Answer = list[tuple[str, float]]
 
 
-def main(argv: list[str]) -> int:
-    options = flags.FLAGS
-    if len(argv) < 2:
-        raise ExportError("Say what to classify: FILE...")
-    from ast_keras.export.serving_warmup import wav_bytes
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(CommandOptions):
+    """Flags and arguments of the command."""
 
+    usage = "python -m export.serving.client [--model_name NAME] FILE..."
+
+    files: tuple[str, ...] = arguments(minimum=1)
+    address: str | None = flag(
+        flags.DEFINE_string, None, "Host and port. Default: localhost:8500, or 8501 with --rest."
+    )
+    model_name: str = flag(flags.DEFINE_string, "ast", "Name of the served model.")
+    rest: bool = flag(flags.DEFINE_bool, False, "Use HTTP instead of gRPC.")
+    sample_rate: int = flag(flags.DEFINE_integer, 16_000, "Sample rate of the model in Hz.")
+    top: int = flag(
+        flags.DEFINE_integer, 5, "Number of classes to print for each file.", lower_bound=1
+    )
+    timeout: float = flag(flags.DEFINE_float, 60.0, "Seconds to wait for an answer.")
+
+
+def main(options: Options) -> int:
     rate = options.sample_rate
-    sounds = [wav_bytes(load_audio(path, rate), rate) for path in argv[1:]]
+    recordings = [wav_bytes(load_audio(path, rate), rate) for path in options.files]
     classify = classify_by_rest if options.rest else classify_by_grpc
     address = options.address or ("localhost:8501" if options.rest else "localhost:8500")
-    answers = classify(address, options.model_name, sounds, options.timeout)
-    for path, answer in zip(argv[1:], answers, strict=True):
+    answers = classify(address, options.model_name, recordings, options.timeout)
+    for path, answer in zip(options.files, answers, strict=True):
         print(path)
         for label, score in sorted(answer, key=lambda pair: -pair[1])[: options.top]:
             print(f"  {score:.4f}  {label}")
@@ -40,18 +59,21 @@ def main(argv: list[str]) -> int:
 
 
 def classify_by_grpc(
-    address: str, model_name: str, sounds: list[bytes], timeout: float = 60.0
+    address: str, model_name: str, recordings: list[bytes], timeout: float = 60.0
 ) -> list[Answer]:
-    """Returns label and score of every class for every WAV file, by gRPC's Classify call.
+    """Classifies WAV files by the Classify call of gRPC.
 
     Args:
-      address: Host and port of the server.
-      model_name: As the server calls it.
-      sounds: 16-bit PCM WAV files at the model's sample rate.
-      timeout: In seconds.
+        address: Host and port of the server.
+        model_name: Name of the served model.
+        recordings: 16-bit PCM WAV files at the model's sample rate.
+        timeout: Seconds to wait for an answer.
+
+    Returns:
+        For each file the label and the score of every class.
 
     Raises:
-      ExportError: If the server cannot be reached or refuses, with its reason.
+        ExportError: If the server cannot be reached or refuses the request, with its reason.
     """
     try:
         import grpc
@@ -63,9 +85,9 @@ def classify_by_grpc(
         ) from None
     request = classification_pb2.ClassificationRequest()
     request.model_spec.name, request.model_spec.signature_name = model_name, "classify"
-    for sound in sounds:
+    for recording in recordings:
         example = request.input.example_list.examples.add()
-        example.features.feature["audio_bytes"].bytes_list.value.append(sound)
+        example.features.feature["audio_bytes"].bytes_list.value.append(recording)
     with grpc.insecure_channel(address) as channel:
         service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         try:
@@ -80,14 +102,23 @@ def classify_by_grpc(
 
 
 def classify_by_rest(
-    address: str, model_name: str, sounds: list[bytes], timeout: float = 60.0
+    address: str, model_name: str, recordings: list[bytes], timeout: float = 60.0
 ) -> list[Answer]:
-    """Returns what `classify_by_grpc` does, by HTTP; `address` is the REST port's.
+    """Classifies WAV files by the REST API.
+
+    Args:
+        address: Host and REST port of the server.
+        model_name: Name of the served model.
+        recordings: 16-bit PCM WAV files at the model's sample rate.
+        timeout: Seconds to wait for an answer.
+
+    Returns:
+        For each file the label and the score of every class.
 
     Raises:
-      ExportError: If the server cannot be reached or refuses, with its reason.
+        ExportError: If the server cannot be reached or refuses the request, with its reason.
     """
-    encoded = [{"audio_bytes": {"b64": base64.b64encode(s).decode()}} for s in sounds]
+    encoded = [{"audio_bytes": {"b64": base64.b64encode(r).decode()}} for r in recordings]
     body = json.dumps({"signature_name": "classify", "examples": encoded}).encode()
     url = f"http://{address}/v1/models/{model_name}:classify"
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
@@ -103,14 +134,8 @@ def classify_by_rest(
 
 
 def run() -> None:
-    """Defines the flags and runs the command."""
-    flags.DEFINE_string("address", None, "Host and port; default: localhost, 8500 or 8501.")
-    flags.DEFINE_string("model_name", "ast", "The served model's name.")
-    flags.DEFINE_bool("rest", False, "Ask over HTTP instead of gRPC.")
-    flags.DEFINE_integer("sample_rate", 16000, "That the model was trained on, in Hz.")
-    flags.DEFINE_integer("top", 5, "How many classes to name for each file.", lower_bound=1)
-    flags.DEFINE_float("timeout", 60.0, "Seconds to wait for an answer.")
-    app.run(lambda argv: sys.exit(run_command(main, argv)))
+    """Runs the command."""
+    run_app(main, Options)
 
 
 if __name__ == "__main__":

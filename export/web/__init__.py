@@ -1,1 +1,1 @@
-"""A page that names sounds in the browser, and the small server that shows it."""
+"""Demo page: classifies recordings and the microphone in the browser, and its local server."""

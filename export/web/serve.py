@@ -1,30 +1,43 @@
-"""Shows the demo page with a model: `python -m export.web.serve --model FILE.tflite`.
+"""Command that serves the demo page with a model on this machine.
 
-The page's two runtimes come from npm: run `npm install` in `export/web` once. For the microphone,
-browsers want https or localhost.
+    python -m export.web.serve --model FILE.tflite
+
+The two runtimes of the page are npm packages: run `npm install` in `export/web` once. Browsers
+allow the microphone on https and on localhost only.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import http.server
 import pathlib
-import sys
 from typing import ClassVar
 
-from absl import app, flags
+from absl import flags
 
-from ast_keras.commands.runner import run_command
+from ast_keras.commands.flags import CommandOptions, flag
+from ast_keras.commands.runner import run_app
 from ast_keras.errors import ExportError
 
 _PAGE = pathlib.Path(__file__).resolve().parent
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(CommandOptions):
+    """Flags of the command."""
+
+    usage = "python -m export.web.serve --model FILE.tflite"
+
+    model: str = flag(flags.DEFINE_string, None, "File that export.tflite wrote.", required=True)
+    port: int = flag(flags.DEFINE_integer, 8080, "Port on this machine; 0 for a free one.")
+
+
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves the page's folder, and the model under one name wherever it lies.
+    """Serves the folder of the page, and the model as `model.tflite` wherever its file is.
 
     Args:
-      model: The TFLite file; its report, `FILE.json`, lies beside it.
+        model: The TFLite file. Its report is `FILE.json` in the same folder.
     """
 
     extensions_map: ClassVar[dict[str, str]] = {
@@ -42,7 +55,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         return str(self._files[name]) if name in self._files else super().translate_path(path)
 
     def end_headers(self):
-        # What lets a page use threads and exact clocks.
+        # Isolation from other origins, which browsers require for WebAssembly threads.
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
         self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
         self.send_header("Cache-Control", "no-store")
@@ -53,40 +66,40 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 
 def report_of(model: pathlib.Path) -> pathlib.Path:
-    """Returns the report that `export.tflite` wrote beside a model."""
+    """Returns the path of the report that `export.tflite` wrote for a model."""
     return model.with_name(f"{model.name}.json")
 
 
 def make_server(model: str, port: int) -> http.server.ThreadingHTTPServer:
-    """Returns a server of the page on this machine only; port 0 takes a free one.
+    """Returns a server of the page that accepts connections from this machine only.
+
+    Args:
+        model: File that `export.tflite` wrote.
+        port: Port number; 0 for a free one.
 
     Raises:
-      ExportError: If the model, its report or the runtimes are not there.
+        ExportError: If the model, its report or the runtimes are missing.
     """
     path = pathlib.Path(model)
     for file in (path, report_of(path)):
         if not file.is_file():
-            raise ExportError(f"The page needs a file of export.tflite. Missing: {file}")
+            raise ExportError(f"The page needs a file that export.tflite wrote. Missing: {file}")
     if not (_PAGE / "node_modules" / "@litertjs").is_dir():
         raise ExportError(f"The page's runtimes are missing: run npm install in {_PAGE}")
     handler = functools.partial(Handler, model=path)
     return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
 
 
-def main(argv: list[str]) -> int:
-    if flags.FLAGS.model is None or len(argv) > 1:
-        raise ExportError("Say which model: --model FILE.tflite")
-    server = make_server(flags.FLAGS.model, flags.FLAGS.port)
-    print(f"http://localhost:{server.server_port}  (Ctrl-C ends)", flush=True)
+def main(options: Options) -> int:
+    server = make_server(options.model, options.port)
+    print(f"http://localhost:{server.server_port}  (Ctrl-C stops the server)", flush=True)
     server.serve_forever()
     return 0
 
 
 def run() -> None:
-    """Defines the flags and runs the command."""
-    flags.DEFINE_string("model", None, "A file that export.tflite wrote.")
-    flags.DEFINE_integer("port", 8080, "Port on this machine; 0 for a free one.")
-    app.run(lambda argv: sys.exit(run_command(main, argv)))
+    """Runs the command."""
+    run_app(main, Options)
 
 
 if __name__ == "__main__":
