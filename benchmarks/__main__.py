@@ -1,15 +1,15 @@
-"""Everything against what a user would take instead, in one run: `make benchmark`.
+"""Benchmark of the package against its alternatives: `make benchmark`.
 
     python -m benchmarks --peer_python OTHER/bin/python [--quick] [--only forward,training]
 
-For each case every contender has a process of its own with the same number of threads. They take
-turns, one call each, for as many rounds as fit the case's time, so that a busy machine is busy for
-all. The folder `--out` gets benchmark.json with every time, and benchmark.md with medians, the
-fastest and slowest call, peak memory and the ratio to PyTorch (above 1: faster). bfloat16 takes
-part where the processor computes with it. "products alone" is the floor: the network's matrix
-products and nothing else. The data pipeline, loading, streams, TFLite, the dials and a training run
-are commands of their own (`benchmarks.pipeline`, `.loading`, `.streaming`, `.dials`, `.finetuning`,
-`export.benchmark`), which this one runs, too, keeping what they print.
+In each case every runner has a process of its own with the same number of threads. The runners take
+turns, one call each, for as many rounds as fit into the time of the case, so that other load on the
+machine affects all of them. The folder `--out` gets benchmark.json with every measured time, and
+benchmark.md with medians, the fastest and slowest call, peak memory and the ratio to PyTorch (above
+1 is faster). bfloat16 runs only on processors that multiply bfloat16 matrices. "products alone" is
+the lower bound: the network's matrix products and nothing else. Data pipeline, decoding, loading,
+streaming, TFLite, efficiency options and a training run are modules of their own (benchmarks.*);
+this one runs them too and keeps their output.
 """
 
 import argparse
@@ -24,21 +24,22 @@ import sys
 import tempfile
 import time
 
-from benchmarks.contenders import CONTENDERS, num_tokens
+from benchmarks.peer import Peer, PeerError
+from benchmarks.runners import RUNNERS, num_tokens
 
 OURS = ("ours", "products alone")
 PEER = "PyTorch"
-INFERENCE = tuple(name for name in CONTENDERS if name != "ours, checkpointing")
-TRAINING = tuple(name for name in CONTENDERS if not name.startswith("ONNX"))
+INFERENCE = tuple(name for name in RUNNERS if name != "ours, checkpointing")
+TRAINING = tuple(name for name in RUNNERS if not name.startswith("ONNX"))
 IMPORTS = {
     "ours": "import ast_keras",
-    "ours, with TensorFlow": "from ast_keras.models.ast_backbone import ASTClassifier",
+    "ours, with TensorFlow": "from ast_keras import ASTClassifier",
     "transformers": "from transformers import ASTForAudioClassification",
 }
 
 
 def cases(quick):
-    """Yields what is measured, and by whom."""
+    """Yields each case with the names of its runners."""
     sizes = ("tiny",) if quick else ("tiny", "base")
     yield case("frontend", batch=32), ("ours", "PyTorch")
     for size in sizes:
@@ -65,70 +66,46 @@ def title(case):
 
 @dataclasses.dataclass
 class Result:
-    """What was measured of one contender: seconds of each call, bytes, or why nothing."""
+    """Measurement of one runner.
+
+    Attributes:
+        seconds: Time of each call in seconds.
+        peak_memory: Peak memory of its process in bytes; 0 if not measured.
+        unable: Reason why it did not run; empty if it did.
+    """
 
     seconds: list[float] = dataclasses.field(default_factory=list)
     peak_memory: int = 0
     unable: str = ""
 
 
-class Contender:
-    """One process that is asked for times."""
-
-    def __init__(self, name, case, folder, options):
-        python = sys.executable if name.startswith(OURS) else options.peer_python
-        arguments = [name, json.dumps({**case, "threads": options.threads}), str(folder)]
-        self.result = Result()
-        self._process = subprocess.Popen(
-            [python, "-m", "benchmarks.contenders", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def ready(self):
-        """Waits for it; False if it does not take part."""
-        line = self._process.stdout.readline().strip()
-        if line != "ready":
-            self.result.unable = line.removeprefix("unable: ") or "its process ended"
-        return line == "ready"
-
-    def ask(self, what):
-        self._process.stdin.write(what + "\n")
-        self._process.stdin.flush()
-        return float(self._process.stdout.readline())
-
-    def measure(self):
-        self.result.seconds.append(self.ask("go"))
-
-    def close(self):
-        if not self.result.unable:
-            self.result.peak_memory = int(self.ask("memory"))
-        self._process.stdin.close()
-        self._process.wait()
-
-
 def compete(case, names, folder, options):
-    """Returns each contender's `Result`; they start one after the other and then take turns."""
-    contenders = {}
+    """Measures runners that take turns, and returns their `Result`s by name."""
+    results, peers = {name: Result() for name in names}, {}
     for name in names:
-        contenders[name] = Contender(name, case, folder, options)
-        contenders[name].ready()  # alone, so that none is measured while another compiles
-    able = [contender for contender in contenders.values() if not contender.result.unable]
+        python = sys.executable if name.startswith(OURS) else options.peer_python
+        settings = json.dumps({**case, "threads": options.threads})
+        peer = Peer(python, "benchmarks.runners", name, settings, folder)
+        try:
+            peer.wait_until_ready()  # one at a time: none is measured while another compiles
+            peers[name] = peer
+        except PeerError as error:
+            results[name].unable = str(error)
+            peer.close()
     end = time.monotonic() + options.seconds
     rounds = 0
     while rounds < options.least_rounds or (time.monotonic() < end and rounds < 30):
-        for contender in able:
-            contender.measure()
+        for name, peer in peers.items():
+            results[name].seconds.append(peer.ask("go"))
         rounds += 1
-    for contender in contenders.values():
-        contender.close()
-    return {name: contender.result for name, contender in contenders.items()}
+    for name, peer in peers.items():
+        results[name].peak_memory = peer.ask("memory")
+        peer.close()
+    return results
 
 
 def measure_imports(options):
-    """Returns the seconds of a new process that imports and ends."""
+    """Measures new processes that run an import statement, and returns `Result`s by name."""
     results = {name: Result() for name in IMPORTS}
     for _ in range(options.least_rounds):
         for name, statement in IMPORTS.items():
@@ -142,7 +119,7 @@ def measure_imports(options):
 
 
 def table(name, results):
-    """Returns the lines of one case, the ratio being PyTorch's time by each one's."""
+    """Returns the Markdown table of one case; the speed is PyTorch's time divided by each time."""
     peer = results.get(PEER, results.get("transformers"))
     lines = [f"### {name}", "", "| | median | fastest to slowest | peak memory | speed |"]
     lines += ["|---|---|---|---|---|"]
@@ -151,36 +128,36 @@ def table(name, results):
             lines.append(f"| {who} | {result.unable} | | | |")
             continue
         median = statistics.median(result.seconds)
-        spread = f"{shown(min(result.seconds))} to {shown(max(result.seconds))}"
+        spread = f"{format_seconds(min(result.seconds))} to {format_seconds(max(result.seconds))}"
         memory = f"{result.peak_memory / 1e9:.2f} GB" if result.peak_memory else ""
         ratio = ""
         if peer and peer.seconds and not peer.unable:
             ratio = f"{statistics.median(peer.seconds) / median:.2f}"
-        lines.append(f"| {who} | {shown(median)} | {spread} | {memory} | {ratio} |")
+        lines.append(f"| {who} | {format_seconds(median)} | {spread} | {memory} | {ratio} |")
     return [*lines, ""]
 
 
-def shown(seconds):
+def format_seconds(seconds):
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.1f} ms"
 
 
-def processor():
+def processor_name():
     text = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8")
     found = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
     return found[1] if found else platform.machine()
 
 
 def run_others(options):
-    """Yields the heading and the output of the benchmarks that are commands of their own."""
+    """Yields the heading and the output of each benchmark that is a module of its own."""
     peer = ["--peer_python", options.peer_python]
     commands = {
         "data pipeline": ["benchmarks.pipeline", *peer],
         "decoding": ["benchmarks.decoding"],
         "loading": ["benchmarks.loading", *peer],
-        "streams": ["benchmarks.streaming"],
-        "TFLite": ["export.benchmark", *peer],
-        "dials": ["benchmarks.dials", "--out", str(options.out)],
-        "a training run": ["benchmarks.finetuning"],
+        "streaming": ["benchmarks.streaming"],
+        "TFLite": ["benchmarks.tflite", *peer],
+        "efficiency options": ["benchmarks.efficiency", "--out", str(options.out)],
+        "training run": ["benchmarks.finetuning"],
     }
     for name, command in commands.items():
         if options.only and name not in options.only:
@@ -190,55 +167,84 @@ def run_others(options):
         yield name, done.stdout if done.returncode == 0 else done.stdout + done.stderr[-2000:]
 
 
+class Output:
+    """Prints results and writes benchmark.json and benchmark.md after each of them.
+
+    Args:
+        folder: Folder of the two files.
+        processor: Heading of the report.
+    """
+
+    def __init__(self, folder, processor):
+        self._folder = folder
+        self._lines, self._values = [f"# {processor}", ""], {"processor": processor, "cases": []}
+
+    def add_case(self, name, results, **about):
+        """Adds the results of one case, by runner."""
+        lines = table(name, results)
+        values = {runner: dataclasses.asdict(result) for runner, result in results.items()}
+        self._values["cases"].append({"name": name, **about, "runners": values})
+        self._lines += lines
+        print("\n".join(lines), flush=True)
+        self._write()
+
+    def add_text(self, name, text):
+        """Adds the output of another module."""
+        self._values[name] = text
+        self._lines += [f"### {name}", "", "```", text.strip(), "```", ""]
+        print(text, flush=True)
+        self._write()
+
+    def _write(self):
+        values = json.dumps(self._values, indent=1)
+        (self._folder / "benchmark.json").write_text(values, encoding="utf-8")
+        (self._folder / "benchmark.md").write_text("\n".join(self._lines), encoding="utf-8")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer_python", default=sys.executable)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=60, help="of each case, about")
-    parser.add_argument("--least_rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="AST-tiny and the network only")
-    parser.add_argument("--only", type=lambda text: text.split(","), help="kinds, with commas")
-    parser.add_argument("--match", default="", help="a regular expression on the cases' titles")
-    parser.add_argument("--all_precisions", action="store_true", help="bfloat16 without units, too")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/benchmark"))
+    parser.add_argument(
+        "--peer_python", default=sys.executable, help="interpreter with PyTorch and ONNX Runtime"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="threads of every runner")
+    parser.add_argument("--seconds", type=float, default=60, help="approximate time of a case")
+    parser.add_argument("--least_rounds", type=int, default=3, help="smallest number of rounds")
+    parser.add_argument("--quick", action="store_true", help="measure AST-tiny only")
+    parser.add_argument(
+        "--only", type=lambda text: text.split(","), help="kinds of cases, separated by commas"
+    )
+    parser.add_argument("--match", default="", help="regular expression for titles of cases")
+    parser.add_argument(
+        "--all_precisions", action="store_true", help="measure bfloat16 on every processor"
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("runs/benchmark"), help="output folder"
+    )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    from ast_keras.training.distribution import processor_has_bfloat16  # loads TensorFlow
+    from ast_keras.training.distribution import processor_has_bfloat16  # imports TensorFlow
 
-    able = processor_has_bfloat16()
-    half = options.all_precisions or able
-    head = f"{processor()}, {options.threads} threads, "
-    head += "with bfloat16 units" if able else "no bfloat16 units"
+    has_bfloat16 = processor_has_bfloat16()
+    head = f"{processor_name()}, {options.threads} threads, "
+    head += "with bfloat16 units" if has_bfloat16 else "no bfloat16 units"
     print(head, flush=True)
-    report, kept = [f"# {head}", ""], {"processor": head, "cases": []}
-
-    def keep(name, results, **about):
-        lines = table(name, results)
-        print("\n".join(lines), flush=True)
-        report.extend(lines)
-        found = {who: dataclasses.asdict(result) for who, result in results.items()}
-        kept["cases"].append({"name": name, **about, "contenders": found})
-        (options.out / "benchmark.json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
-        (options.out / "benchmark.md").write_text("\n".join(report), encoding="utf-8")
-
+    output = Output(options.out, head)
     with tempfile.TemporaryDirectory() as scratch:
         for wanted, names in cases(options.quick):
             if options.only and wanted["kind"] not in options.only:
                 continue
             if not re.search(options.match, title(wanted)):
                 continue
-            names = [name for name in names if half or "bfloat16" not in name]
-            keep(title(wanted), compete(wanted, names, scratch, options), case=wanted)
+            if not (has_bfloat16 or options.all_precisions):
+                names = [name for name in names if "bfloat16" not in name]
+            results = compete(wanted, names, scratch, options)
+            output.add_case(title(wanted), results, case=wanted)
     if not options.only or "imports" in options.only:
-        keep("a new process that imports", measure_imports(options))
+        output.add_case("a new process that imports", measure_imports(options))
     if options.quick:
         return
     for name, text in run_others(options):
-        report.extend([f"### {name}", "", "```", text.strip(), "```", ""])
-        kept[name] = text
-        print(text, flush=True)
-        (options.out / "benchmark.json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
-        (options.out / "benchmark.md").write_text("\n".join(report), encoding="utf-8")
+        output.add_text(name, text)
 
 
 if __name__ == "__main__":

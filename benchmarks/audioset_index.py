@@ -1,11 +1,11 @@
-"""Time and memory of AudioSet's index at its full size, without a sound of it.
+"""Time and memory of AudioSet's index at its full size, without audio.
 
     python -m benchmarks.audioset_index [--rows 2000000] [--shards 40] [--folder DIR]
 
-Writes segment lists with labels as unequal as AudioSet's (Zipf's law, two a clip on average) and an
-empty file for every clip (they take inodes, not room: --rows 200000 on a small disk), reads them as
-`read_audioset` does, and plans epochs with weighted sampling. Memory is what the process has more
-than before the step, and the peak that the operating system has seen.
+Writes segment lists whose label frequencies are as skewed as AudioSet's (Zipf's law, two labels per
+clip on average) and an empty file for every clip, which takes an inode but no blocks (use
+`--rows 200000` on a small disk). Reads them as `read_audioset` does, and plans epochs of weighted
+sampling. Printed memory is the increase during each step, and the peak of the process.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from ast_keras.data.dataset import fingerprint
 from ast_keras.data.readers.audioset import read_audioset
 from ast_keras.data.readers.audioset_lists import read_clip_list
 from ast_keras.data.sampling import Shuffled, Weighted, clip_weights
+from ast_keras.export.isolated_run import peak_memory
 from ast_keras.labels import LabelSet
 
 BATCH_SIZE = 12
@@ -29,13 +30,13 @@ LETTERS = np.frombuffer(
 
 
 def resident():
-    """Returns the process's memory now, in MB (Linux)."""
+    """Returns the current memory of this process in MB (Linux)."""
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
 
 
 class Step:
-    """Prints how long a block takes, and what memory stays."""
+    """Prints the time of a block, the memory that it keeps and the peak memory."""
 
     def __init__(self, name):
         self.name = name
@@ -45,16 +46,16 @@ class Step:
 
     def __exit__(self, *_):
         seconds = time.perf_counter() - self.start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        peak = peak_memory() / 1e6
         grown = resident() - self.before
         print(f"{self.name}: {seconds:.3f} s, {grown:+.0f} MB, peak {peak:.0f} MB", flush=True)
 
 
 def write_list(path, rows, rng):
-    """Writes a segment list and returns the videos' names."""
+    """Writes a segment list and returns the YouTube IDs."""
     ids = LabelSet.load("audioset").ids
-    share = 1 / np.arange(1, len(ids) + 1)
-    labels = rng.choice(len(ids), (rows, 8), p=share / share.sum())
+    frequency = 1 / np.arange(1, len(ids) + 1)
+    labels = rng.choice(len(ids), (rows, 8), p=frequency / frequency.sum())
     counts = np.minimum(1 + rng.poisson(1, rows), 8)
     names = LETTERS[rng.integers(64, size=(rows, 11))].view("S11").ravel().astype(str)
     with open(path, "w", encoding="ascii") as file:
@@ -76,7 +77,7 @@ def write_index(folder, rows, shards):
 
 
 def measure(folder):
-    with Step("imports and nothing else"):
+    with Step("load the labels"):
         LabelSet.load("audioset")
     with Step("parse the training CSV"):
         read_clip_list(str(folder / "unbalanced_train_segments.csv"), LabelSet.load("audioset"))
@@ -106,8 +107,8 @@ def measure_draws(sampling, train):
         sampling.index(7, place)
         longest = max(longest, time.perf_counter() - before)
     seconds = time.perf_counter() - start
-    print(f"one by one: {count / seconds:,.0f} draws/s, longest wait {1000 * longest:.1f} ms")
-    with Step(f"{len(train):,} draws at once, one epoch"):
+    print(f"one by one: {count / seconds:,.0f} draws/s, longest draw {1000 * longest:.1f} ms")
+    with Step(f"{len(train):,} draws in one call, one epoch"):
         sampling.order(8)
     shuffled = Shuffled(len(train), seed=1)
     with Step("shuffled instead: first place of an epoch"):
@@ -115,10 +116,10 @@ def measure_draws(sampling, train):
 
 
 def main():
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--shards", type=int, default=40)
-    parser.add_argument("--folder", type=pathlib.Path, help="kept, and used again if it is there")
+    parser.add_argument("--folder", type=pathlib.Path, help="folder to keep, reused if it exists")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or pathlib.Path(scratch)

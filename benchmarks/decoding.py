@@ -1,12 +1,12 @@
-"""Speed of decoding and resampling, as ratios to a plain read by soundfile.
+"""Speed of decoding and resampling, relative to a plain read by soundfile.
 
     python -m benchmarks.decoding [--seconds 5] [--rounds 10]
 
-Encoded bytes in, float32 `[samples]` out, called from one Python thread and from two; the peers
-take turns, and the best of all rounds counts. On a busy machine trust the processor time.
-`load_audio` does more than its peers: it checks the samples and whether the file is whole.
+Encoded bytes in, float32 `[samples]` out, called from one Python thread and from two. The decoders
+take turns, and the best of all rounds counts; on a busy machine rely on the processor time.
+`load_audio` does more than the others: it checks the samples and whether the file is complete.
 
-Why `ast_keras.audio` decodes as it does (two cores, 5 s clips, processor time): WAV takes
+Reason for the implementation of `ast_keras.audio` (two cores, 5 s clips, processor time): WAV takes
 `load_audio` 0.13 ms, and soundfile's own float32 and tensorflow-io 0.21 ms each; FLAC takes
 tensorflow-io 7.8 ms, soundfile 1.0 ms; from 44.1 kHz tensorflow-io takes 115 ms, soxr 1.1 ms.
 """
@@ -24,11 +24,11 @@ import soxr
 
 from ast_keras.audio import load_audio
 
-Peer = Callable[[bytes], np.ndarray]
+Decoder = Callable[[bytes], np.ndarray]
 
 
 def noise(seconds: float, rate: int, container: str) -> bytes:
-    """Returns an encoded mono clip of 16 bits: pink-like noise, which FLAC finds hard to pack."""
+    """Returns an encoded mono clip of 16 bits: low-pass noise, which FLAC compresses badly."""
     rng = np.random.default_rng(0)
     samples = np.convolve(rng.standard_normal(round(seconds * rate)), np.ones(8) / 8, "same") / 4
     file = io.BytesIO()
@@ -45,22 +45,22 @@ def with_load_audio(data: bytes) -> np.ndarray:
     return load_audio(data, 16_000)
 
 
-def tensorflow_peers(container: str, rate: int) -> dict[str, Peer]:
-    """Returns the peers that need TensorFlow, as far as they are installed."""
-    peers: dict[str, Peer] = {}
+def tensorflow_decoders(container: str, rate: int) -> dict[str, Decoder]:
+    """Returns the decoders that need TensorFlow, those that are installed."""
+    decoders: dict[str, Decoder] = {}
     try:
         import tensorflow as tf
     except ImportError:
-        return peers
+        return decoders
     if container == "WAV" and rate == 16_000:
-        peers["tf.audio"] = lambda data: tf.audio.decode_wav(data)[0][:, 0].numpy()
+        decoders["tf.audio"] = lambda data: tf.audio.decode_wav(data)[0][:, 0].numpy()
     try:
         import tensorflow_io as tfio
 
         decode = tfio.audio.decode_wav if container == "WAV" else tfio.audio.decode_flac
         decode(noise(0.1, 16_000, container), dtype=tf.int16)
     except (ImportError, NotImplementedError):
-        return peers
+        return decoders
 
     def with_tensorflow_io(data: bytes) -> np.ndarray:
         samples = decode(data, dtype=tf.int16).numpy()[:, 0] * np.float32(1 / 32_768)
@@ -68,23 +68,23 @@ def tensorflow_peers(container: str, rate: int) -> dict[str, Peer]:
             return samples
         return tfio.audio.resample(samples, rate, 16_000).numpy()
 
-    peers["tensorflow-io"] = with_tensorflow_io
-    return peers
+    decoders["tensorflow-io"] = with_tensorflow_io
+    return decoders
 
 
-def peers_of(container: str, rate: int) -> dict[str, Peer]:
-    """Returns the ways to turn these bytes into samples at 16 kHz, the reference first."""
+def decoders_of(container: str, rate: int) -> dict[str, Decoder]:
+    """Returns the decoders to 16 kHz by name, the reference first."""
 
     def resampled(data: bytes) -> np.ndarray:
         return soxr.resample(with_soundfile(data), rate, 16_000, quality="HQ")
 
     reference = with_soundfile if rate == 16_000 else resampled
-    peers = {"soundfile": reference, "load_audio": with_load_audio}
-    return {**peers, **tensorflow_peers(container, rate)}
+    decoders = {"soundfile": reference, "load_audio": with_load_audio}
+    return {**decoders, **tensorflow_decoders(container, rate)}
 
 
-def burst(decode: Peer, data: bytes, threads: int, calls: int) -> tuple[float, float]:
-    """Returns seconds of wall clock and of processor per clip, over a burst of calls."""
+def burst(decode: Decoder, data: bytes, threads: int, calls: int) -> tuple[float, float]:
+    """Returns the wall and processor seconds per clip over a burst of calls."""
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         list(pool.map(decode, [data] * threads))
         wall, processor = time.perf_counter(), time.process_time()
@@ -94,18 +94,18 @@ def burst(decode: Peer, data: bytes, threads: int, calls: int) -> tuple[float, f
     return wall / (calls * threads), processor / (calls * threads)
 
 
-def repeat(decode: Peer, data: bytes, calls: int) -> None:
+def repeat(decode: Decoder, data: bytes, calls: int) -> None:
     for _ in range(calls):
         decode(data)
 
 
 def measure(
-    peers: dict[str, Peer], data: bytes, threads: int, rounds: int
+    decoders: dict[str, Decoder], data: bytes, threads: int, rounds: int
 ) -> dict[str, tuple[float, float]]:
-    """Returns the least seconds per clip of each peer: wall clock, processor."""
-    best = {name: (math.inf, math.inf) for name in peers}
+    """Returns the smallest wall and processor seconds per clip of each decoder."""
+    best = {name: (math.inf, math.inf) for name in decoders}
     for _ in range(rounds):
-        for name, decode in peers.items():
+        for name, decode in decoders.items():
             start = time.perf_counter()
             decode(data)
             calls = max(1, round(0.03 / (time.perf_counter() - start)))
@@ -115,16 +115,16 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of the clip")
-    parser.add_argument("--rounds", type=int, default=10, help="turns of each peer")
+    parser.add_argument("--rounds", type=int, default=10, help="rounds of each decoder")
     options = parser.parse_args()
     print(f"{options.seconds:g} s mono clips to 16 kHz; ratios of speed to soundfile's")
     for container in ("WAV", "FLAC"):
         for rate in (16_000, 44_100):
-            data, peers = noise(options.seconds, rate, container), peers_of(container, rate)
+            data, decoders = noise(options.seconds, rate, container), decoders_of(container, rate)
             for threads in (1, 2):
-                found = measure(peers, data, threads, options.rounds)
+                found = measure(decoders, data, threads, options.rounds)
                 for name, (wall, processor) in found.items():
                     print(
                         f"{container:4} {rate:6} Hz  {threads} thread(s)  {name:13} "

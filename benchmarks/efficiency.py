@@ -1,12 +1,13 @@
-"""What each dial costs and saves, on sounds: latency against agreement with the full model.
+"""Speed and accuracy of the efficiency options: token merging, attention window, strides, Patchout.
 
-    python -m benchmarks.dials [--model FOLDER] [--data FOLDER] [--clips 40] [--out runs/benchmark]
+    python -m benchmarks.efficiency [--model FOLDER] [--data FOLDER] [--clips 40] [--out FOLDER]
 
-Every setting is a copy of the same weights; the settings take turns. Agreement is how often a
-setting's first class is the full model's, and how far its logits correlate with the full model's
-(centred per clip). For Patchout, which is for training, latency is that of a training step and
-agreement that of a forward pass without the patches. Without --model weights are random: latencies
-hold, agreement says little. Without --data the sounds are made up. Writes dials.json, dials.png.
+Each option is measured at several values, on copies of the same weights that take turns. Agreement
+is the fraction of clips with the same best class as the full model's. Correlation is that of the
+logits with the full model's, after each clip's mean is removed. Patchout acts in training: its time
+is that of a training step, its agreement that of a forward pass without the dropped patches.
+Without `--model` the weights are random: the times hold, the agreement means little. Without
+`--data` the clips are tones with noise. Writes efficiency.json and efficiency.png.
 """
 
 import argparse
@@ -20,13 +21,13 @@ import time
 import numpy as np
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
-DIALS = {
+OPTIONS = {
     "merge_tokens": (10, 40, 80, 110, 140),
     "strides": (12, 14, 16),
     "patchout_time": (0.25, 0.5, 0.75),
     "patchout": (0.25, 0.5, 0.75),
 }
-# What a saved model may have been trained with, and dropout, which would hide what Patchout does.
+# Options of the saved model are switched off, and dropout, which would hide the effect of Patchout.
 OFF = {
     **{"merge_tokens": 0},
     **{"patchout": 0.0, "patchout_mel": 0.0, "patchout_time": 0.0},
@@ -36,9 +37,19 @@ OFF = {
 
 @dataclasses.dataclass
 class Setting:
-    """One position of one dial."""
+    """The model with one option at one value.
 
-    dial: str
+    Attributes:
+        option: Name of the option; "full" for the model without any.
+        value: Value of the option.
+        call: Function from a waveform to logits.
+        train: Function that runs a training step.
+        tokens: Mean number of tokens in a block.
+        seconds: Measured times of a call (of a training step for Patchout).
+        logits: Logits of each clip.
+    """
+
+    option: str
     value: float
     call: object
     train: object
@@ -47,8 +58,8 @@ class Setting:
     logits: list[np.ndarray] = dataclasses.field(default_factory=list)
 
 
-def sounds(options, rate):
-    """Returns clips `[samples]` of a folder, or tones over noise."""
+def make_clips(options, rate):
+    """Yields clips `[samples]` of a folder, or tones with noise."""
     if options.data is None:
         rng = np.random.default_rng(0)
         time_axis = np.arange(options.seconds * rate) / rate
@@ -58,78 +69,90 @@ def sounds(options, rate):
         return
     from ast_keras import load_audio
 
-    found = sorted(path for path in options.data.rglob("*") if path.suffix in SUFFIXES)
-    for index in np.linspace(0, len(found) - 1, options.clips).astype(int):
-        yield load_audio(found[index], rate)
+    files = sorted(path for path in options.data.rglob("*") if path.suffix in SUFFIXES)
+    for index in np.linspace(0, len(files) - 1, options.clips).astype(int):
+        yield load_audio(files[index], rate)
 
 
 def settings_of(folder, strides):
-    """Yields the full model, and then each position of each dial."""
+    """Yields the full model, and then each option at each of its values."""
     import ast_keras
 
-    def setting(dial, value, **arguments):
+    def setting(option, value, **arguments):
         model = ast_keras.from_preset(folder, **{**OFF, **arguments})
-        training = dial.startswith("patchout")
-        return Setting(dial, value, *compiled(model, training), tokens_of(model, dial, value))
+        training = option.startswith("patchout")
+        call, train = compiled(model, training)
+        return Setting(option, value, call, train, tokens_per_block(model, option, value))
 
     yield setting("full", 0)
-    for dial, values in DIALS.items():
+    for option, values in OPTIONS.items():
         for value in values:
             argument = value
-            if dial == "strides":  # along mel too, unless there is one row of patches
+            if option == "strides":  # along mel too, unless there is only one row of patches
                 argument = (strides[0] if strides[0] >= 100 else value, value)
                 if value <= strides[1]:
                     continue
-            yield setting(dial, value, **{dial: argument})
+            yield setting(option, value, **{option: argument})
 
 
-def tokens_of(model, dial, value):
-    """Returns the tokens that a block works on, on average."""
+def tokens_per_block(model, option, value):
+    """Returns the mean number of tokens in a block."""
     backbone = model.backbone
     tokens = backbone.count_tokens(backbone.num_frames)
-    if dial == "merge_tokens":
+    if option == "merge_tokens":
         counts = [tokens]
         for _ in range(backbone.num_layers - 1):
             counts.append(counts[-1] - min(value, (counts[-1] - 2) // 2))
         return statistics.mean(counts)
-    if dial.startswith("patchout"):
+    if option.startswith("patchout"):
         return tokens * (1 - value)
     return tokens
 
 
 def compiled(model, training):
-    """Returns the logits of a waveform, with training patches left out, and a training step."""
+    """Returns two functions of a waveform: to logits, and a training step.
+
+    Args:
+        model: The classifier.
+        training: Whether the logits are computed with the dropped patches of training.
+    """
     import keras
     import tensorflow as tf
 
-    backbone = model.backbone
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     @tf.function
-    def logits(sound):
-        asked = backbone.num_pooled_tokens
-        tokens = backbone(model.spectrogram(sound), training=training, num_tokens=asked)
-        return model.classify(model.pool(tokens))
+    def logits(waveform):
+        return model.logits_from_spectrogram(model.spectrogram(waveform), training=training)
 
     @tf.function
-    def step(sound):
+    def step(waveform):
         with tf.GradientTape() as tape:
-            loss = loss_of(tf.constant([0]), model(sound, training=True))
-        slopes = tape.gradient(loss, model.trainable_variables)
-        return tf.add_n([tf.reduce_sum(slope) for slope in slopes])
+            loss = loss_of(tf.constant([0]), model(waveform, training=True))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        return tf.add_n([tf.reduce_sum(gradient) for gradient in gradients])
 
     return logits, step
 
 
 def measure(settings, clips, rounds):
-    """Fills in the settings' times and logits; they take turns. Returns the full step's times."""
+    """Measures times and logits of settings that take turns.
+
+    Args:
+        settings: The full model and the other settings; their `seconds` and `logits` are extended.
+        clips: Waveforms `[1, samples]`.
+        rounds: Number of clips on which times are measured.
+
+    Returns:
+        The times of a training step of the full model in seconds.
+    """
     full_step = []
     full = settings[0]
     for index, clip in enumerate(clips):
         for setting in settings:
-            call = setting.train if setting.dial.startswith("patchout") else setting.call
+            call = setting.train if setting.option.startswith("patchout") else setting.call
             if index == 0:
-                setting.call(clip), call(clip)  # makes the graphs
+                setting.call(clip), call(clip)  # traces the graphs
             setting.logits.append(setting.call(clip).numpy()[0])
             if index < rounds:
                 setting.seconds.append(timed(call, clip))
@@ -147,52 +170,53 @@ def timed(call, clip):
 
 
 def compare(settings, full_step):
-    """Returns a row for each setting, with what the full model's time is by its own."""
+    """Returns a row of results for each setting, relative to the full model (the first setting)."""
     full = settings[0]
-    wanted = np.stack(full.logits)
+    expected = np.stack(full.logits)
     rows = []
     for setting in settings:
-        found = np.stack(setting.logits)
-        against = full_step if setting.dial.startswith("patchout") else full.seconds
+        logits = np.stack(setting.logits)
+        reference = full_step if setting.option.startswith("patchout") else full.seconds
         seconds = statistics.median(setting.seconds)
         rows.append(
             {
-                "dial": setting.dial,
+                "option": setting.option,
                 "value": setting.value,
                 "tokens": setting.tokens / full.tokens,
                 "ms": 1e3 * seconds,
-                "speed": statistics.median(against) / seconds,
-                "agreement": float(np.mean(found.argmax(1) == wanted.argmax(1))),
-                "correlation": correlation(found, wanted),
+                "speed": statistics.median(reference) / seconds,
+                "agreement": float(np.mean(logits.argmax(1) == expected.argmax(1))),
+                "correlation": correlation(logits, expected),
             }
         )
     return rows
 
 
-def correlation(found, wanted):
-    found, wanted = (part - part.mean(1, keepdims=True) for part in (found, wanted))
-    return float((found * wanted).sum() / np.sqrt((found**2).sum() * (wanted**2).sum()))
+def correlation(a, b):
+    """Returns the correlation of two arrays `[clips, classes]` after each row's mean is removed."""
+    a, b = (part - part.mean(1, keepdims=True) for part in (a, b))
+    return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()))
 
 
 def draw(rows, path):
-    """Draws a line for each dial: speed to the right, agreement upwards."""
+    """Draws one line for each option: speed on the x axis, agreement on the y axis."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.5), sharex=True)
-    for dial in DIALS:
-        points = [rows[0], *(row for row in rows if row["dial"] == dial)]
+    for option in OPTIONS:
+        points = [rows[0], *(row for row in rows if row["option"] == option)]
         for axis, name in zip(axes, ("agreement", "correlation"), strict=True):
             speed = [point["speed"] if point is not rows[0] else 1.0 for point in points]
-            axis.plot(speed, [point[name] for point in points], marker="o", label=dial)
+            axis.plot(speed, [point[name] for point in points], marker="o", label=option)
             for x, point in zip(speed[1:], points[1:], strict=True):
                 axis.annotate(f" {point['value']}", (x, point[name]), fontsize=7)
-    axes[0].set_ylabel("share of clips with the same first class")
+    axes[0].set_ylabel("fraction of clips with the same best class")
     axes[1].set_ylabel("correlation of logits")
     for axis in axes:
-        axis.set_xlabel("times as fast as the full model")
+        axis.set_xlabel("speed relative to the full model")
         axis.axvline(2, color="0.8", zorder=0)
     axes[0].legend(fontsize=8, loc="upper right")
     figure.tight_layout()
@@ -201,11 +225,11 @@ def draw(rows, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", help="a saved model's folder; else AST-tiny, random")
-    parser.add_argument("--data", type=pathlib.Path, help="a folder of sounds; else made up")
-    parser.add_argument("--clips", type=int, default=40)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=int, default=10, help="of what is made up")
+    parser.add_argument("--model", help="folder of a saved model; default: AST-tiny, random")
+    parser.add_argument("--data", type=pathlib.Path, help="folder of recordings; default: tones")
+    parser.add_argument("--clips", type=int, default=40, help="number of clips")
+    parser.add_argument("--rounds", type=int, default=7, help="clips on which times are measured")
+    parser.add_argument("--seconds", type=int, default=10, help="length of the tones")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/benchmark"))
     options = parser.parse_args()
@@ -222,16 +246,16 @@ def main():
         full = ast_keras.from_preset(folder)
         rate, num_samples = full.frontend.sample_rate, full.frontend.num_samples
         settings = list(settings_of(folder, full.backbone.strides))
-    clips = [np.resize(clip, num_samples)[None] for clip in sounds(options, rate)]
+    clips = [np.resize(clip, num_samples)[None] for clip in make_clips(options, rate)]
     rows = compare(settings, measure(settings, clips, options.rounds))
-    print(f"{'dial':18}{'value':>7}{'tokens':>8}{'ms':>8}{'speed':>7}{'same':>7}{'corr.':>7}")
+    print(f"{'option':18}{'value':>7}{'tokens':>8}{'ms':>8}{'speed':>7}{'same':>7}{'corr.':>7}")
     for row in rows:
         print(
-            f"{row['dial']:18}{row['value']:7}{row['tokens']:8.2f}{row['ms']:8.1f}"
+            f"{row['option']:18}{row['value']:7}{row['tokens']:8.2f}{row['ms']:8.1f}"
             f"{row['speed']:7.2f}{row['agreement']:7.2f}{row['correlation']:7.3f}"
         )
-    (options.out / "dials.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    draw(rows, options.out / "dials.png")
+    (options.out / "efficiency.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    draw(rows, options.out / "efficiency.png")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""A fine-tuning run: examples a second, how long the device waits for data, and the first step.
+"""Speed of a fine-tuning run: examples per second, time spent waiting for data, and the first step.
 
-    python -m benchmarks.finetuning [--sizes tiny base] [--steps 12] [--rounds 3]
+    python -m benchmarks.finetuning [--sizes tiny base] [--steps 6] [--rounds 3]
 
-A folder of 10 s WAV files, recipe `finetune` on a saved model of the size, our own trainer, in a
-new process. "first step" is from the start of the process until the first step is done: imports,
-weights, graphs and all. Then loops of steps on the real pipeline take turns with loops on a batch
-that is there already; the difference is what reading, decoding and mixing cost the device. On a CPU
-the two share the cores, so that all of the host's work is in it.
+The run is recipe `finetune` on a saved model and a folder of 10 s WAV files, with the package's
+trainer, in a new process. "first step" is the time from the start of the process to the end of the
+first step, with imports, weights and graphs. After that, loops of steps on the real pipeline take
+turns with loops on one batch that is kept in memory. The difference is the cost of reading,
+decoding and mixing. On a CPU the pipeline and the model use the same cores, so that the difference
+includes all of that work.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import time
 
 import numpy as np
 
-from benchmarks.contenders import start_tensorflow
+from benchmarks.runners import start_tensorflow
 
 BATCH = {"tiny": 8, "small": 4, "base": 2}
 CLIPS, SECONDS, RATE = 24, 10, 16_000
@@ -39,14 +40,14 @@ def write_clips(folder):
 
 
 def process_age():
-    """Returns the seconds since this process began."""
+    """Returns the seconds since this process started (Linux)."""
     ticks = float(pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     uptime = float(pathlib.Path("/proc/uptime").read_text().split()[0])
     return uptime - ticks / os.sysconf("SC_CLK_TCK")
 
 
-class Ready:
-    """A pipeline whose first batch is kept and given again."""
+class CachedPipeline:
+    """A pipeline that repeats its first batch from memory."""
 
     def __init__(self, pipeline):
         self.pipeline, self.batch_size = pipeline, pipeline.batch_size
@@ -56,7 +57,7 @@ class Ready:
 
 
 def run(size, folder, options):
-    """Prints what was measured, as JSON; runs in a process of its own."""
+    """Prints the measured times as JSON; called in a process of its own."""
     tf = start_tensorflow(options.threads)
     from ast_keras.recipe import load_recipe, override
     from ast_keras.training import build
@@ -90,13 +91,13 @@ def run(size, folder, options):
     real = trainer(pipeline)
     real.train(tf.constant(1))
     first = process_age()
-    ready = trainer(Ready(pipeline))
-    ready.train(tf.constant(1))
-    seconds = {"real": [], "ready": []}
+    cached = trainer(CachedPipeline(pipeline))
+    cached.train(tf.constant(1))
+    seconds = {"real": [], "cached": []}
     for _ in range(options.rounds):
-        for name, one in (("real", real), ("ready", ready)):
+        for name, measured in (("real", real), ("cached", cached)):
             start = time.perf_counter()
-            one.train(tf.constant(options.steps))
+            measured.train(tf.constant(options.steps))
             seconds[name].append(time.perf_counter() - start)
     print(json.dumps({"first": first, "age": process_age(), **seconds}))
 
@@ -128,14 +129,14 @@ def main():
             report(size, json.loads(done.stdout.splitlines()[-1]), options)
 
 
-def report(size, found, options):
-    real, ready = (statistics.median(found[name]) for name in ("real", "ready"))
+def report(size, times, options):
+    real, cached = (statistics.median(times[name]) for name in ("real", "cached"))
     examples = BATCH[size] * options.steps
     print(
-        f"AST-{size}, batch {BATCH[size]}: first step after {found['first']:.1f} s; then "
-        f"{examples / real:.2f} examples/s ({examples / max(found['real']):.2f} to "
-        f"{examples / min(found['real']):.2f}), {examples / ready:.2f} from a batch that is there: "
-        f"the device waits {max(0.0, 1 - ready / real):.1%}",
+        f"AST-{size}, batch {BATCH[size]}: first step after {times['first']:.1f} s; then "
+        f"{examples / real:.2f} examples/s ({examples / max(times['real']):.2f} to "
+        f"{examples / min(times['real']):.2f}), {examples / cached:.2f} from a cached batch: "
+        f"the device waits {max(0.0, 1 - cached / real):.1%}",
         flush=True,
     )
 

@@ -1,21 +1,28 @@
-"""The other side of `export.benchmark`: the transformers port in ONNX Runtime.
+"""ONNX Runtime as the peer of `benchmarks.tflite`, with the transformers model.
 
-Runs in an environment of its own and imports nothing of this project.
+It runs in an environment with torch, transformers, onnx and onnxruntime, as a `Peer` that takes
+requests of two kinds:
 
-    python onnx_peer.py make FOLDER OUTPUT_FOLDER
-    python onnx_peer.py run FILE.onnx SPECTROGRAMS.npy RESULT.npz THREADS
+    {"export": FOLDER, "to": OUTPUT_FOLDER}
+    {"run": FILE, "spectrograms": FILE.npy, "result": FILE.npz, "threads": 2}
 """
 
 import pathlib
-import resource
-import sys
 import time
 
 import numpy as np
 
+from ast_keras.export.isolated_run import peak_memory
+from benchmarks.peer import serve
 
-def make(folder, output):
-    """Writes onnx_float32.onnx and onnx_int8.onnx of the model that transformers reads."""
+
+def export(folder, output):
+    """Writes a transformers model as onnx_float32.onnx and onnx_int8.onnx.
+
+    Args:
+        folder: Folder that `ASTForAudioClassification.from_pretrained` reads.
+        output: Folder of the two files.
+    """
     import torch
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from transformers import ASTForAudioClassification
@@ -40,36 +47,39 @@ def make(folder, output):
         opset_version=17,
         dynamo=False,
     )
-    smaller = pathlib.Path(output, "onnx_int8.onnx")
-    quantize_dynamic(exact, smaller, weight_type=QuantType.QInt8)
+    quantize_dynamic(exact, pathlib.Path(output, "onnx_int8.onnx"), weight_type=QuantType.QInt8)
 
 
 def run(file, spectrograms, result, threads):
-    """Runs every spectrogram by itself; keeps logits, times and the process's peak memory."""
+    """Runs spectrograms one at a time; writes logits, seconds and the process's peak memory.
+
+    Args:
+        file: ONNX model.
+        spectrograms: NumPy file, float32 `[clips, frames, mel]`.
+        result: NumPy archive to write.
+        threads: Number of threads of an operator.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(threads)
+    options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     logits, seconds = [], []
     for spectrogram in np.load(spectrograms):
         start = time.perf_counter()
-        (answer,) = session.run(["logits"], {"input_values": spectrogram[None]})
+        (output,) = session.run(["logits"], {"input_values": spectrogram[None]})
         seconds.append(time.perf_counter() - start)
-        logits.append(answer[0])
+        logits.append(output[0])
     np.savez(result, logits=np.array(logits), seconds=seconds, peak=peak_memory())
 
 
-def peak_memory():
-    """Returns the most memory that this process had, in bytes."""
-    try:
-        status = pathlib.Path("/proc/self/status").read_text()
-    except OSError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
+def answer(request):
+    if "export" in request:
+        export(request["export"], request["to"])
+    else:
+        run(request["run"], request["spectrograms"], request["result"], request["threads"])
+    return "done"
 
 
 if __name__ == "__main__":
-    {"make": make, "run": run}[sys.argv[1]](*sys.argv[2:])
+    serve(lambda: answer)

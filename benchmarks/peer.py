@@ -1,23 +1,102 @@
-"""The other side of a benchmark: a process of another environment that is asked again and again."""
+"""Measured processes that answer requests, so that several can take turns.
 
+A process is started with `python -m MODULE ARGUMENT...`, in this environment or in another one. It
+calls `serve`, which answers each line of JSON on standard input with one line of JSON on standard
+output. The first answer comes before any request, when the process is ready or has failed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 
-def start_peer(python, module, arguments, needs):
-    """Starts `python -m MODULE --serve_peer ...` and waits until it says that it is ready.
+class PeerError(Exception):
+    """Raised when the process of a peer cannot do what it was asked for; gives the reason."""
+
+
+class Peer:
+    """A process that answers requests.
 
     Args:
-      python: The interpreter of the other environment.
-      module: The benchmark, which serves its peer itself.
-      arguments: Further ones.
-      needs: What must be installed there, for the message when it is not.
+        python: Interpreter of the environment in which the process runs.
+        module: Module that calls `serve` when it is run.
+        *arguments: Command-line arguments of the module.
     """
-    command = [python, "-m", module, "--serve_peer", *map(str, arguments)]
-    peer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    if peer.stdout.readline().strip() != "ready":
-        sys.exit(
-            f"The peer could not be started: give --peer_python an interpreter with {needs}. "
-            f"Received: {python}"
+
+    def __init__(self, python: str, module: str, *arguments: object) -> None:
+        self._process = subprocess.Popen(
+            [python, "-m", module, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
-    return peer
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def wait_until_ready(self) -> None:
+        """Waits for the first answer.
+
+        Raises:
+            PeerError: If the process could not prepare, for example because a package is missing.
+        """
+        self._answer()
+
+    def ask(self, request: Any) -> Any:
+        """Sends a request and returns the answer.
+
+        Args:
+            request: Anything that JSON can hold.
+
+        Raises:
+            PeerError: If the process failed.
+        """
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _answer(self) -> Any:
+        line = self._process.stdout.readline()
+        answer = json.loads(line) if line else {"error": "its process ended"}
+        if "error" in answer:
+            raise PeerError(answer["error"])
+        return answer["value"]
+
+
+def serve(prepare: Callable[[], Callable[[Any], Any]]) -> None:
+    """Answers the requests of a `Peer` until it closes.
+
+    Args:
+        prepare: Function that does the slow preparation, imports included, and returns the function
+            from a request to its answer. An exception of either ends the process; the peer is told
+            its message.
+    """
+    # What libraries print must not mix with the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def send(**answer: Any) -> None:
+        print(json.dumps(answer), file=answers, flush=True)
+
+    try:
+        handle = prepare()
+        send(value="ready")
+        for line in sys.stdin:
+            send(value=handle(json.loads(line)))
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0][:200]
+        send(error=f"{type(error).__name__}: {reason}")

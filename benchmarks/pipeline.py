@@ -1,14 +1,14 @@
-"""Speed of the input pipeline, as a ratio to a PyTorch DataLoader doing what the authors do.
+"""Speed of the input pipeline relative to a PyTorch DataLoader that does what the authors' does.
 
     python -m benchmarks.pipeline --peer_python OTHER/bin/python [--workers 2] [--rounds 3]
 
-Clips of noise are written as 16 kHz WAV and FLAC, in a folder and, with --records, in a built set
-of ArrayRecord; nothing is cached. Ours decodes them into batches (`pipeline`), and makes their
-log-mels too (`with filterbank`), which in training is the device's work. The peer's workers decode
-with soundfile (torchaudio needs a further package for it), remove the mean, compute torchaudio's
-filterbank, pad and normalise: the authors' `_wav2fbank`. Same clips, same batch size, as many
-threads here as processes there, taking turns; torch and torchaudio need not be in TensorFlow's
-environment.
+Clips of noise are written as 16 kHz WAV and FLAC files, and the same files into ArrayRecord.
+Nothing is cached. Our pipeline decodes them into batches (`pipeline`) and also computes their log-mel
+spectrograms (`with filterbank`), which is the device's work in training. The peer's workers decode
+with soundfile (torchaudio needs another package for that), remove the mean, compute torchaudio's
+filterbank, pad and normalise, as the authors' `_wav2fbank` does. Both use the same clips, the same
+batch size and the same number of workers (threads here, processes there), and they take turns.
+torch and torchaudio need not be in TensorFlow's environment.
 """
 
 import argparse
@@ -20,10 +20,10 @@ import time
 
 import numpy as np
 
-from benchmarks.peer import start_peer
+from benchmarks.peer import Peer, PeerError, serve
 
 BATCH = 16
-SECONDS = {1: 512, 5: 160, 10: 96}  # clips of each length
+SECONDS = {1: 512, 5: 160, 10: 96}  # number of clips by length
 
 
 def write_clips(folder, seconds, suffix):
@@ -32,23 +32,23 @@ def write_clips(folder, seconds, suffix):
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seconds)
     for index in range(SECONDS[seconds]):
-        clip = np.cumsum(rng.standard_normal(16000 * seconds))  # brown: FLAC has something to do
+        clip = np.cumsum(rng.standard_normal(16000 * seconds))  # brown noise: FLAC can compress it
         clip = 0.5 * (clip - clip.mean()) / np.abs(clip - clip.mean()).max()
         soundfile.write(folder / f"{index:04d}{suffix}", clip, 16000, subtype="PCM_16")
 
 
-# --- Theirs ---
+# --- PyTorch ---
 
 
-def serve_peer(workers):
-    """Times one pass over a folder for every line "FOLDER SECONDS" on standard input."""
+def prepare_loader(workers):
+    """Returns the function that measures one pass over a folder in clips/s, for `serve`."""
     import soundfile
     import torch
 
     from tests.reference.torchaudio_fbank import load
 
     fbank = load()
-    torch.set_num_threads(1)  # of the main process; a worker has one of its own
+    torch.set_num_threads(1)  # of the main process; each worker has one of its own
 
     class Clips(torch.utils.data.Dataset):
         def __init__(self, folder, seconds):
@@ -64,18 +64,18 @@ def serve_peer(workers):
             mels = torch.nn.functional.pad(mels, (0, 0, 0, self.frames - len(mels)))
             return (mels + 4.2677393) / (4.5689974 * 2)
 
-    print("ready", flush=True)
-    for line in sys.stdin:
-        folder, seconds = line.split()
+    def measure(request):
         loader = torch.utils.data.DataLoader(
-            Clips(folder, int(seconds)), batch_size=BATCH, num_workers=workers
+            Clips(request["folder"], request["seconds"]), batch_size=BATCH, num_workers=workers
         )
-        batches = iter(loader)  # the workers start here
+        batches = iter(loader)  # starts the workers
         next(batches)
         start, count = time.perf_counter(), 0
         for batch in batches:
             count += len(batch)
-        print(count / (time.perf_counter() - start), flush=True)
+        return count / (time.perf_counter() - start)
+
+    return measure
 
 
 # --- Ours ---
@@ -99,7 +99,7 @@ def clips_per_second(pipeline, use=lambda batch: None):
     return count / (time.perf_counter() - start)
 
 
-def make_filterbank(seconds, workers):
+def make_filterbank(seconds):
     import tensorflow as tf
 
     from ast_keras import LogMelFilterbank
@@ -116,7 +116,7 @@ def folder_split(folder):
 
 
 def record_split(folder, scratch):
-    """Returns the same clips from ArrayRecord, encoded as they are."""
+    """Returns a split with the same encoded files, read from ArrayRecord."""
     from array_record.python.array_record_data_source import ArrayRecordDataSource
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -143,43 +143,41 @@ class _Records:
 
 
 def measure(folder, seconds, peer, options, scratch):
-    """Returns clips/s of every way, a list for each, in turns."""
-    ways = {"pipeline": make_pipeline(folder_split(folder), seconds, options.workers)}
-    ways["pipeline, ArrayRecord"] = make_pipeline(
-        record_split(folder, scratch), seconds, options.workers
-    )
-    filterbank = make_filterbank(seconds, options.workers)
-    rates = {name: [] for name in [*ways, "with filterbank", "DataLoader"]}
+    """Measures all variants in turns, and returns lists of clips/s by name."""
+    splits = {
+        "pipeline": folder_split(folder),
+        "pipeline, ArrayRecord": record_split(folder, scratch),
+    }
+    pipelines = {
+        name: make_pipeline(split, seconds, options.workers) for name, split in splits.items()
+    }
+    filterbank = make_filterbank(seconds)
+    rates = {name: [] for name in [*pipelines, "with filterbank", "DataLoader"]}
     for _ in range(options.rounds):
-        for name, pipeline in ways.items():
+        for name, pipeline in pipelines.items():
             rates[name].append(clips_per_second(pipeline))
-        rates["with filterbank"].append(clips_per_second(ways["pipeline"], filterbank))
-        peer.stdin.write(f"{folder} {seconds}\n")
-        peer.stdin.flush()
-        rates["DataLoader"].append(float(peer.stdout.readline()))
+        rates["with filterbank"].append(clips_per_second(pipelines["pipeline"], filterbank))
+        rates["DataLoader"].append(peer.ask({"folder": str(folder), "seconds": seconds}))
     return rates
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--peer_python", default=sys.executable)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--serve_peer", action="store_true", help=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--peer_python", default=sys.executable, help="interpreter with torch and torchaudio"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="threads, and workers of the peer")
+    parser.add_argument("--rounds", type=int, default=3, help="passes of each variant")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.serve_peer:
-        serve_peer(options.workers)
+    if options.serve:
+        serve(lambda: prepare_loader(options.workers))
         return
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(options.workers)
     tf.config.threading.set_inter_op_parallelism_threads(options.workers)
-    peer = start_peer(
-        options.peer_python,
-        "benchmarks.pipeline",
-        ["--workers", options.workers],
-        "torch, torchaudio and soundfile",
-    )
+    peer = start_peer(options)
     print(f"clips/s, medians of {options.rounds}, {options.workers} workers; ratio to DataLoader")
     with tempfile.TemporaryDirectory() as scratch:
         for seconds in SECONDS:
@@ -187,14 +185,26 @@ def main():
                 folder = pathlib.Path(scratch, f"{seconds}{suffix}")
                 write_clips(folder, seconds, suffix)
                 rates = measure(folder, seconds, peer, options, pathlib.Path(scratch))
-                theirs = statistics.median(rates["DataLoader"])
+                reference = statistics.median(rates["DataLoader"])
                 for name, values in rates.items():
-                    ours = statistics.median(values)
+                    median = statistics.median(values)
                     print(
-                        f"{seconds:3} s {suffix:5}  {name:22} {ours:8.0f} "
-                        f"({min(values):.0f} to {max(values):.0f})  {ours / theirs:6.2f}"
+                        f"{seconds:3} s {suffix:5}  {name:22} {median:8.0f} "
+                        f"({min(values):.0f} to {max(values):.0f})  {median / reference:6.2f}"
                     )
-    peer.stdin.close()
+    peer.close()
+
+
+def start_peer(options):
+    peer = Peer(options.peer_python, "benchmarks.pipeline", "--serve", "--workers", options.workers)
+    try:
+        peer.wait_until_ready()
+    except PeerError as error:
+        sys.exit(
+            "The DataLoader needs torch, torchaudio and soundfile: give --peer_python an "
+            f"interpreter that has them. Received: {options.peer_python}: {error}"
+        )
+    return peer
 
 
 if __name__ == "__main__":

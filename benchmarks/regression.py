@@ -1,43 +1,45 @@
-"""Our speed against the same network written with Keras's own layers, in under a minute.
+"""Speed and memory of the package relative to the same network of Keras's own layers.
 
-    python -m benchmarks.guard
+    python -m benchmarks.regression
 
-Prints, as JSON, how many times as fast ours is in a forward pass and in a training step of three
-blocks of AST-tiny on 1,214 tokens, and how much memory a training step takes beside the other's.
-The two take turns. `tests/end_to_end/test_speed.py` fails where a ratio falls by more than 30 %.
+Prints, as JSON, the ratios of Keras's time to ours in a forward pass and in a training step, and of
+Keras's memory to ours in a training step, for three blocks of AST-tiny on 1,214 tokens. The two
+networks take turns. It takes less than a minute. `tests/end_to_end/test_speed.py` fails if a ratio
+falls by more than 30 %.
 """
 
+import argparse
 import json
 import statistics
-import subprocess
-import sys
 import time
 
-from benchmarks.contenders import peak_memory, start_tensorflow, training_step
+from ast_keras.export.isolated_run import peak_memory
+from benchmarks.peer import Peer, serve
+from benchmarks.runners import start_tensorflow, training_step
 
 WIDTH, HEADS, HIDDEN, BLOCKS, FRAMES, CLASSES, BATCH = 192, 3, 768, 3, 1024, 10, 2
 ROUNDS = 7
 
 
-def plain():
-    """What a user of Keras would write."""
+def keras_model():
+    """Returns the network as a user of Keras would write it."""
     import keras
     from keras import layers
 
-    class Positions(layers.Layer):
+    class PositionEmbedding(layers.Layer):
         def build(self, shape):
             self.embedding = self.add_weight(shape=shape[1:])
 
         def call(self, tokens):
             return tokens + self.embedding
 
-    sound = keras.Input((FRAMES, 128))
-    image = layers.Permute((2, 1))(sound)
+    spectrogram = keras.Input((FRAMES, 128))
+    image = layers.Permute((2, 1))(spectrogram)
     image = layers.Reshape((128, FRAMES, 1))(image)
     tokens = layers.Conv2D(WIDTH, 16, strides=10)(image)
     tokens = layers.Reshape((-1, WIDTH))(tokens)
     tokens = layers.ZeroPadding1D((2, 0))(tokens)
-    tokens = Positions()(tokens)
+    tokens = PositionEmbedding()(tokens)
     for _ in range(BLOCKS):
         branch = layers.LayerNormalization(epsilon=1e-6)(tokens)
         tokens += layers.MultiHeadAttention(HEADS, WIDTH // HEADS)(branch, branch)
@@ -46,60 +48,98 @@ def plain():
         tokens += layers.Dense(WIDTH)(branch)
     tokens = layers.LayerNormalization(epsilon=1e-6)(tokens)
     pooled = layers.LayerNormalization()(keras.ops.mean(tokens[:, :2], axis=1))
-    return keras.Model(sound, layers.Dense(CLASSES)(pooled))
+    return keras.Model(spectrogram, layers.Dense(CLASSES)(pooled))
 
 
-def ours():
-    from ast_keras import ASTBackbone, ASTClassifier
+def our_model():
+    from ast_keras import from_preset
 
+<<<<<<< HEAD
     backbone = ASTBackbone(
         embed_dim=WIDTH, num_layers=BLOCKS, num_heads=HEADS, mlp_dim=HIDDEN, num_frames=FRAMES
     )
     return ASTClassifier(backbone, CLASSES)
+=======
+    return from_preset(
+        "ast_tiny", num_classes=CLASSES, num_layers=BLOCKS, num_frames=FRAMES, frontend=None
+    )
+>>>>>>> 3beca53 (One peer protocol in benchmarks; runners, efficiency and regression rewritten)
 
 
-def calls(model):
+MODELS = {"ours": our_model, "plain": keras_model}
+
+
+def compiled_calls(model):
     """Returns a forward pass and a training step, both compiled to graphs."""
     import keras
     import tensorflow as tf
 
-    sound = tf.random.normal((BATCH, FRAMES, 128))
-    forward = tf.function(lambda: model(sound, training=False))
-    step = training_step(model, keras.optimizers.Adam(1e-5), sound)
+    spectrogram = tf.random.normal((BATCH, FRAMES, 128))
+    forward = tf.function(lambda: model(spectrogram, training=False))
+    step = training_step(model, keras.optimizers.Adam(1e-5), spectrogram)
     return {"forward": lambda: forward().numpy(), "training": step}
 
 
-def memory_of(name):
-    """Prints the bytes that training steps add to what the process had, and takes no time."""
+def serve_memory(name):
+    """Answers a request with the bytes that two training steps add to the process's memory."""
+
+    def prepare():
+        start_tensorflow()
+        step = compiled_calls(MODELS[name]())["training"]
+
+        def measure(_):
+            before = peak_memory()
+            step(), step()
+            return peak_memory() - before
+
+        return measure
+
+    serve(prepare)
+
+
+def measure_times():
+    """Returns the seconds of every call by model and kind; the models take turns."""
     start_tensorflow()
-    step = calls({"ours": ours, "plain": plain}[name]())["training"]
-    before = peak_memory()
-    step(), step()
-    print(peak_memory() - before)
+    calls = {name: compiled_calls(make()) for name, make in MODELS.items()}
+    seconds = {(name, kind): [] for name in calls for kind in ("forward", "training")}
+    for name, kind in seconds:
+        calls[name][kind]()
+    for _ in range(ROUNDS):
+        for (name, kind), taken in seconds.items():
+            start = time.perf_counter()
+            calls[name][kind]()
+            taken.append(time.perf_counter() - start)
+    return seconds
+
+
+def measure_memory(python):
+    """Returns the bytes that training steps add, by model; each model has its own process."""
+    added = {}
+    for name in MODELS:
+        with Peer(python, "benchmarks.regression", "--serve", name) as peer:
+            peer.wait_until_ready()
+            added[name] = peer.ask("memory")
+    return added
 
 
 def main():
-    start_tensorflow()
-    contenders = {"ours": calls(ours()), "plain": calls(plain())}
-    seconds = {(who, kind): [] for who in contenders for kind in ("forward", "training")}
-    for who, kind in seconds:
-        contenders[who][kind]()
-    for _ in range(ROUNDS):
-        for (who, kind), taken in seconds.items():
-            begin = time.perf_counter()
-            contenders[who][kind]()
-            taken.append(time.perf_counter() - begin)
+    import sys
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--serve", choices=list(MODELS), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve_memory(options.serve)
+        return
+    seconds = measure_times()
     ratios = {}
     for kind in ("forward", "training"):
         ratio = statistics.median(seconds["plain", kind]) / statistics.median(seconds["ours", kind])
         ratios[kind] = round(ratio, 3)
-    added = {}
-    for who in contenders:
-        command = [sys.executable, "-m", "benchmarks.guard", who]
-        added[who] = int(subprocess.run(command, capture_output=True, text=True).stdout)
+    added = measure_memory(sys.executable)
     ratios["memory"] = round(added["plain"] / added["ours"], 3)
     print(json.dumps(ratios))
 
 
 if __name__ == "__main__":
-    memory_of(sys.argv[1]) if len(sys.argv) > 1 else main()
+    main()

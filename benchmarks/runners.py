@@ -1,11 +1,11 @@
-"""One contender of one case, in a process of its own: it is asked again and again for a time.
+"""The implementations that are measured, each in a process of its own.
 
-    python -m benchmarks.contenders CONTENDER CASE_JSON FOLDER
+    python -m benchmarks.runners RUNNER CASE_JSON FOLDER
 
-For every line "go" on standard input it answers the seconds of one call, for "memory" the most
-memory that the process had, and before the first of them "ready". A contender that cannot run here
-answers why instead. Nothing of TensorFlow is imported for the others: they run in an environment
-that has PyTorch, transformers and ONNX Runtime, and not TensorFlow.
+The process is a `benchmarks.peer.Peer`: for the request "go" it answers the seconds of one call,
+for "memory" its peak memory in bytes. A runner that cannot run here answers the reason. Runners
+other than ours do not import TensorFlow: they run in an environment with PyTorch, transformers and
+ONNX Runtime.
 """
 
 import json
@@ -16,21 +16,24 @@ import time
 
 import numpy as np
 
+from ast_keras.export.isolated_run import peak_memory
+from benchmarks.peer import serve
+
 CLASSES = 527
 SIZES = {  # embed_dim, heads, mlp_dim, blocks
     "tiny": (192, 3, 768, 12),
     "base": (768, 12, 3072, 12),
 }
-RATE, FRAMES_A_SECOND = 16_000, 100
+RATE, FRAMES_PER_SECOND = 16_000, 100
 
 
-class Unable(Exception):
-    """Says why a contender does not take part."""
+class Unsupported(Exception):
+    """Raised when a runner has no implementation of a case."""
 
 
 def num_frames(case):
-    """A clip of 10 s is padded to 1,024 frames, as the published models want it."""
-    return 1024 if case["seconds"] == 10 else FRAMES_A_SECOND * case["seconds"] - 2
+    """Returns the frames of a clip; 10 s are padded to 1,024 frames as in the released models."""
+    return 1024 if case["seconds"] == 10 else FRAMES_PER_SECOND * case["seconds"] - 2
 
 
 def num_tokens(case):
@@ -43,7 +46,7 @@ def spectrograms(case):
 
 
 def mixed_seconds(case):
-    """Lengths from 1 to 10 s, as recordings are."""
+    """Returns lengths between 1 and 10 s, for a batch of recordings."""
     return np.random.default_rng(1).uniform(1, 10, case["batch"]).round(1)
 
 
@@ -51,7 +54,11 @@ def mixed_seconds(case):
 
 
 def start_tensorflow(threads=2):
-    """Imports TensorFlow as our commands do, on so many threads."""
+    """Imports TensorFlow with the settings of our commands.
+
+    Args:
+        threads: Number of threads of an operation.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     import tensorflow as tf
@@ -66,8 +73,8 @@ def ours(case, folder, precision="float32", compiled=False, options=None):
 
     if case["kind"] == "frontend":
         filterbank = tf.function(ast_keras.LogMelFilterbank())
-        sounds = tf.constant(waveforms(case))
-        return lambda: filterbank(sounds).numpy()
+        batch = tf.constant(waveforms(case))
+        return lambda: filterbank(batch).numpy()
     model = ast_keras.from_preset(
         f"ast_{case['size']}",
         num_classes=CLASSES,
@@ -80,36 +87,36 @@ def ours(case, folder, precision="float32", compiled=False, options=None):
     if case["kind"] == "training":
         return our_step(model, case, compiled)
     forward = tf.function(
-        lambda sound, lengths=None: model(sound, training=False, lengths=lengths),
+        lambda inputs, lengths=None: model(inputs, training=False, lengths=lengths),
         jit_compile=compiled,
         reduce_retracing=True,
     )
     if case["kind"] == "mixed":
         return lambda: [forward(*batch).numpy() for batch in our_batches(case)]
-    sound = tf.constant(spectrograms(case))
-    return lambda: forward(sound).numpy()
+    batch = tf.constant(spectrograms(case))
+    return lambda: forward(batch).numpy()
 
 
 def our_step(model, case, compiled):
     import ast_keras
 
-    optimizer = ast_keras.AdamL2(1e-5, beta_1=0.9, l2=0.0)  # what the port's step has
+    optimizer = ast_keras.AdamL2(1e-5, beta_1=0.9, l2=0.0)  # the optimizer of the port's step
     return training_step(model, optimizer, spectrograms(case), compiled)
 
 
-def training_step(model, optimizer, sounds, compiled=False):
-    """Returns a function that takes one step of a Keras model and waits for it."""
+def training_step(model, optimizer, inputs, compiled=False):
+    """Returns a function that runs one training step of a Keras model and waits for it."""
     import keras
     import tensorflow as tf
 
     optimizer.build(model.trainable_variables)
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    sounds, classes = tf.constant(sounds), tf.range(len(sounds))
+    inputs, classes = tf.constant(inputs), tf.range(len(inputs))
 
     @tf.function(jit_compile=compiled)
     def step():
         with tf.GradientTape() as tape:
-            loss = loss_of(classes, model(sounds, training=True))
+            loss = loss_of(classes, model(inputs, training=True))
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply(gradients, model.trainable_variables)
         return loss
@@ -118,10 +125,10 @@ def training_step(model, optimizer, sounds, compiled=False):
 
 
 def our_batches(case):
-    """Clips of similar lengths together, each batch as long as its longest: what fit does."""
-    frames = np.sort(FRAMES_A_SECOND * mixed_seconds(case)).astype("int32")
+    """Yields batches of clips of similar length, padded to their longest clip, as in training."""
+    frames = np.sort(FRAMES_PER_SECOND * mixed_seconds(case)).astype("int32")
     for part in np.array_split(frames, max(1, case["batch"] // 4)):
-        longest = -(-part.max() // 50) * 50  # few lengths, so that few graphs are made
+        longest = -(-part.max() // 50) * 50  # few lengths, so that few graphs are traced
         yield np.zeros((len(part), longest, 128), "float32"), part
 
 
@@ -129,7 +136,7 @@ def our_batches(case):
 
 
 def port_model(case):
-    """Returns the port's model of the case's size, with random weights."""
+    """Returns the transformers model of the case's size, with random weights."""
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -154,20 +161,20 @@ def port(case, folder, precision="float32", compiled=False):
     if case["kind"] == "frontend":
         from tests.reference.torchaudio_fbank import load
 
-        fbank, sounds = load(), waveforms(case)
-        return lambda: [fbank(sound) for sound in sounds]
+        fbank, batch = load(), waveforms(case)
+        return lambda: [fbank(waveform) for waveform in batch]
     model = port_model(case)
     half = precision == "bfloat16"
     if case["kind"] == "training":
         return port_step(model, case, half, compiled)
     model = model.eval().to(torch.bfloat16 if half else torch.float32)
     forward = torch.compile(model) if compiled else model
-    # The port knows no lengths: every clip is padded to the longest there may be.
-    sound = torch.from_numpy(spectrograms(case)).to(model.dtype)
+    # The port takes no lengths: every clip is padded to the longest possible one.
+    batch = torch.from_numpy(spectrograms(case)).to(model.dtype)
 
     def call():
         with torch.inference_mode():
-            return forward(sound).logits.float().numpy()
+            return forward(batch).logits.float().numpy()
 
     return call
 
@@ -178,13 +185,13 @@ def port_step(model, case, half, compiled):
     model.train()
     forward = torch.compile(model) if compiled else model
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
-    sound = torch.from_numpy(spectrograms(case))
+    batch = torch.from_numpy(spectrograms(case))
     classes = torch.arange(case["batch"])
 
     def step():
         optimizer.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
-            logits = forward(sound).logits
+            logits = forward(batch).logits
             loss = torch.nn.functional.cross_entropy(logits.float(), classes)
         loss.backward()
         optimizer.step()
@@ -202,7 +209,7 @@ def onnx(case, folder, file="float32"):
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     if case["kind"] != "forward":
-        raise Unable("ONNX Runtime only infers")
+        raise Unsupported("ONNX Runtime has no training")
     exact = pathlib.Path(folder, f"{case['size']}_{case['seconds']}_{case['batch']}.onnx")
     if not exact.exists():
         model = port_model(case).eval()
@@ -212,33 +219,37 @@ def onnx(case, folder, file="float32"):
                 super().__init__()
                 self.model = model
 
-            def forward(self, sound):
-                return self.model(sound).logits
+            def forward(self, spectrogram):
+                return self.model(spectrogram).logits
 
-        sound = torch.from_numpy(spectrograms(case))
         torch.onnx.export(
-            Logits(), (sound,), exact, input_names=["sound"], opset_version=17, dynamo=False
+            Logits(),
+            (torch.from_numpy(spectrograms(case)),),
+            exact,
+            input_names=["spectrogram"],
+            opset_version=17,
+            dynamo=False,
         )
         quantize_dynamic(exact, exact.with_suffix(".int8"), weight_type=QuantType.QInt8)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = case["threads"]
     path = exact if file == "float32" else exact.with_suffix(".int8")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    sound = spectrograms(case)
-    return lambda: session.run(None, {"sound": sound})
+    batch = spectrograms(case)
+    return lambda: session.run(None, {"spectrogram": batch})
 
 
-# --- The floor: the matrix products alone ---
+# --- The lower bound: the matrix products alone ---
 
 
-def floor(case, folder):
-    """Every product that the whole network needs, one after the other, and nothing else.
+def products_alone(case, folder):
+    """Runs the matrix products of the published network one after the other, and nothing else.
 
-    In float32 by the same library. What the classifier's last block leaves out is in it, so that
-    the floor is that of the published graph.
+    They are computed in float32 by TensorFlow. Products that our classifier's last block does not
+    need are included.
     """
     if case["kind"] not in ("forward", "training"):
-        raise Unable("the floor is that of whole batches")
+        raise Unsupported("the products are those of batches with one length")
     tf = start_tensorflow(case["threads"])
     width, heads, hidden, blocks = SIZES[case["size"]]
     tokens, batch = num_tokens(case), case["batch"]
@@ -248,7 +259,7 @@ def floor(case, folder):
     shapes = [((rows, a), (a, b)) for a, b in dense_shapes(width, hidden)]
     shapes += [(head, (*head[:2], head[3], head[2])), (weights, head)]
     left = [tf.random.normal(a) for a, _ in shapes]
-    # Of each block its own: TensorFlow would compute equal products once.
+    # Different matrices for each block: TensorFlow computes equal products only once.
     right = [[tf.random.normal(b) for _, b in shapes] for _ in range(blocks)]
 
     @tf.function
@@ -261,7 +272,7 @@ def floor(case, folder):
                 corners.append(last[0][..., :1, :1])
         return corners
 
-    # A gradient needs two products of the same size for each.
+    # The gradient of a product takes two products of the same size.
     times = 3 if case["kind"] == "training" else 1
 
     def call():
@@ -281,7 +292,7 @@ def waveforms(case):
     return np.random.default_rng(0).uniform(-0.5, 0.5, shape).astype("float32")
 
 
-CONTENDERS = {
+RUNNERS = {
     "ours": lambda case, folder: ours(case, folder),
     "ours, XLA": lambda case, folder: ours(case, folder, compiled=True),
     "ours, bfloat16": lambda case, folder: ours(case, folder, "bfloat16"),
@@ -293,38 +304,25 @@ CONTENDERS = {
     "PyTorch, bfloat16": lambda case, folder: port(case, folder, "bfloat16"),
     "ONNX Runtime": lambda case, folder: onnx(case, folder),
     "ONNX Runtime, int8": lambda case, folder: onnx(case, folder, "int8"),
-    "products alone": floor,
+    "products alone": products_alone,
 }
 
 
-def peak_memory():
-    """Returns the most memory that this process had, in bytes."""
-    status = pathlib.Path("/proc/self/status").read_text(encoding="ascii")
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
-
-
 def main(name, case, folder):
-    answers = os.fdopen(os.dup(1), "w")  # what libraries print goes elsewhere
-    os.dup2(2, 1)
+    def prepare():
+        call = RUNNERS[name](json.loads(case), folder)
+        call()  # compiles and warms up
 
-    def answer(value):
-        print(value, file=answers, flush=True)
+        def answer(request):
+            if request == "memory":
+                return peak_memory()
+            start = time.perf_counter()
+            call()
+            return time.perf_counter() - start
 
-    try:
-        call = CONTENDERS[name](json.loads(case), folder)
-        call()
-    except Exception as error:  # the table says so, and the other contenders go on
-        answer(f"unable: {type(error).__name__}: {str(error).splitlines()[0][:200]}")
-        return
-    answer("ready")
-    for line in sys.stdin:
-        if line.strip() == "memory":
-            answer(peak_memory())
-            continue
-        start = time.perf_counter()
-        call()
-        answer(time.perf_counter() - start)
+        return answer
+
+    serve(prepare)
 
 
 if __name__ == "__main__":

@@ -87,8 +87,8 @@ def export_saved_model(
     target = base / str(_checked_version(base, version))
     if target.exists() and not overwrite:
         raise ExportError(
-            "The version exists: add --overwrite (overwrite=True) to replace it, or omit --version. "
-            f"Received: {target}"
+            "The version exists: add --overwrite (overwrite=True) to replace it, or omit the "
+            f"version. Received: {target}"
         )
     require_serving()
     module = ServingModule(model, method)
