@@ -3,7 +3,7 @@
     python -m benchmarks.pipeline --peer_python OTHER/bin/python [--workers 2] [--rounds 3]
 
 Clips of noise are written as 16 kHz WAV and FLAC files, and the same files into ArrayRecord.
-Nothing is cached. Our pipeline decodes them into batches (`pipeline`) and also computes their log-mel
+Nothing is cached. Our pipeline decodes them into batches (`pipeline`) and also computes log-mel
 spectrograms (`with filterbank`), which is the device's work in training. The peer's workers decode
 with soundfile (torchaudio needs another package for that), remove the mean, compute torchaudio's
 filterbank, pad and normalise, as the authors' `_wav2fbank` does. Both use the same clips, the same

@@ -1,13 +1,13 @@
-// Names sounds with a TFLite file that ast_keras exported, in either of two runtimes.
+// Classifies audio with a TFLite file that ast_keras exported, in either of two runtimes.
 
 import {loadAndCompile, loadLiteRt, Tensor} from '@litertjs/core';
 import {AudioClassifier} from '@mediapipe/tasks-audio';
 
-import {draw} from './spectrogram.js';
+import {drawSpectrogram} from './spectrogram.js';
 
 const MODEL = 'model.tflite';
-const SHOWN = 6;
-const HOP_SECONDS = 1;  // between two results of the microphone
+const NUM_SHOWN = 6;  // labels with the highest scores
+const HOP_SECONDS = 1;  // time between two results of the microphone
 
 const element = (id) => document.getElementById(id);
 const about = await (await fetch('model.tflite.json')).json();  // sample_rate, num_samples, labels
@@ -40,13 +40,13 @@ async function makeEngine(name) {
   };
 }
 
-function say(text, isError = false) {
+function setStatus(text, isError = false) {
   element('status').textContent = text;
   element('status').classList.toggle('error', isError);
 }
 
-function show(scores) {
-  const order = [...scores.keys()].sort((a, b) => scores[b] - scores[a]).slice(0, SHOWN);
+function showScores(scores) {
+  const order = [...scores.keys()].sort((a, b) => scores[b] - scores[a]).slice(0, NUM_SHOWN);
   element('labels').replaceChildren(...order.map((index) => {
     const item = document.createElement('li');
     const name = document.createElement('span');
@@ -65,40 +65,40 @@ function show(scores) {
   }));
 }
 
-/** Classifies a waveform, cut or filled with silence to the model's length, and shows all of it. */
+/** Classifies a waveform, truncated or zero-padded to the model's length, and shows the results. */
 async function classify(waveform) {
-  const heard = new Float32Array(about.num_samples);
-  heard.set(waveform.subarray(0, about.num_samples));
-  draw(element('spectrogram'), heard, about.sample_rate);
+  const clip = new Float32Array(about.num_samples);
+  clip.set(waveform.subarray(0, about.num_samples));
+  drawSpectrogram(element('spectrogram'), clip, about.sample_rate);
   const name = element('engine').value;
   engines[name] ??= await makeEngine(name);
   const start = performance.now();
-  const scores = await engines[name](heard);
+  const scores = await engines[name](clip);
   const milliseconds = performance.now() - start;
-  show(scores);
+  showScores(scores);
   const seconds = about.num_samples / about.sample_rate;
-  say(`${milliseconds.toFixed(0)} ms for ${seconds.toFixed(2)} s of sound`);
+  setStatus(`${milliseconds.toFixed(0)} ms for ${seconds.toFixed(2)} s of audio`);
   return {engine: name, scores: [...scores], milliseconds};
 }
 
-/** Decodes a file of any rate and number of channels to the model's rate, mono. */
+/** Decodes a file of any sample rate and number of channels to mono at the model's rate. */
 async function decode(file) {
   const context = new OfflineAudioContext(1, 1, about.sample_rate);
-  const sound = await context.decodeAudioData(await file.arrayBuffer());
-  const mono = new Float32Array(sound.length);
-  for (let channel = 0; channel < sound.numberOfChannels; channel++) {
-    const samples = sound.getChannelData(channel);
-    for (let i = 0; i < mono.length; i++) mono[i] += samples[i] / sound.numberOfChannels;
+  const audio = await context.decodeAudioData(await file.arrayBuffer());
+  const mono = new Float32Array(audio.length);
+  for (let channel = 0; channel < audio.numberOfChannels; channel++) {
+    const samples = audio.getChannelData(channel);
+    for (let i = 0; i < mono.length; i++) mono[i] += samples[i] / audio.numberOfChannels;
   }
   return mono;
 }
 
-async function hear(file) {
-  say(`Listening to ${file.name}…`);
+async function classifyFile(file) {
+  setStatus(`Classifying ${file.name}…`);
   try {
     return await classify(await decode(file));
   } catch (error) {
-    say(`${file.name} cannot be heard: ${error.message}`, true);
+    setStatus(`${file.name} cannot be classified: ${error.message}`, true);
     throw error;
   }
 }
@@ -116,7 +116,7 @@ async function toggleMicrophone() {
   try {
     stream = await navigator.mediaDevices.getUserMedia({audio: {channelCount: 1}});
   } catch (error) {
-    say(`No microphone: ${error.message}`, true);
+    setStatus(`No microphone: ${error.message}`, true);
     return;
   }
   const context = new AudioContext({sampleRate: about.sample_rate});
@@ -125,17 +125,17 @@ async function toggleMicrophone() {
   context.createMediaStreamSource(stream).connect(recorder);
   microphone = {stream, context};
   button.classList.add('on');
-  const heard = new Float32Array(about.num_samples);
-  let fresh = 0, busy = false;
+  const latest = new Float32Array(about.num_samples);
+  let numNew = 0, busy = false;
   recorder.port.onmessage = async ({data}) => {
-    heard.copyWithin(0, data.length);
-    heard.set(data, heard.length - data.length);
-    fresh += data.length;
-    // While the model computes, sound goes on coming in; the newest is heard next.
-    if (busy || fresh < HOP_SECONDS * about.sample_rate) return;
-    fresh = 0;
+    latest.copyWithin(0, data.length);
+    latest.set(data, latest.length - data.length);
+    numNew += data.length;
+    // Audio that arrives while the model computes is part of the next result.
+    if (busy || numNew < HOP_SECONDS * about.sample_rate) return;
+    numNew = 0;
     busy = true;
-    await classify(heard).finally(() => { busy = false; });
+    await classify(latest).finally(() => { busy = false; });
   };
 }
 
@@ -150,14 +150,14 @@ drop.addEventListener('drop', (event) => {
   drop.classList.remove('over');
   if (event.dataTransfer.files.length) run(event.dataTransfer.files[0]);
 });
-let last = null;
+let lastFile = null;
 function run(file) {
-  last = file;
-  globalThis.answer = hear(file);  // for whoever drives the page
+  lastFile = file;
+  globalThis.answer = classifyFile(file);  // read by tests/clients/browse.mjs
   globalThis.answer.catch(() => {});
 }
 element('file').addEventListener('change', (event) => run(event.target.files[0]));
-element('engine').addEventListener('change', () => last && !microphone && run(last));
+element('engine').addEventListener('change', () => lastFile && !microphone && run(lastFile));
 element('microphone').addEventListener('click', toggleMicrophone);
-say('Ready.');
+setStatus('Ready.');
 globalThis.ready = true;

@@ -1,11 +1,12 @@
-// Hands the microphone's samples to the page, some blocks at a time.
+// Sends the microphone's samples to the page, 16 blocks at a time.
 
-const BLOCKS = 16;  // of 128 samples
+const BLOCK_SAMPLES = 128;  // fixed by the Web Audio API
+const NUM_BLOCKS = 16;
 
 class Recorder extends AudioWorkletProcessor {
   constructor() {
     super();
-    this.buffer = new Float32Array(BLOCKS * 128);
+    this.buffer = new Float32Array(NUM_BLOCKS * BLOCK_SAMPLES);
     this.filled = 0;
   }
 

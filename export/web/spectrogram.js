@@ -1,14 +1,17 @@
-// A picture of a sound: time to the right, frequency upwards on a logarithmic scale.
+// The spectrogram of a clip: time on the x axis, frequency on a logarithmic y axis.
+//
+// Computed here because the browser's AnalyserNode follows audio in real time only. It can analyse a
+// whole file with OfflineAudioContext.suspend(), which Firefox does not have.
 
-const FRAME = 1024;
+const FRAME = 1024;  // samples
 const RANGE_DB = 80;
 const LOWEST_HZ = 50;
 
-const window_ = Float32Array.from({length: FRAME}, (_, i) =>
+const hann = Float32Array.from({length: FRAME}, (_, i) =>
     0.5 - 0.5 * Math.cos(2 * Math.PI * i / (FRAME - 1)));
 
-/** Replaces real and imaginary parts by their Fourier transform; the length is a power of two. */
-function transform(real, imaginary) {
+/** Computes the Fourier transform in place; the length must be a power of two. */
+function fft(real, imaginary) {
   const n = real.length;
   for (let i = 1, j = 0; i < n; i++) {
     let bit = n >> 1;
@@ -33,15 +36,15 @@ function transform(real, imaginary) {
   }
 }
 
-/** Black over violet and orange to pale yellow. */
+/** Maps a level from 0 to 1 to a colour: black, violet, orange, pale yellow. */
 function colour(level) {
   const red = Math.min(1, 1.6 * level), green = Math.max(0, 1.5 * level - 0.5);
   const blue = level < 0.4 ? 1.4 * level : Math.max(0, 0.56 - (level - 0.4) + 2 * Math.max(0, level - 0.8));
   return [255 * red, 255 * Math.min(1, green), 255 * Math.min(1, blue)];
 }
 
-/** Draws a waveform's spectrogram over the whole canvas. */
-export function draw(canvas, waveform, sampleRate) {
+/** Draws the spectrogram of a waveform on the whole canvas. */
+export function drawSpectrogram(canvas, waveform, sampleRate) {
   const context = canvas.getContext('2d');
   const {width, height} = canvas;
   const image = context.createImageData(width, height);
@@ -51,9 +54,9 @@ export function draw(canvas, waveform, sampleRate) {
     const centre = Math.round((x + 0.5) * waveform.length / width);
     const real = new Float32Array(FRAME), imaginary = new Float32Array(FRAME);
     for (let i = 0; i < FRAME; i++) {
-      real[i] = (waveform[centre - FRAME / 2 + i] ?? 0) * window_[i];
+      real[i] = (waveform[centre - FRAME / 2 + i] ?? 0) * hann[i];
     }
-    transform(real, imaginary);
+    fft(real, imaginary);
     const levels = new Float32Array(FRAME / 2);
     for (let k = 0; k < FRAME / 2; k++) {
       levels[k] = 10 * Math.log10(real[k] ** 2 + imaginary[k] ** 2 + 1e-10);

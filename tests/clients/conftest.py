@@ -1,4 +1,4 @@
-"""One model, exported once, for every client that reads it: `make test-clients`."""
+"""One exported model for all clients: `make test-clients`."""
 
 import os
 import pathlib
@@ -17,14 +17,19 @@ from ast_keras.labels import LabelSet
 ROOT = pathlib.Path(__file__).parents[2]
 LABELS = ("dog", "rooster", "rain", "sea waves", "crying baby", "clock tick")
 NUM_SAMPLES = 16000
-# float32 sums of some hundred terms in another order, and a float32 filterbank; seen 1e-6.
+# float32 sums of a few hundred terms in another order, float32 filterbank; seen 1e-6.
 EXACT = 1e-5
-# Per format, the largest difference of a score from Keras's: what the export itself promises.
+# Largest allowed difference of a score from Keras's, by format: the tolerance of the export.
 ERRORS = {"none": 1e-5, "float16": 1e-2, "int8": 0.1}
 
 
 def skip_or_fail(variable, what):
-    """Returns what a variable of `make test-clients` names; skips the test with the reason."""
+    """Returns the value of a variable of `make test-clients`, or skips the test with the reason.
+
+    Args:
+        variable: Environment variable, a path or "missing: REASON".
+        what: What the variable gives, in words.
+    """
     value = os.environ.get(variable)
     if not value:
         pytest.skip(f"{what}: {variable} is not set; run make test-clients")
@@ -40,7 +45,7 @@ def clients_python():
 
 @pytest.fixture(scope="session")
 def run_client(clients_python, tmp_path_factory):
-    """Runs a script beside this file in the clients' environment and returns what it saved."""
+    """Returns the function that runs a script of this folder in the clients' environment."""
 
     def run(script, *arguments, timeout=240):
         result = tmp_path_factory.mktemp("client") / "result.npz"
@@ -59,7 +64,7 @@ def run_client(clients_python, tmp_path_factory):
 def model():
     keras.utils.set_random_seed(3)
     made = from_preset("ast_test", num_frames=98, labels=LabelSet(LABELS))
-    # A random head says nearly the same of every sound; this one tells them apart.
+    # The scores of a random head are nearly the same for every sound.
     made.head.kernel.assign(60 * made.head.kernel)
     return made
 
@@ -72,7 +77,7 @@ def clips(model):
 @pytest.fixture(scope="session")
 def expected(model, clips):
     scores = keras_scores(model, clips)
-    assert np.ptp(scores, axis=0).max() > 0.2, "the sounds must differ for a test to mean anything"
+    assert np.ptp(scores, axis=0).max() > 0.2, "the scores must differ between the clips"
     return scores
 
 

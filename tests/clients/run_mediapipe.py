@@ -27,7 +27,7 @@ def categories(answer):
 def data(clip):
     block = np.repeat(clip[:, None], channels, axis=1)  # [samples, channels]
     if channels == 2:
-        # Channels that differ, with the clip as their mean.
+        # Two different channels whose mean is the clip.
         block = block + np.stack([clip, -clip], axis=1) / 2
     return AudioData.create_from_array(block.astype(np.float32), rate)
 
@@ -41,7 +41,7 @@ else:
         result_callback=lambda answer, _: streamed.append(categories(answer)),
     )
     with audio.AudioClassifier.create_from_options(stream) as classifier:
-        # Blocks as a microphone gives them: of a tenth of a second.
+        # Blocks of a tenth of a second, like those of a microphone.
         blocks = np.concatenate(clips).reshape(-1, rate // 10)
         for number, block in enumerate(blocks):
             classifier.classify_async(data(block), number * 100)

@@ -7,7 +7,7 @@ import openvino
 
 result, path, clips = sys.argv[1:]
 core = openvino.Core()
-# Its default on some processors is bfloat16, which is 0.04 off.
+# The default on some processors is bfloat16, with an error of 0.04.
 model = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 found = [model([clip[None]])[0][0] for clip in np.load(clips)]
 np.savez(result, scores=found)

@@ -1,4 +1,4 @@
-"""A C program loads and runs the SavedModel, without Python and without this package."""
+"""A C program that loads and runs the SavedModel, without Python and without this package."""
 
 import pathlib
 import shutil
@@ -40,7 +40,7 @@ def names(folder):
     return [name.removesuffix(":0") for name in tensors]
 
 
-def test_a_c_program_gets_the_same_scores(program, served, clips, expected):
+def test_c_program_gets_the_same_scores(program, served, clips, expected):
     command = [program, served, *names(served), *clips.shape, expected.shape[1]]
     done = subprocess.run(list(map(str, command)), input=clips.tobytes(), capture_output=True)
     assert done.returncode == 0, done.stderr.decode()[-2000:]

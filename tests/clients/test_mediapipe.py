@@ -1,4 +1,4 @@
-"""MediaPipe's AudioClassifier, as an app on a phone has it: clips and streams."""
+"""MediaPipe's AudioClassifier, as used by apps: clips and streams."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from tests.clients.conftest import ERRORS, LABELS
 
 pytestmark = pytest.mark.clients
 
-# MediaPipe's resampler is not soxr: what both leave of the highest frequencies differs.
+# MediaPipe's resampler and soxr attenuate the highest frequencies differently.
 RESAMPLED = 0.05
 
 
@@ -44,7 +44,7 @@ def test_streams_get_a_result_for_every_length(
     file = tflite_files / "none.tflite"
     found = run_client("run_mediapipe.py", file, path, rate, channels, "stream")
     error = ERRORS["none"] if rate == 16000 else RESAMPLED
-    # The last result waits for what a resampler holds back.
+    # The last result is missing when the resampler has not yet emitted its last samples.
     count = len(found["scores"])
     assert count >= len(clips) - (rate != 16000)
     np.testing.assert_allclose(found["scores"], expected[:count], rtol=0, atol=error)

@@ -1,4 +1,4 @@
-"""OpenVINO reads the SavedModel and the TFLite file as they are."""
+"""OpenVINO, which reads the SavedModel and the TFLite file without conversion."""
 
 import numpy as np
 import pytest

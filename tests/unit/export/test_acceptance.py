@@ -1,4 +1,4 @@
-"""The comparison of a file with its model, against arithmetic by hand."""
+"""The report on an exported file, its reference clips and the isolated run."""
 
 import json
 import math
@@ -33,30 +33,30 @@ def report(scores, bounds):
 SCORES = [[0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.1, 0.1, 0.8], [0.6, 0.3, 0.1]]
 
 
-def test_report_is_the_arithmetic():
+def test_report_has_the_differences():
     found = report(SCORES, Tolerance(agreement=0.75, max_error=0.11, mean_error=0.02))
     assert found.agreement == 0.75
     # float32 scores against float64 ones.
     assert found.max_error == pytest.approx(0.1, abs=1e-7)
     assert found.mean_error == pytest.approx(0.2 / 12, abs=1e-8)
-    assert found.missed == ""
+    assert found.violations == ""
 
 
 @pytest.mark.parametrize(
-    ("bounds", "missed"),
+    ("bounds", "violation"),
     [
         (Tolerance(agreement=0.76), "agreement 0.7500 < 0.76"),
         (Tolerance(agreement=0, max_error=0.09), "largest error 1.00e-01 > 9.00e-02"),
         (Tolerance(agreement=0, mean_error=0.01), "mean error 1.67e-02 > 1.00e-02"),
     ],
 )
-def test_each_bound_can_be_missed(bounds, missed):
-    assert report(SCORES, bounds).missed == missed
+def test_each_limit_can_be_violated(bounds, violation):
+    assert report(SCORES, bounds).violations == violation
 
 
 @pytest.mark.parametrize("bounds", DEFAULT_TOLERANCE.values())
-def test_nan_misses_every_bound(bounds):
-    assert report(np.full((4, 3), math.nan), bounds).missed
+def test_nan_violates_every_tolerance(bounds):
+    assert report(np.full((4, 3), math.nan), bounds).violations
 
 
 def test_report_is_valid_json(tmp_path):
@@ -66,21 +66,21 @@ def test_report_is_valid_json(tmp_path):
     assert stored["operators"] == {"ADD": 1}
 
 
-def test_rendered_clips_are_the_same_every_time(model):
+def test_rendered_clips_are_reproducible(model):
     first, source = comparison_clips(model, 5200, num_clips=4)
-    again, _ = comparison_clips(model, 5200, num_clips=4)
+    second, _ = comparison_clips(model, 5200, num_clips=4)
     assert first.shape == (4, 5200)
     assert first.dtype == np.float32
     assert source == "4 rendered sounds"
-    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first, second)
     assert (np.abs(first).max(axis=1) > 0.01).all()
 
 
-def test_clips_of_a_folder_are_cut_in_turns(model, tmp_path):
+def test_folder_gives_the_first_clip_of_every_file_then_the_second(model, tmp_path):
     rng = np.random.default_rng(0)
     soundfile.write(tmp_path / "a.wav", rng.uniform(-0.5, 0.5, 16000), 16000)
     soundfile.write(tmp_path / "b.flac", rng.uniform(-0.5, 0.5, 11025), 22050)
-    (tmp_path / "notes.txt").write_text("no sound")
+    (tmp_path / "notes.txt").write_text("no audio")
     clips, source = comparison_clips(model, 5200, tmp_path, num_clips=5)
     a, b = (load_audio(tmp_path / name, 16000) for name in ("a.wav", "b.flac"))
     expected = [a[:5200], b[:5200], a[5200:10400], np.pad(b[5200:], (0, 10400 - 8000))]
@@ -91,20 +91,20 @@ def test_clips_of_a_folder_are_cut_in_turns(model, tmp_path):
         comparison_clips(model, 5200, tmp_path, num_clips=7)
 
 
-def test_folder_without_sounds_is_refused(model, tmp_path):
-    with pytest.raises(ExportError, match="no sounds in this folder"):
+def test_folder_without_audio_is_rejected(model, tmp_path):
+    with pytest.raises(ExportError, match="no audio files in this folder"):
         comparison_clips(model, 5200, tmp_path)
 
 
-def test_keras_scores_are_the_models(model):
+def test_keras_scores_are_those_of_the_model(model):
     clips, _ = comparison_clips(model, 5200, num_clips=9)
     expected = model.scores(model(clips)).numpy()
-    # Another size of batch: sums in another order.
+    # Another batch size: sums in another order.
     np.testing.assert_allclose(keras_scores(model, clips), expected, rtol=0, atol=1e-6)
 
 
-def test_file_that_does_not_run_is_named(tmp_path):
+def test_file_that_does_not_run_is_named_in_the_error(tmp_path):
     broken = pathlib.Path(tmp_path, "broken.tflite")
-    broken.write_bytes(b"no model")
+    broken.write_bytes(b"not a model")
     with pytest.raises(ExportError, match=r"does not run: .*broken\.tflite"):
         measure("tflite", broken, np.zeros((1, 100), np.float32))

@@ -1,4 +1,4 @@
-"""The SavedModel: four signatures, weights once, and a server that is asked over gRPC and HTTP."""
+"""SavedModels: signatures, stored weights, warm-up requests, versions, and a client of a server."""
 
 import base64
 import concurrent.futures
@@ -6,13 +6,11 @@ import http.server
 import io
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import threading
 
 import grpc
-import keras
 import numpy as np
 import pytest
 import soundfile
@@ -27,26 +25,15 @@ from tensorflow_serving.apis import (
 from tensorflow_serving.config import model_server_config_pb2
 
 from ast_keras import from_preset, save_to_preset
-from ast_keras.export import ExportError, export_saved_model, saved_model
+from ast_keras.audio.encoding import wav_bytes
+from ast_keras.errors import ArgumentError
+from ast_keras.export import ExportError, export_saved_model
 from ast_keras.export.acceptance import Tolerance
-from ast_keras.export.isolated_run import Measurement
-from ast_keras.export.reference_clips import comparison_clips
-from ast_keras.export.serving_warmup import WARMUP_FILE, wav_bytes
-from ast_keras.labels import LabelSet
+from ast_keras.export.serving_warmup import WARMUP_FILE
+from export.saved_model import Options, main
 from export.serving import client
-
-ROOT = pathlib.Path(__file__).parents[3]
-LABELS = LabelSet(("dog", "cow", "hen", "cat", "fox"))
-# float32 sums of some hundred terms in another order, filterbank included: seen 1e-6.
-EXACT = 1e-5
-
-
-@pytest.fixture(scope="module")
-def model():
-    keras.utils.set_random_seed(5)
-    made = from_preset("ast_test", labels=LABELS, num_frames=98)
-    made.head.kernel.assign(60 * made.head.kernel)
-    return made
+from tests.helpers.paths import ROOT
+from tests.unit.export.models import EXACT, LABELS
 
 
 @pytest.fixture(scope="module")
@@ -60,61 +47,58 @@ def served(exported):
     return tf.saved_model.load(str(exported[0]))
 
 
-@pytest.fixture(scope="module")
-def clips(model):
-    return comparison_clips(model, 16000, num_clips=4)[0]
-
-
 def keras_scores(model, waveform):
     return model.scores(model(waveform)).numpy()
 
 
-def in_sixteen_bits(waveform):
+def round_to_16_bits(waveform):
     return np.clip(np.rint(waveform * 32768), -32768, 32767).astype(np.float32) / 32768
 
 
-def call(served, signature, **inputs):
+def call_signature(served, signature, **inputs):
     tensors = {name: tf.constant(value) for name, value in inputs.items()}
     return {k: v.numpy() for k, v in served.signatures[signature](**tensors).items()}
 
 
-@pytest.mark.parametrize(("batch", "samples"), [(1, 16000), (3, 16000), (2, 4000), (1, 30000)])
+@pytest.mark.parametrize(("batch", "samples"), [(3, 16000), (2, 4000), (1, 30000)])
 def test_default_signature_takes_any_batch_and_length(batch, samples, model, served, clips):
     waveform = np.resize(clips[:batch], (batch, samples))
-    found = call(served, "serving_default", waveform=waveform)
+    found = call_signature(served, "serving_default", waveform=waveform)
     assert set(found) == {"scores"}
     np.testing.assert_allclose(found["scores"], keras_scores(model, waveform), rtol=0, atol=EXACT)
 
 
-def test_bytes_of_several_lengths_are_each_heard_alone(model, served, clips):
-    sounds = [clips[0], clips[1][:7000], clips[2][:300]]
-    encoded = [wav_bytes(sound, 16000) for sound in sounds]
-    found = call(served, "serving_bytes", audio_bytes=encoded)["scores"]
-    for scores, sound in zip(found, sounds, strict=True):
-        expected = keras_scores(model, in_sixteen_bits(sound)[None])[0]
+def test_wav_files_of_one_batch_do_not_affect_each_other(model, served, clips):
+    waveforms = [clips[0], clips[1][:7000], clips[2][:300]]
+    encoded = [wav_bytes(waveform, 16000) for waveform in waveforms]
+    found = call_signature(served, "serving_bytes", audio_bytes=encoded)["scores"]
+    for scores, waveform in zip(found, waveforms, strict=True):
+        expected = keras_scores(model, round_to_16_bits(waveform)[None])[0]
         np.testing.assert_allclose(scores, expected, rtol=0, atol=EXACT)
 
 
-def test_channels_are_averaged_and_another_rate_refused(model, served, clips):
-    def encode(sound, rate):
+def test_channels_are_averaged_and_another_rate_is_rejected(model, served, clips):
+    def encode(waveform, rate):
         file = io.BytesIO()
-        soundfile.write(file, sound, rate, format="WAV", subtype="PCM_16")
+        soundfile.write(file, waveform, rate, format="WAV", subtype="PCM_16")
         return file.getvalue()
 
-    # Even numbers of sixteen bits, so that their halves are exact, too.
-    sound = np.rint(clips[0] * 8192) / 16384
-    stereo = np.stack([sound * 1.5, sound * 0.5], axis=1)
-    found = call(served, "serving_bytes", audio_bytes=[encode(stereo, 16000)])["scores"]
-    expected = keras_scores(model, in_sixteen_bits(stereo).mean(axis=1)[None])
+    # Even 16-bit numbers, whose halves are 16-bit numbers as well.
+    mono = np.rint(clips[0] * 8192) / 16384
+    stereo = np.stack([mono * 1.5, mono * 0.5], axis=1)
+    found = call_signature(served, "serving_bytes", audio_bytes=[encode(stereo, 16000)])["scores"]
+    expected = keras_scores(model, round_to_16_bits(stereo).mean(axis=1)[None])
     np.testing.assert_allclose(found, expected, rtol=0, atol=EXACT)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="sampled at 16000 Hz: resample it"):
-        call(served, "serving_bytes", audio_bytes=[encode(sound, 8000)])
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="sampled at 16000 Hz: resample it before"
+    ):
+        call_signature(served, "serving_bytes", audio_bytes=[encode(mono, 8000)])
 
 
 def test_embed_gives_pooled_and_tokens(model, served, clips):
-    found = call(served, "embed", waveform=clips)
-    tokens = model.backbone(model.spectrogram(clips)).numpy()
-    # Normalised tokens are of size one; two blocks of sums in another order, seen 4e-6.
+    found = call_signature(served, "embed", waveform=clips[:4])
+    tokens = model.backbone(model.spectrogram(clips[:4])).numpy()
+    # Normalised tokens have magnitude one; two blocks of sums in another order, seen 4e-6.
     np.testing.assert_allclose(found["tokens"], tokens, rtol=0, atol=2e-5)
     np.testing.assert_allclose(found["pooled"], tokens[:, :2].mean(axis=1), rtol=0, atol=2e-5)
 
@@ -125,7 +109,7 @@ def read_graph(folder):
     return saved.meta_graphs[0]
 
 
-def test_graph_is_what_a_server_expects(exported, model):
+def test_each_weight_is_stored_once_with_the_methods_of_a_server(exported, model):
     folder, report = exported
     graph = read_graph(folder)
     methods = {name: s.method_name for name, s in graph.signature_def.items() if name[:2] != "__"}
@@ -141,17 +125,10 @@ def test_graph_is_what_a_server_expects(exported, model):
     stored = dict(tf.train.list_variables(str(folder / "variables" / "variables")))
     shapes = [shape for name, shape in stored.items() if name.startswith("model_variables")]
     assert sorted(shapes) == sorted(list(weight.shape) for weight in model.variables)
-    assert len(stored) <= len(shapes) + 2, "TensorFlow's own: a counter and the graph of objects"
+    # TensorFlow adds a counter and the graph of objects.
+    assert len(stored) <= len(shapes) + 2
     assert (folder / "assets" / "labels.txt").read_text().splitlines() == list(LABELS.names)
     assert json.loads((folder / "report.json").read_text())["agreement"] == 1.0
-
-
-def test_weights_are_stored_once(tmp_path):
-    # Large enough for the names of the variables not to count.
-    large = from_preset("ast_tiny", num_classes=5, num_frames=98, num_layers=3)
-    folder, _ = export_saved_model(large, tmp_path / "m", num_clips=1)
-    size = sum(p.stat().st_size for p in (folder / "variables").iterdir())
-    assert size == pytest.approx(4 * large.count_params(), rel=0.01)
 
 
 def test_warmup_requests_run(exported, served):
@@ -172,13 +149,13 @@ def answer_of(served, request, is_classify):
     """Runs a request of TensorFlow Serving's protocol through the reloaded model."""
     if is_classify:
         examples = [e.SerializeToString() for e in request.input.example_list.examples]
-        return call(served, "classify", inputs=examples)
+        return call_signature(served, "classify", inputs=examples)
     inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
-    return call(served, request.model_spec.signature_name, **inputs)
+    return call_signature(served, request.model_spec.signature_name, **inputs)
 
 
 class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """The part of TensorFlow Serving that the client talks to, over the exported model."""
+    """The Classify call of TensorFlow Serving, with the exported model."""
 
     def __init__(self, served):
         self.served = served
@@ -224,7 +201,7 @@ def rest_address(served):
                 sound = base64.b64decode(given["audio_bytes"]["b64"])
                 example.features.feature["audio_bytes"].bytes_list.value.append(sound)
                 examples.append(example.SerializeToString())
-            answer = call(served, "classify", inputs=examples)
+            answer = call_signature(served, "classify", inputs=examples)
             pairs = zip(answer["classes"].tolist(), answer["scores"].tolist(), strict=True)
             rows = [zip(names, scores, strict=True) for names, scores in pairs]
             return {"results": [[[name.decode(), score] for name, score in row] for row in rows]}
@@ -244,38 +221,51 @@ def test_client_gets_names_and_scores(protocol, model, clips, grpc_address, rest
         "grpc": (client.classify_by_grpc, grpc_address),
         "rest": (client.classify_by_rest, rest_address),
     }[protocol]
-    sounds = [clips[0], clips[1][:9000]]
-    answers = classify(address, "sounds", [wav_bytes(s, 16000) for s in sounds])
-    for answer, sound in zip(answers, sounds, strict=True):
+    waveforms = [clips[0], clips[1][:9000]]
+    answers = classify(address, "sounds", [wav_bytes(w, 16000) for w in waveforms])
+    for answer, waveform in zip(answers, waveforms, strict=True):
         assert [label for label, _ in answer] == list(LABELS.names)
-        expected = keras_scores(model, in_sixteen_bits(sound)[None])[0]
-        np.testing.assert_allclose([s for _, s in answer], expected, rtol=0, atol=EXACT)
+        expected = keras_scores(model, round_to_16_bits(waveform)[None])[0]
+        np.testing.assert_allclose([score for _, score in answer], expected, rtol=0, atol=EXACT)
     with pytest.raises(ExportError, match="Servable not found"):
         classify(address, "other", [wav_bytes(clips[0], 16000)])
 
 
 @pytest.mark.parametrize("classify", [client.classify_by_grpc, client.classify_by_rest])
-def test_client_says_that_nobody_answers(classify):
+def test_client_reports_a_server_that_does_not_answer(classify):
     with pytest.raises(ExportError, match=r"does not answer.*127\.0\.0\.1:9"):
         classify("127.0.0.1:9", "sounds", [b""], timeout=5)
 
 
-def test_client_command_decodes_any_file(clips, rest_address, tmp_path):
-    stereo = np.repeat(np.interp(np.arange(44100) / 44100, np.arange(16000) / 16000, clips[0])
-                       [:, None], 2, axis=1)  # fmt: skip
-    soundfile.write(tmp_path / "tone.flac", stereo, 44100)
-    command = [sys.executable, "-m", "export.serving.client", "--rest", "--model_name", "sounds"]
-    command += ["--address", rest_address, "--top", "2", str(tmp_path / "tone.flac")]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert done.returncode == 0, done.stderr
-    first, *rest = done.stdout.splitlines()
+def write_stereo_flac(path, waveform):
+    """Writes a clip of 16,000 samples as one second of stereo at 44.1 kHz."""
+    times = np.arange(44100) / 44100
+    resampled = np.interp(times, np.arange(16000) / 16000, waveform)
+    soundfile.write(path, np.repeat(resampled[:, None], 2, axis=1), 44100)
+
+
+def test_client_command_decodes_any_file(clips, rest_address, tmp_path, capsys):
+    write_stereo_flac(tmp_path / "tone.flac", clips[0])
+    options = client.Options(
+        files=(str(tmp_path / "tone.flac"),),
+        rest=True,
+        model_name="sounds",
+        address=rest_address,
+        top=2,
+    )
+    assert client.main(options) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
     assert first.endswith("tone.flac")
     assert len(rest) == 2
     assert rest[0].split()[1] in LABELS.names
 
 
-def test_model_config_is_what_a_server_reads():
+def test_client_does_not_import_tensorflow():
+    code = "import sys, export.serving.client; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_configuration_of_the_server_is_valid():
     text = (ROOT / "export" / "serving" / "models.config").read_text()
     config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
     (model,) = config.model_config_list.config
@@ -283,52 +273,63 @@ def test_model_config_is_what_a_server_reads():
     assert model.model_version_policy.latest.num_versions == 2
 
 
-def test_versions_go_up_and_are_kept(model, tmp_path, monkeypatch):
-    # What is measured is tested above; a process with TensorFlow for each version takes seconds.
-    def measure_here(kind, folder, clips, num_threads):
-        scores = call(tf.saved_model.load(str(folder)), "serving_default", waveform=clips)["scores"]
-        return Measurement(scores, 0.0, 0)
-
-    monkeypatch.setattr(saved_model, "measure", measure_here)
-
-    def export(**settings):
-        return export_saved_model(model, tmp_path / "m", num_clips=1, **settings)[0].name
-
-    (tmp_path / "m" / "7").mkdir(parents=True)
-    assert export() == "8"
+def test_existing_version_is_replaced_only_if_asked(small_model, tmp_path, measure_in_process):
+    for version in ("7", "8"):
+        (tmp_path / "m" / version).mkdir(parents=True)
     with pytest.raises(ExportError, match="version exists: add --overwrite"):
-        export(version=8)
-    assert export(version=8, overwrite=True) == "8"
-    with pytest.raises(ExportError, match="A version is a positive number"):
-        export(version=0)
+        export_saved_model(small_model, tmp_path / "m", version=8)
+    with pytest.raises(ExportError, match="version must be a positive number"):
+        export_saved_model(small_model, tmp_path / "m", version=0)
+    export_saved_model(small_model, tmp_path / "m", version=8, overwrite=True, num_clips=1)
+    assert (tmp_path / "m" / "8" / "saved_model.pb").is_file()
     assert sorted(os.listdir(tmp_path / "m")) == ["7", "8"]
+    assert not os.listdir(tmp_path / "m" / "7")
 
 
-def test_failed_export_leaves_nothing(model, tmp_path, monkeypatch):
-    with pytest.raises(ExportError, match="Nothing was written"):
-        export_saved_model(model, tmp_path / "m", num_clips=1, bounds=Tolerance(max_error=0.0))
+def test_violated_tolerance_writes_nothing(small_model, tmp_path, measure_in_process):
+    with pytest.raises(ExportError, match=r"largest error .* > 0\.00e\+00.*Nothing was written"):
+        export_saved_model(
+            small_model, tmp_path / "m", num_clips=1, bounds=Tolerance(max_error=0.0)
+        )
+    assert not list((tmp_path / "m").iterdir())
+
+
+def test_export_rejects_what_it_cannot_write(small_model, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "tensorflow_serving.apis", None)
         with pytest.raises(ExportError, match=r"pip install 'ast-keras\[export\]'"):
-            export_saved_model(model, tmp_path / "m", num_clips=1)
-    assert not list((tmp_path / "m").iterdir())
+            export_saved_model(small_model, tmp_path / "m", num_clips=1)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ExportError, match="Name a folder, not a file"):
-        export_saved_model(model, tmp_path / "file")
-    silent = from_preset("ast_test", num_classes=2, num_frames=98, frontend=None)
-    with pytest.raises(ExportError, match="takes spectrograms"):
-        export_saved_model(silent, tmp_path / "n")
+    with pytest.raises(ExportError, match="must be a folder, not a file"):
+        export_saved_model(small_model, tmp_path / "file")
+    without_frontend = from_preset("ast_test", num_classes=2, num_frames=32, frontend=None)
+    with pytest.raises(ArgumentError, match="takes spectrograms"):
+        export_saved_model(without_frontend, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_command_writes_the_next_version(small_model, tmp_path, capsys, measure_in_process):
+    save_to_preset(small_model, tmp_path / "model")
+    (tmp_path / "sounds" / "7").mkdir(parents=True)
+    options = Options(
+        model=str(tmp_path / "model"),
+        output=str(tmp_path / "sounds"),
+        num_clips=2,
+        frontend="fft",
+        max_error=1e-4,
+    )
+    assert main(options) == 0
+    assert "tensorflow_model_server --model_name=sounds" in capsys.readouterr().out
+    assert (tmp_path / "sounds" / "8" / "saved_model.pb").is_file()
+    report = json.loads((tmp_path / "sounds" / "8" / "report.json").read_text())
+    assert report["bounds"]["max_error"] == 1e-4
 
 
 @pytest.mark.slow
-def test_command_says_how_to_serve(model, tmp_path):
-    save_to_preset(model, tmp_path / "model")
+def test_command_runs_from_a_shell(small_model, tmp_path):
+    save_to_preset(small_model, tmp_path / "model")
     command = [sys.executable, "-m", "export.saved_model", "--model", tmp_path / "model"]
-    command += ["--output", tmp_path / "sounds", "--num_clips", "2", "--frontend", "fft"]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, cwd=ROOT, env=environment
-    )
+    command += ["--output", tmp_path / "sounds", "--num_clips", "2"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert "tensorflow_model_server --model_name=sounds" in done.stdout
     assert (tmp_path / "sounds" / "1" / "saved_model.pb").is_file()

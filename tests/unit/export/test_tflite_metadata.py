@@ -1,4 +1,4 @@
-"""What MediaPipe finds in a file, read by a walker of the flatbuffer that is not the writer."""
+"""Metadata of a TFLite file, read by a flatbuffer reader that shares no code with the writer."""
 
 import io
 import struct
@@ -10,9 +10,9 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from ast_keras import from_preset
-from ast_keras.export import ExportError
-from ast_keras.export.quantization import quantise
-from ast_keras.export.tflite import convert
+from ast_keras.errors import ExportError, LabelError
+from ast_keras.export.quantization import quantize_layers
+from ast_keras.export.tflite_conversion import convert
 from ast_keras.export.tflite_metadata import add_metadata
 
 LABELS = ("dog", "Zither", "Äthertöne, leise", "music 2")
@@ -26,7 +26,7 @@ SETTINGS = {
 
 
 class Table:
-    """A flatbuffer's table: fields by slot, as the binary format says."""
+    """A table of a flatbuffer: fields by slot, as the binary format defines them."""
 
     def __init__(self, data, place):
         self.data, self.place = data, place
@@ -82,30 +82,30 @@ def metadata_of(content):
     return Table(data, struct.unpack_from("<I", data)[0])
 
 
-def scores(content):
+def scores_of(content):
     waveform = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 5200)).astype("float32")
     return Interpreter(model_content=content).get_signature_runner()(waveform=waveform)["scores"]
 
 
-def test_metadata_says_rate_channels_and_labels(plain):
+def test_metadata_holds_rate_channels_and_labels(plain):
     root = metadata_of(add_metadata(plain, **SETTINGS))
     assert [root.text(slot) for slot in (0, 1, 2)] == ["model", "what it does", "0.1"]
     (graph,) = root.tables(3)
-    (sound,), (answer,) = graph.tables(2), graph.tables(3)
-    content = sound.table(3)
+    (waveform,), (scores,) = graph.tables(2), graph.tables(3)
+    content = waveform.table(3)
     assert content.number(0, "<B") == 4, "AudioProperties"
     properties = content.table(1)
     assert properties.number(0, "<I") == 22050
     assert properties.number(1, "<I") == 1
-    assert answer.text(0)
-    assert answer.table(3).number(0, "<B") == 1, "FeatureProperties"
-    (file,) = answer.tables(6)
+    assert scores.text(0)
+    assert scores.table(3).number(0, "<B") == 1, "FeatureProperties"
+    (file,) = scores.tables(6)
     assert file.text(0) == "labels.txt"
     assert file.number(2, "<b") == 2, "TENSOR_AXIS_LABELS"
     assert root.text(7) == "1.3.0"
 
 
-def test_labels_are_a_zip_behind_the_model(plain):
+def test_labels_are_in_a_zip_archive_after_the_model(plain):
     content = add_metadata(plain, **SETTINGS)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         (entry,) = archive.infolist()
@@ -116,28 +116,31 @@ def test_labels_are_a_zip_behind_the_model(plain):
 def test_same_model_gives_the_same_bytes_and_scores(plain):
     content = add_metadata(plain, **SETTINGS)
     assert add_metadata(plain, **SETTINGS) == content
-    np.testing.assert_array_equal(scores(content), scores(plain))
+    np.testing.assert_array_equal(scores_of(content), scores_of(plain))
 
 
-def test_metadata_is_replaced_not_repeated(plain):
+def test_existing_metadata_are_replaced(plain):
     again = add_metadata(add_metadata(plain, **SETTINGS), **{**SETTINGS, "sample_rate": 16000})
     (graph,) = metadata_of(again).tables(3)
     assert graph.tables(2)[0].table(3).table(1).number(0, "<I") == 16000
 
 
-def test_constants_behind_the_flatbuffer_are_brought_inside(model, plain):
-    small = quantise(plain, "int8", model)
+def test_constants_after_the_flatbuffer_are_moved_inside(model, plain):
+    small = quantize_layers(plain, "int8", model)
     outside = [b for b in schema.ModelT.InitFromPackedBuf(small, 0).buffers if b.offset]
-    assert outside, "the quantizer no longer puts constants there: the test tests nothing"
+    assert outside, "the quantizer no longer stores constants there: the test has no effect"
     content = add_metadata(small, **SETTINGS)
     assert not [b for b in schema.ModelT.InitFromPackedBuf(content, 0).buffers if b.offset]
-    np.testing.assert_array_equal(scores(content), scores(small))
+    np.testing.assert_array_equal(scores_of(content), scores_of(small))
 
 
 @pytest.mark.parametrize(
-    ("labels", "message"),
-    [(LABELS[:3], "3 labels, 4 classes"), ((*LABELS[:3], "two\nlines"), "must be one line")],
+    ("labels", "error", "message"),
+    [
+        (LABELS[:3], LabelError, "3 labels, num_classes=4"),
+        ((*LABELS[:3], "two\nlines"), ExportError, "must be one line"),
+    ],
 )
-def test_wrong_labels_are_refused(labels, message, plain):
-    with pytest.raises(ExportError, match=message):
+def test_wrong_labels_are_rejected(labels, error, message, plain):
+    with pytest.raises(error, match=message):
         add_metadata(plain, **{**SETTINGS, "labels": labels})
