@@ -1,4 +1,4 @@
-"""Speed and accuracy of the efficiency options: token merging, attention window, strides, Patchout.
+"""Speed and accuracy of the efficiency options: token merging, strides and Patchout.
 
     python -m benchmarks.efficiency [--model FOLDER] [--data FOLDER] [--clips 40] [--out FOLDER]
 
@@ -29,7 +29,7 @@ OPTIONS = {
 }
 # Options of the saved model are switched off, and dropout, which would hide the effect of Patchout.
 OFF = {
-    **{"merge_tokens": 0},
+    "merge_tokens": 0,
     **{"patchout": 0.0, "patchout_mel": 0.0, "patchout_time": 0.0},
     **{"dropout": 0.0, "attention_dropout": 0.0, "drop_path": 0.0},
 }

@@ -54,16 +54,9 @@ def keras_model():
 def our_model():
     from ast_keras import from_preset
 
-<<<<<<< HEAD
-    backbone = ASTBackbone(
-        embed_dim=WIDTH, num_layers=BLOCKS, num_heads=HEADS, mlp_dim=HIDDEN, num_frames=FRAMES
-    )
-    return ASTClassifier(backbone, CLASSES)
-=======
     return from_preset(
         "ast_tiny", num_classes=CLASSES, num_layers=BLOCKS, num_frames=FRAMES, frontend=None
     )
->>>>>>> 3beca53 (One peer protocol in benchmarks; runners, efficiency and regression rewritten)
 
 
 MODELS = {"ours": our_model, "plain": keras_model}

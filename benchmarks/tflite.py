@@ -70,12 +70,11 @@ def measure_size(size, folder, options):
     """
     from ast_keras import export_weights, from_preset
     from ast_keras.export.reference_clips import comparison_clips, keras_scores
-    from ast_keras.export.serving_module import default_num_samples
 
     model = from_preset(size, num_classes=527, score_activation="sigmoid")
     # The logits of a random head are almost equal; scaled, they differ like those of a trained one.
     model.head.kernel.assign(40 * model.head.kernel)
-    clips, _ = comparison_clips(model, default_num_samples(model), num_clips=options.clips)
+    clips, _ = comparison_clips(model, model.default_num_samples, num_clips=options.clips)
     expected = keras_scores(model, clips)
     rows = {name: Row(write_tflite(model, name, folder)) for name in FORMATS}
     spectrograms = folder / "spectrograms.npy"

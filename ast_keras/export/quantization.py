@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ast_keras.errors import ExportError
-from ast_keras.models.ast_classifier import ASTClassifier
+from ast_keras.models.audio_classifier import AudioClassifier
 
 SCHEMES = ("none", "float16", "int8", "int4")
 _BLOCK_LAYERS = ("attention/qkv", "attention/projection", "mlp_hidden", "mlp_output")
@@ -24,7 +24,7 @@ _PATCHES = "patches/projection"
 _INT4_BLOCK = 32  # weights with a common scale
 
 
-def quantizable_layers(model: ASTClassifier) -> list[str]:
+def quantizable_layers(model: AudioClassifier) -> list[str]:
     """Returns the names of the layers that can be quantized, from the input to the output.
 
     Args:
@@ -42,7 +42,8 @@ def quantizable_layers(model: ASTClassifier) -> list[str]:
 def layer_pattern(layer: str) -> str:
     """Returns a regular expression that matches a layer's tensor names in a TFLite file.
 
-    Keras numbers a scope that is entered again, so that `block_0` may be called `block_0_1`.
+    Keras numbers a scope that is entered again: `block_0` may be called `block_0_1`. The scope of
+    the attention is optional, because the block calls some of the attention's layers itself.
 
     Args:
         layer: Name from `quantizable_layers`.
@@ -52,11 +53,12 @@ def layer_pattern(layer: str) -> str:
         >>> [bool(re.search(pattern, f"{x}/mlp_output_2/Dot")) for x in ("block_1_2", "block_10")]
         [True, False]
     """
-    return r"(^|[/;])" + "/".join(f"{part}(_[0-9]+)?" for part in layer.split("/")) + "/"
+    first, *scopes, last = (f"{part}(_[0-9]+)?/" for part in layer.split("/"))
+    return "(^|[/;])" + first + "".join(f"({scope})?" for scope in scopes) + last
 
 
 def quantize_layers(
-    content: bytes, scheme: str, model: ASTClassifier, layers: Iterable[str] | None = None
+    content: bytes, scheme: str, model: AudioClassifier, layers: Iterable[str] | None = None
 ) -> bytes:
     """Quantizes the matrices of some layers of a TFLite model.
 
@@ -116,7 +118,7 @@ def _load_quantizer() -> Any:
     return litert_quantizer
 
 
-def _settings(scheme: str, layer: str, model: ASTClassifier) -> tuple[Any, Any, str]:
+def _settings(scheme: str, layer: str, model: AudioClassifier) -> tuple[Any, Any, str]:
     package = _load_quantizer()
     types, names = package.qtyping, package.algorithm_manager.AlgorithmName
     operations = types.TFLOperationName
@@ -156,7 +158,7 @@ def silent_stderr() -> Iterator[None]:
 
 
 def signal_to_noise(
-    content: bytes, scheme: str, model: ASTClassifier, layers: Iterable[str], clips: np.ndarray
+    content: bytes, scheme: str, model: AudioClassifier, layers: Iterable[str], clips: np.ndarray
 ) -> dict[str, float]:
     """Measures the noise that the quantization of each layer adds to the logits.
 

@@ -14,13 +14,13 @@ from ast_keras.data.readers import load_dataset
 from ast_keras.data.readers.audio_folder import is_audio
 from ast_keras.errors import ExportError
 from ast_keras.export.serving_module import in_float32
-from ast_keras.models.ast_classifier import ASTClassifier
+from ast_keras.models.audio_classifier import AudioClassifier
 
 _BATCH = 8
 
 
 def comparison_clips(
-    model: ASTClassifier,
+    model: AudioClassifier,
     num_samples: int,
     source: str | os.PathLike[str] | None = None,
     num_clips: int = 200,
@@ -84,7 +84,7 @@ def _clips_of(files: list[pathlib.Path], rate: int, num_samples: int) -> Iterato
 
 
 def keras_scores(
-    model: ASTClassifier, clips: np.ndarray, lengths: np.ndarray | None = None
+    model: AudioClassifier, clips: np.ndarray, lengths: np.ndarray | None = None
 ) -> np.ndarray:
     """Returns the model's own scores in float32, the expected values of an exported file.
 

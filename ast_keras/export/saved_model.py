@@ -14,17 +14,17 @@ from ast_keras.errors import ExportError
 from ast_keras.export.acceptance import DEFAULT_TOLERANCE, Report, Tolerance, compare
 from ast_keras.export.isolated_run import measure
 from ast_keras.export.reference_clips import comparison_clips, keras_scores
-from ast_keras.export.serving_module import ServingModule, default_num_samples, label_names
+from ast_keras.export.serving_module import ServingModule, label_names
 from ast_keras.export.serving_warmup import require_serving, write_warmup
 from ast_keras.files import replacing_folder, write_json
-from ast_keras.models.ast_classifier import ASTClassifier
+from ast_keras.models.audio_classifier import AudioClassifier
 
 LABELS_FILE = "labels.txt"
 REPORT_FILE = "report.json"
 
 
 def export_saved_model(
-    model: ASTClassifier,
+    model: AudioClassifier,
     folder: str | os.PathLike[str],
     *,
     version: int | None = None,
@@ -54,7 +54,7 @@ def export_saved_model(
     then renamed: a server that watches the base folder never loads an incomplete version.
 
     Args:
-        model: `ASTClassifier` with a frontend.
+        model: `AudioClassifier` with a frontend.
         folder: Base folder of the served model, whose name is the model's name in warm-up requests.
         version: Positive version number; None for the highest existing one plus one.
         overwrite: Whether to replace the version if it exists.
@@ -92,7 +92,7 @@ def export_saved_model(
         )
     require_serving()
     module = ServingModule(model, method)
-    num_samples = default_num_samples(model)
+    num_samples = model.default_num_samples
     waveforms, source = comparison_clips(model, num_samples, clips, num_clips)
     with replacing_folder(target) as part:
         _save(module, model, part)
@@ -152,7 +152,7 @@ def _versions(base: pathlib.Path) -> Iterator[int]:
             yield int(path.name)
 
 
-def _save(module: ServingModule, model: ASTClassifier, folder: pathlib.Path) -> None:
+def _save(module: ServingModule, model: AudioClassifier, folder: pathlib.Path) -> None:
     names = label_names(model)
     # TensorFlow copies an asset from an existing file, so the labels are written next to `folder`.
     labels = folder.with_name(f"{folder.name}-labels")
@@ -167,7 +167,7 @@ def _save(module: ServingModule, model: ASTClassifier, folder: pathlib.Path) -> 
 
 
 def _signatures(
-    module: ServingModule, model: ASTClassifier, names: tuple[str, ...]
+    module: ServingModule, model: AudioClassifier, names: tuple[str, ...]
 ) -> dict[str, Any]:
     waveform = tf.TensorSpec((None, None), tf.float32, name="waveform")
     lengths = tf.TensorSpec((None,), tf.int32, name="lengths")

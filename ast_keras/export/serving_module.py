@@ -6,10 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from ast_keras.audio import mel
 from ast_keras.labels import LabelSet, require_one_label_per_class
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
-from ast_keras.models.ast_classifier import ASTClassifier
+from ast_keras.models.audio_classifier import AudioClassifier
 
 
 class ServingModule(tf.Module):
@@ -20,8 +19,8 @@ class ServingModule(tf.Module):
     `embeddings_from_spectrogram`.
 
     Args:
-        model: `ASTClassifier` with a frontend. A model that computes in half precision is exported
-            in float32.
+        model: `AudioClassifier` with a frontend. A model that computes in half precision is
+            exported in float32.
         method: Computation of the filterbank, "fft" or "conv"; None for the model's own.
 
     Raises:
@@ -34,7 +33,7 @@ class ServingModule(tf.Module):
         TensorShape([1, 10])
     """
 
-    def __init__(self, model: ASTClassifier, method: str | None = None):
+    def __init__(self, model: AudioClassifier, method: str | None = None):
         super().__init__()
         network = _Network(in_float32(model), method)
         self._network = network
@@ -80,7 +79,7 @@ class _Network:
     attributes of a plain Python object, so `model_variables` is the only path to a weight.
     """
 
-    def __init__(self, model: ASTClassifier, method: str | None) -> None:
+    def __init__(self, model: AudioClassifier, method: str | None) -> None:
         config: dict[str, Any] = model.require_frontend().get_config()
         self.model = model
         self.filterbank = LogMelFilterbank.from_config(
@@ -100,11 +99,11 @@ class _Network:
         return self.model.pool(tokens, frames), tokens
 
 
-def in_float32(model: ASTClassifier) -> ASTClassifier:
+def in_float32(model: AudioClassifier) -> AudioClassifier:
     """Returns the model itself, or a float32 copy if its backbone computes in half precision.
 
     Args:
-        model: Any `ASTClassifier`.
+        model: Any `AudioClassifier`.
     """
     if model.backbone.policy.compute_dtype == "float32":
         return model
@@ -115,35 +114,7 @@ def in_float32(model: ASTClassifier) -> ASTClassifier:
     return copy
 
 
-def default_num_samples(model: ASTClassifier) -> int:
-    """Returns the clip length for files with an input of fixed size.
-
-    This is a whole number of seconds if the model processes all of it. For example, a model with
-    1,024 frames has room for 10.255 s but was trained on clips of 10 s, whose missing frames are
-    padding of the spectrogram; 0.255 s of silence would give other values.
-
-    Args:
-        model: `ASTClassifier` with a frontend.
-
-    Returns:
-        The length in samples.
-
-    Example:
-        >>> from ast_keras import from_preset
-        >>> default_num_samples(from_preset("ast_test", num_classes=10, num_frames=1024))
-        160000
-    """
-    frontend = model.frontend
-    rate = frontend.sample_rate
-    step = mel.seconds_to_samples(frontend.frame_step_seconds, rate)
-    # Up to a frame step minus one sample more gives no further frame, so it is never processed.
-    seconds = (frontend.num_samples + step - 1) // rate
-    if 0 < frontend.count_frames(seconds * rate) <= frontend.num_frames:
-        return seconds * rate
-    return frontend.num_samples
-
-
-def label_names(model: ASTClassifier, labels: LabelSet | None = None) -> tuple[str, ...]:
+def label_names(model: AudioClassifier, labels: LabelSet | None = None) -> tuple[str, ...]:
     """Returns the names of the classes: the given ones, the model's own, or numbers.
 
     Args:

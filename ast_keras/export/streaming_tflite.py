@@ -22,7 +22,7 @@ from ast_keras.export.tflite import check_output_file
 from ast_keras.export.tflite_conversion import to_tflite
 from ast_keras.files import replacing, write_json
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
-from ast_keras.models.ast_classifier import ASTClassifier
+from ast_keras.models.audio_classifier import AudioClassifier
 from ast_keras.models.causal_ast_backbone import CausalASTBackbone
 
 SIGNATURE = "stream"
@@ -36,7 +36,7 @@ class StreamingModule(tf.Module):
     """Computes one block of a stream from its samples and the state.
 
     Args:
-        model: `ASTClassifier` with a `CausalASTBackbone` and a frontend, in float32.
+        model: `AudioClassifier` with a `CausalASTBackbone` and a frontend, in float32.
 
     Attributes:
         num_samples: Length of a block in samples.
@@ -45,7 +45,7 @@ class StreamingModule(tf.Module):
             `state_values_N` the keys and values of earlier blocks in transformer block N.
     """
 
-    def __init__(self, model: ASTClassifier) -> None:
+    def __init__(self, model: AudioClassifier) -> None:
         super().__init__()
         network = _StreamingNetwork(model)
         self._network = network
@@ -72,7 +72,7 @@ class _StreamingNetwork:
     See `ast_keras.export.serving_module._Network` for the reason.
     """
 
-    def __init__(self, model: ASTClassifier) -> None:
+    def __init__(self, model: AudioClassifier) -> None:
         frontend, backbone = model.require_frontend(), model.backbone
         config = {**frontend.get_config(), "method": "conv", "num_frames": None}
         self.model = model
@@ -119,7 +119,7 @@ class _StreamingNetwork:
 
 
 def export_streaming_tflite(
-    model: ASTClassifier,
+    model: AudioClassifier,
     path: str | os.PathLike[str],
     *,
     quantize: str = "none",
@@ -137,7 +137,7 @@ def export_streaming_tflite(
     the labels.
 
     Args:
-        model: `ASTClassifier` with a `CausalASTBackbone` and a frontend.
+        model: `AudioClassifier` with a `CausalASTBackbone` and a frontend.
         path: File to write, by convention `*.tflite`.
         quantize: "none", "float16" or "int8".
         overwrite: Whether to replace an existing file.
@@ -188,7 +188,7 @@ def export_streaming_tflite(
 
 
 def _check_arguments(
-    model: ASTClassifier, path: pathlib.Path, quantize: str, overwrite: bool
+    model: AudioClassifier, path: pathlib.Path, quantize: str, overwrite: bool
 ) -> None:
     backbone = model.backbone
     if model.frontend is None or not isinstance(backbone, CausalASTBackbone):
@@ -222,7 +222,7 @@ def _convert(module: StreamingModule) -> bytes:
 
 
 def _largest_error(
-    content: bytes, module: StreamingModule, model: ASTClassifier
+    content: bytes, module: StreamingModule, model: AudioClassifier
 ) -> tuple[float, int]:
     """Compares the file, block by block, with the model on the whole signal."""
     from ai_edge_litert.interpreter import Interpreter

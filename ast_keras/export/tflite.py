@@ -21,19 +21,19 @@ from ast_keras.export.quantization import (
     signal_to_noise,
 )
 from ast_keras.export.reference_clips import comparison_clips, keras_scores
-from ast_keras.export.serving_module import default_num_samples, label_names
+from ast_keras.export.serving_module import label_names
 from ast_keras.export.tflite_conversion import convert
 from ast_keras.export.tflite_metadata import add_metadata
 from ast_keras.files import replacing, write_json
 from ast_keras.labels import LabelSet
-from ast_keras.models.ast_classifier import ASTClassifier
+from ast_keras.models.audio_classifier import AudioClassifier
 
 _NOISE_CLIPS = 4  # clips on which the noise of each layer is measured
 _SEARCH_ROUNDS = 8  # an eighth of the layers returns to float32 in each round
 
 
 def export_tflite(
-    model: ASTClassifier,
+    model: AudioClassifier,
     path: str | os.PathLike[str],
     *,
     quantize: str = "none",
@@ -57,7 +57,7 @@ def export_tflite(
     written. `FILE.json` next to it holds the report, the sample rate, the length and the labels.
 
     Args:
-        model: `ASTClassifier` with a frontend.
+        model: `AudioClassifier` with a frontend.
         path: File to write, by convention `*.tflite`.
         quantize: "none", "float16", "int8" or "int4" (see `ast_keras.export.quantization`).
         num_samples: Length of the input in samples; None for the longest whole number of seconds
@@ -193,7 +193,7 @@ class _CandidateBuilder:
         num_threads: Number of threads of the process that is measured.
     """
 
-    model: ASTClassifier
+    model: AudioClassifier
     content: bytes
     quantize: str
     names: tuple[str, ...]
@@ -301,23 +301,20 @@ def check_output_file(path: pathlib.Path, overwrite: bool) -> None:
         )
 
 
-def _checked_length(model: ASTClassifier, num_samples: int | None) -> int:
+def _checked_length(model: AudioClassifier, num_samples: int | None) -> int:
     if num_samples is None:
-        return default_num_samples(model)
-    frontend = model.frontend
+        return model.default_num_samples
     if not isinstance(num_samples, int | np.integer) or num_samples < 1:
         raise ExportError(
             "The input of a TFLite file has a fixed length: num_samples must be a positive "
             f"integer. Received: num_samples={num_samples}"
         )
-    # Up to a frame step minus one sample more gives no further frame, and allows whole seconds.
-    step = round(frontend.frame_step_seconds * frontend.sample_rate)
-    if model.padding == "original" and num_samples >= frontend.num_samples + step:
-        seconds = frontend.num_samples / frontend.sample_rate
+    limit = model.max_input_samples
+    if limit is not None and num_samples > limit:
+        seconds = limit / model.frontend.sample_rate
         raise ExportError(
-            f"The model processes at most {frontend.num_samples} samples ({seconds:.2f} s). Load "
-            'it with padding="masked" for longer input. '
-            f"Received: num_samples={num_samples}"
+            f"The model processes at most {limit} samples ({seconds:.2f} s). Load it with "
+            f'padding="masked" for longer input. Received: num_samples={num_samples}'
         )
     return int(num_samples)
 

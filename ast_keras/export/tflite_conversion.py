@@ -11,16 +11,16 @@ from ast_keras.errors import ExportError
 from ast_keras.export.isolated_run import operators
 from ast_keras.export.quantization import silent_stderr
 from ast_keras.export.serving_module import ServingModule
-from ast_keras.models.ast_classifier import ASTClassifier
+from ast_keras.models.audio_classifier import AudioClassifier
 
 _SIGNATURE = "serving_default"
 
 
-def convert(model: ASTClassifier, num_samples: int, takes_length: bool = False) -> bytes:
+def convert(model: AudioClassifier, num_samples: int, takes_length: bool = False) -> bytes:
     """Converts a classifier to a float32 TFLite model without metadata.
 
     Args:
-        model: `ASTClassifier` with a frontend.
+        model: `AudioClassifier` with a frontend.
         num_samples: Length of the input `waveform` in samples.
         takes_length: Whether to add an input `length`, the number of valid samples.
 

@@ -1,6 +1,7 @@
 """The classifier of the export tests."""
 
 import keras
+import numpy as np
 
 from ast_keras import from_preset
 from ast_keras.labels import LabelSet
@@ -8,6 +9,11 @@ from ast_keras.labels import LabelSet
 LABELS = LabelSet(("dog", "cow", "hen", "cat", "fox"))
 # float32 sums of a few hundred terms in another order, filterbank included, for scores; seen 1e-6.
 EXACT = 1e-5
+
+
+def round_to_16_bits(waveform):
+    """Returns the waveform as it is decoded from a WAV file of 16 bits."""
+    return np.clip(np.rint(waveform * 32768), -32768, 32767).astype(np.float32) / 32768
 
 
 def labelled_classifier(**settings):

@@ -33,7 +33,7 @@ from ast_keras.export.serving_warmup import WARMUP_FILE
 from export.saved_model import Options, main
 from export.serving import client
 from tests.helpers.paths import ROOT
-from tests.unit.export.models import EXACT, LABELS
+from tests.unit.export.models import EXACT, LABELS, round_to_16_bits
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +49,6 @@ def served(exported):
 
 def keras_scores(model, waveform):
     return model.scores(model(waveform)).numpy()
-
-
-def round_to_16_bits(waveform):
-    return np.clip(np.rint(waveform * 32768), -32768, 32767).astype(np.float32) / 32768
 
 
 def call_signature(served, signature, **inputs):

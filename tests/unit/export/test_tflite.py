@@ -224,7 +224,7 @@ def test_token_merging_is_exported(tmp_path):
         ({"num_samples": 0}, ExportError, "must be a positive integer"),
         ({"num_samples": -1}, ExportError, "must be a positive integer"),
         ({"num_samples": 1.5}, ExportError, "must be a positive integer"),
-        ({"num_samples": 17000}, ExportError, r"at most 15920 samples \(0.99 s\)"),
+        ({"num_samples": 17000}, ExportError, r"at most 16079 samples \(1.00 s\)"),
         ({"labels": LabelSet(("a", "b"))}, LabelError, "2 labels, num_classes=5"),
         ({"method": "fft"}, ExportError, 'needs the filterbank method="conv"'),
         ({"quantize": "int2"}, ExportError, "quantize must be one of none, float16, int8, int4"),
