@@ -58,17 +58,14 @@ class ASTBackbone(keras.Model):
         layer_norm_epsilon: Epsilon of every LayerNorm; 1e-6 in the authors' code.
         padding: "original" for clips of exactly `num_frames` frames, all of which are attended to,
             padding included, as in the authors' code. "masked" for clips of any length.
-        patchout: Fraction of single patches that each training example drops, in [0, 1).
-        patchout_mel: Fraction of the rows of patches that each training example drops, in [0, 1).
-        patchout_time: Fraction of the columns of patches that each training example drops, in
-            [0, 1).
+        patchout: Fraction of single patches dropped from each training example, in [0, 1).
+        patchout_mel: Fraction of the rows of patches dropped in training, in [0, 1).
+        patchout_time: Fraction of the columns of patches dropped in training, in [0, 1).
         merge_tokens: Number of tokens merged in every block except the last. Applies at inference,
             and only when `num_tokens` is given (as `ASTClassifier` does). 0 disables merging.
         gradient_checkpointing: Whether blocks are computed a second time for the gradient, which
             takes less memory and about a quarter more time. All dropout rates must be 0.
-        dtype: Name or `keras.DTypePolicy` of all layers; None for the global policy.
-        name: Name of the model.
-        trainable: Whether the weights are trainable.
+        dtype: Dtype policy of all layers, a name or a `keras.DTypePolicy`; None for the global one.
 
     Call arguments:
         spectrogram: Normalised log-mels `[batch, num_frames, num_mel_bins]`; any number of frames
@@ -206,13 +203,9 @@ class ASTBackbone(keras.Model):
         """Loads the backbone of a released or saved model, or makes one of a named size.
 
         Args:
-            preset: A name of `ast_keras.presets.loading.SIZES` or `PUBLISHED`, the folder of a
-                saved model, or a weights file.
-            **overrides: Arguments of `ASTBackbone` that do not change the architecture, such as
-                `padding`, `num_frames` and `dtype`.
-
-        Raises:
-            WeightsError: If there is no such preset, or an argument does not apply.
+            preset: A name or a path, see `ast_keras.from_preset`.
+            **overrides: Arguments of `ASTBackbone` that keep the architecture, such as `padding`,
+                `num_frames` and `dtype`.
 
         Example:
 

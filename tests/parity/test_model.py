@@ -1,6 +1,4 @@
-"""The model against the authors' own: logits, attention, numbers of parameters and patches."""
-
-import pathlib
+"""The model against the authors' code: logits, attention, numbers of parameters and patches."""
 
 import keras
 import numpy as np
@@ -10,8 +8,7 @@ from ast_keras.layers.patch_embedding import PatchEmbedding, patch_grid
 from ast_keras.models.ast_backbone import ASTBackbone
 from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.presets.loading import SIZES, from_preset
-
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
+from tests.helpers.paths import GOLDENS
 
 # At 1214 tokens and 527 classes. The authors print 88.13 M for the base size, because timm's two
 # unused heads of 1000 classes are counted there.
@@ -38,7 +35,7 @@ def model():
 
 def test_logits_equal_the_original(model, golden):
     logits = model(golden["x"]).numpy()
-    assert np.abs(golden["logits"]).max() > 0.1  # the comparison says something
+    assert np.abs(golden["logits"]).max() > 0.1  # so that the comparison is meaningful
     # Three blocks of float32 sums in another order than PyTorch's: seen 4.1e-7.
     np.testing.assert_allclose(logits, golden["logits"], rtol=0, atol=1.5e-6)
 
@@ -57,10 +54,10 @@ def test_parameters_of_every_size_are_pinned():
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameters_equal_the_table(name):
-    # Variables made in this scope have shapes but no values; the base size would take 350 MB.
+    # In this scope variables have shapes but no values, which would take 350 MB for the base size.
     with keras.StatelessScope(initialize_variables=False):
         model = ASTClassifier(ASTBackbone(**SIZES[name]), num_classes=527)
-    keras.utils.clear_session()  # or Keras would fill them in at the end of the next scope
+    keras.utils.clear_session()  # else Keras would initialise them at the end of the next scope
     assert model.backbone.output_shape == (None, 1214, SIZES[name]["embed_dim"])
     assert model.count_params() == PARAMETERS[name]
 
@@ -88,8 +85,8 @@ def test_patches_equal_the_paper(patch_size, strides, patches):
     assert layer(np.zeros((1, 1024, 128), "float32")).shape == (1, patches, 4)
 
 
-# 10 s, 5 s and 1 s clips of the released checkpoints; the paper's formula, which rounds up, gives
-# one more where frames - 16 is a multiple of 10.
+# The released checkpoints for 10 s, 5 s and 1 s. The paper counts ceil((frames - 16) / 10)
+# patches along time. That is one less than here if frames - 16 is a multiple of 10.
 @pytest.mark.parametrize(("num_frames", "patches"), [(1024, 1212), (512, 600), (128, 144)])
 def test_patches_equal_the_released_checkpoints(num_frames, patches):
     rows, columns = patch_grid(128, num_frames)

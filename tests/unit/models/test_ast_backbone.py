@@ -87,7 +87,7 @@ def test_functional_graph_is_the_model_for_whole_clips(plain):
     inner = keras.Model(plain.inputs, plain.get_layer("block_0").output)
     tokens, _ = plain.embed_tokens(plain.get_layer("patches")(SPECTROGRAM))
     # The same sums: at most one rounding of fused operations apart, on tokens of size one.
-    np.testing.assert_allclose(inner(SPECTROGRAM), plain.blocks[0](tokens), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(inner([SPECTROGRAM]), plain.blocks[0](tokens), rtol=0, atol=1e-6)
 
 
 def test_num_tokens_limits_the_output(plain):
@@ -124,8 +124,8 @@ def test_preset_name_makes_a_backbone():
     ("changes", "message"),
     [
         ({"num_heads": 5}, "num_heads must divide.*num_heads=5, embed_dim=12"),
-        ({"patch_size": (17, 4)}, "at least one patch large.*patch_size=.17, 4"),
-        ({"patch_size": (8, 25)}, "at least one patch large.*patch_size=.8, 25"),
+        ({"patch_size": (17, 4)}, "at least one patch.*patch_size=.17, 4"),
+        ({"patch_size": (8, 25)}, "at least one patch.*patch_size=.8, 25"),
         ({"gradient_checkpointing": True, "dropout": 0.1}, "set dropout.*dropout=0.1"),
     ],
 )
