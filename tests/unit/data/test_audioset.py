@@ -1,44 +1,27 @@
 """AudioSet from segment lists and from the authors' JSON files, with clips under common names."""
 
 import csv
-import json
 import os
-import tracemalloc
 
 import numpy as np
 import pytest
 import soundfile
 
-from ast_keras.data.readers import audioset_lists, load_dataset
+from ast_keras.data.readers import load_dataset
 from ast_keras.data.readers.audioset import read_audioset
-from ast_keras.data.readers.audioset_lists import parse_stem, read_clip_list
 from ast_keras.labels import LabelSet
 from ast_keras.recipe import Recipe, override
 from ast_keras.training import build
+from tests.helpers.audioset import HEAD, MIDS, record, write_json, write_list
 from tests.helpers.errors import error_of
 
 LABELS = LabelSet.load("audioset")
-MIDS = LABELS.ids
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 LISTS = {
     "balanced": "balanced_train_segments.csv",
     "unbalanced": "unbalanced_train_segments.csv",
     "eval": "eval_segments.csv",
 }
-HEAD = (
-    "# Segments csv created Sun Mar  5 10:54:25 2017\n"
-    "# num_ytids=3, num_segs=3, num_unique_labels=3, num_positive_labels=4\n"
-    "# YTID, start_seconds, end_seconds, positive_labels\n"
-)
-
-
-def segment(ytid, labels, start=30):
-    mids = ",".join(MIDS[label] for label in labels)
-    return f'{ytid}, {start:.3f}, {start + 10:.3f}, "{mids}"\n'
-
-
-def write_list(path, rows):
-    path.write_text(HEAD + "".join(segment(*row) for row in rows))
 
 
 def touch(folder, *names):
@@ -144,29 +127,6 @@ def test_reading_equals_plain_python_on_a_thousand_clips(tmp_path):
         assert list(zip(read.sources, read.targets, strict=True)) == expected
 
 
-@pytest.mark.parametrize(("form", "kept_bytes"), [("csv", 29), ("json", 29 + 25)])
-def test_lists_take_few_bytes_for_each_clip(tmp_path, monkeypatch, form, kept_bytes):
-    rng = np.random.default_rng(0)
-    monkeypatch.setattr(audioset_lists, "_CHUNK", 10_000)
-    path = tmp_path / f"list.{form}"
-    labels = rng.integers(0, 527, (10_000, 2)).tolist()
-    rows = [(f"{i:011d}", row) for i, row in enumerate(labels)]
-    if form == "csv":
-        write_list(path, rows)
-    else:
-        write_json(path, *(record(f"a/rather/long/folder/{ytid}.wav", row) for ytid, row in rows))
-    tracemalloc.start()
-    clips = read_clip_list(str(path), LABELS)
-    kept, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert len(clips) == 10_000
-    # 11 for the YTID, 4 for the start, 6 to find the labels, 4 for each of two; in JSON 15 for the
-    # file's name and 10 to find it. As tuples and strings a clip takes more than 200.
-    assert kept < 10_000 * 1.1 * kept_bytes
-    # The collected values and their copy; the text of the JSON file would be 100 more.
-    assert peak < 10_000 * 2.3 * kept_bytes
-
-
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -206,33 +166,6 @@ def test_an_empty_list_is_rejected(folder):
 
 
 # --- Names of clips ---
-
-
-@pytest.mark.parametrize(
-    "ytid", ["abcdefghijk", "Yabcdefghij", "-bcdefghij_", "_bcdefgh_30", "YYYYYYYYYYY"]
-)
-@pytest.mark.parametrize(
-    ("pattern", "times"),
-    [
-        ("{}", ()),
-        ("Y{}", ()),
-        ("{}_30", (30,)),
-        ("Y{}_30.000", (30,)),
-        ("{}_30.000_40.000", (30, 40)),
-        ("{}_30000_40000", (30000, 40000)),
-        ("Y{}_30_40", (30, 40)),
-    ],
-)
-def test_stems_of_common_downloaders_are_parsed(pattern, times, ytid):
-    assert parse_stem(pattern.format(ytid)) == (ytid, times)
-
-
-@pytest.mark.parametrize(
-    "stem",
-    ["abcdefghij", "Zabcdefghijk", "abcdefghijk_", "abcdefghijk_1.2.3", "abcdefghij\u00e4", ""],
-)
-def test_stems_of_other_files_are_not_clips(stem):
-    assert parse_stem(stem) is None
 
 
 @pytest.mark.parametrize(
@@ -311,14 +244,6 @@ def test_a_missing_folder_of_clips_is_rejected(folder):
 # --- The authors' JSON files ---
 
 
-def record(path, labels):
-    return {"wav": str(path), "labels": ",".join(MIDS[label] for label in labels)}
-
-
-def write_json(path, *records):
-    path.write_text(json.dumps({"data": list(records)}, indent=1))
-
-
 @pytest.fixture
 def json_folder(tmp_path):
     """Lists with a relative, an absolute and a missing path, and plain names of files."""
@@ -356,18 +281,6 @@ def test_the_evaluation_list_can_be_named(json_folder):
 def test_the_same_file_in_both_lists_is_rejected(json_folder):
     write_json(json_folder / "eval_data.json", record("sounds/../sounds/two.flac", (1,)))
     assert "must not be in both" in error(json_folder / "train.json")
-
-
-def test_json_is_read_in_pieces_of_any_size(json_folder, monkeypatch):
-    records = [record(f"sounds/{i}.wav", (i % 527, (7 * i) % 527)) for i in range(50)]
-    path = json_folder / "many.json"
-    for text in (json.dumps({"data": records}), json.dumps(records, indent=4), f" {records}"):
-        path.write_text(text.replace("'", '"'))
-        for size in (140, 141, 200, 1000, 10**6):
-            monkeypatch.setattr(audioset_lists, "_CHUNK", size)
-            clips = read_clip_list(str(path), LABELS)
-            assert [os.path.basename(p) for p in clips.paths] == [f"{i}.wav" for i in range(50)]
-            assert list(clips.targets) == [tuple(sorted({i, 7 * i % 527})) for i in range(50)]
 
 
 @pytest.mark.parametrize(
