@@ -34,10 +34,11 @@ def train(workdir, *settings):
 
 def weights(path):
     found = {}
-    with h5py.File(path) as file:
-        file.visititems(
-            lambda n, v: found.update({n: v[()]} if isinstance(v, h5py.Dataset) else {})
-        )
+    for part in ("model.weights.h5", path.name):  # those of the backbone, and those of the head
+        with h5py.File(path.with_name(part)) as file:
+            file.visititems(
+                lambda n, v: found.update({n: v[()]} if isinstance(v, h5py.Dataset) else {})
+            )
     return found
 
 
