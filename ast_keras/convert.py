@@ -16,6 +16,12 @@ from ast_keras.commands.flags import CommandOptions, flag
 from ast_keras.commands.runner import run_app
 from ast_keras.errors import CommandError
 from ast_keras.labels import LabelSet
+from ast_keras.weights.geometry import Geometry
+from ast_keras.weights.naming import FORMATS
+from ast_keras.weights.resize import POSITION, RGB
+
+_STRING, _INTEGER, _LIST = flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_list
+_ENUM = flags.DEFINE_enum
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,46 +33,33 @@ class Options(CommandOptions):
         "[--to keras|authors|transformers]"
     )
     source: str = flag(
-        flags.DEFINE_string, None,
-        "Weights file, its folder, folder of a saved model, or name of a preset.", required=True,
-    )  # fmt: skip
-    output: str = flag(flags.DEFINE_string, None, "New folder to write.", required=True)
+        _STRING,
+        None,
+        "Weights file, its folder, a saved model's folder, or a preset.",
+        required=True,
+    )
+    output: str = flag(_STRING, None, "New folder to write.", required=True)
     to: str = flag(
-        flags.DEFINE_enum, "keras", "Format to write.",
-        enum_values=["keras", "authors", "transformers"],
-    )  # fmt: skip
+        _ENUM, "keras", "Format to write.", enum_values=["keras", "authors", "transformers"]
+    )
     format: str | None = flag(
-        flags.DEFINE_enum, None, "Format of the source, if it is not detected.",
-        enum_values=["authors", "timm", "transformers", "model_garden"],
-    )  # fmt: skip
+        _ENUM, None, "Format of the source, if it is not detected.", enum_values=FORMATS
+    )
     num_heads: int | None = flag(
-        flags.DEFINE_integer, None,
-        "Number of attention heads, if the source does not state it and heads are not 64 wide.",
-        lower_bound=1,
-    )  # fmt: skip
-    num_classes: int | None = flag(
-        flags.DEFINE_integer, None, "Number of classes of a fresh head.", lower_bound=1
+        _INTEGER, None, "Number of attention heads, if not stated and not 64 wide.", lower_bound=1
     )
-    labels: str | None = flag(
-        flags.DEFINE_string, None, "File of class names, one per line, or a label CSV."
-    )
-    strides: tuple[str, ...] | None = flag(
-        flags.DEFINE_list, None, "MEL,TIME: step between patches."
-    )
-    num_frames: int | None = flag(
-        flags.DEFINE_integer, None, "Length of the spectrogram, in frames.", lower_bound=1
-    )
-    num_mel_bins: int | None = flag(
-        flags.DEFINE_integer, None, "Height of the spectrogram, in mel bins.", lower_bound=1
-    )
-    patch_size: tuple[str, ...] | None = flag(flags.DEFINE_list, None, "MEL,TIME: patch size.")
+    num_classes: int | None = flag(_INTEGER, None, "Classes of a fresh head.", lower_bound=1)
+    labels: str | None = flag(_STRING, None, "File of class names, one per line, or a label CSV.")
+    strides: tuple[str, ...] | None = flag(_LIST, None, "MEL,TIME: step between patches.")
+    num_frames: int | None = flag(_INTEGER, None, "Frames of the spectrogram.", lower_bound=1)
+    num_mel_bins: int | None = flag(_INTEGER, None, "Mel bins of the spectrogram.", lower_bound=1)
+    patch_size: tuple[str, ...] | None = flag(_LIST, None, "MEL,TIME: patch size.")
     rgb_reduction: str = flag(
-        flags.DEFINE_enum, "sum", "How colour channels are reduced to one.", alias="rgb",
-        enum_values=["sum", "mean"],
-    )  # fmt: skip
+        _ENUM, "sum", "How colour channels are reduced to one.", alias="rgb", enum_values=RGB
+    )
     position_resize: str = flag(
-        flags.DEFINE_enum, "bilinear", "How position embeddings are fitted to a larger grid.",
-        alias="position", enum_values=["bilinear", "nearest", "reinit"],
+        _ENUM, "bilinear", "How position embeddings are fitted to a larger grid.",
+        alias="position", enum_values=POSITION,
     )  # fmt: skip
 
 
@@ -75,30 +68,22 @@ def main(options: Options) -> int:
     output = pathlib.Path(options.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CommandError(f"The output must be a new folder. Received: --output {output}")
-    strides = _pair("strides", options.strides)
-    patch_size = _pair("patch_size", options.patch_size)
+    geometry = Geometry(
+        options.num_frames,
+        options.num_mel_bins,
+        _pair("patch_size", options.patch_size),
+        _pair("strides", options.strides),
+        options.rgb_reduction,
+        options.position_resize,
+    )
     labels = LabelSet.from_file(options.labels) if options.labels else None
     # Imported late: these load TensorFlow, which an error in the flags should not wait for.
     from ast_keras.presets.conversion import convert_weights
     from ast_keras.presets.loading import FileHints
-    from ast_keras.weights.geometry import Geometry
 
-    geometry = Geometry(
-        num_frames=options.num_frames,
-        num_mel_bins=options.num_mel_bins,
-        patch_size=patch_size,
-        strides=strides,
-        rgb_reduction=options.rgb_reduction,
-        position_resize=options.position_resize,
-    )
+    hints = FileHints(options.format, options.num_heads)
     result = convert_weights(
-        options.source,
-        output,
-        options.to,
-        FileHints(options.format, options.num_heads),
-        geometry,
-        options.num_classes,
-        labels,
+        options.source, output, options.to, hints, geometry, options.num_classes, labels
     )
     print(f"{options.source}: {result.description}\n\n{result.table}")
     for line in result.notes:

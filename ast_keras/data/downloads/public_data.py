@@ -22,7 +22,7 @@ from ast_keras import files
 from ast_keras.data.downloads.archives import ArchiveError, unpack
 from ast_keras.data.downloads.http import DownloadError, download
 from ast_keras.errors import DatasetError
-from ast_keras.files import replacing_folder
+from ast_keras.files import megabytes, one_line, replacing_folder
 
 Log = Callable[[str], None]
 
@@ -171,8 +171,8 @@ def _fetch(archive: Archive, kind: str, root: pathlib.Path, log: Log) -> pathlib
     if not provided:
         _require_room(root, archive.num_bytes + archive.unpacked_bytes)
         log(
-            f"Downloading {archive.title}: {_megabytes(archive.num_bytes)} MB from "
-            f"{_url(archive)}, {_megabytes(archive.unpacked_bytes)} MB unpacked, to {target}"
+            f"Downloading {archive.title}: {megabytes(archive.num_bytes)} MB from "
+            f"{_url(archive)}, {megabytes(archive.unpacked_bytes)} MB unpacked, to {target}"
         )
         download(_url(archive), packed, 2 * archive.num_bytes)
     try:
@@ -200,7 +200,7 @@ def _require_room(root: pathlib.Path, num_bytes: int) -> None:
     free = shutil.disk_usage(root).free
     if free < num_bytes:
         raise ArchiveError(
-            f"{_megabytes(num_bytes)} MB are needed in {root} and {_megabytes(free)} MB are free: "
+            f"{megabytes(num_bytes)} MB are needed in {root} and {megabytes(free)} MB are free: "
             "free some space, or set AST_KERAS_DATA_DIR to another folder"
         )
 
@@ -244,13 +244,9 @@ def _locked(path: pathlib.Path, log: Log) -> Iterator[None]:
 
 
 def _failure_message(archive: Archive, kind: str, root: pathlib.Path, error: Exception) -> str:
-    reason = " ".join(str(error).split()).rstrip(". ")
+    reason = one_line(error)
     return (
         f"{archive.title} is not on this machine and cannot be downloaded ({reason}). "
-        f"Put {archive.url} ({_megabytes(archive.num_bytes)} MB) at {root / archive.filename}, or "
+        f"Put {archive.url} ({megabytes(archive.num_bytes)} MB) at {root / archive.filename}, or "
         f"its unpacked content at {root / kind}, or set data.path to a folder that holds it"
     )
-
-
-def _megabytes(num_bytes: int) -> int:
-    return round(num_bytes / 1e6)

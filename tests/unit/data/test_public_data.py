@@ -71,7 +71,7 @@ def test_data_is_announced_downloaded_and_unpacked_once(kind, web, tmp_path):
     for marker in ARCHIVES[kind].markers:
         assert (folder / marker).exists()
     assert len(list(folder.glob(ARCHIVES[kind].recordings))) == 2
-    assert lines[0].startswith(f"Downloading {ARCHIVES[kind].title}: 0 MB from {web.url}/")
+    assert lines[0].startswith(f"Downloading {ARCHIVES[kind].title}: 1 MB from {web.url}/")
     assert str(folder) in lines[0]
     assert sorted(os.listdir(tmp_path / "data")) == [f".{kind}.lock", kind]
     assert find_data(kind, lines.append) == folder
