@@ -61,6 +61,8 @@ class _Predictions:
 class _RankingMetric(keras.metrics.Metric):
     """Base class of metrics that need all scores of an epoch at once."""
 
+    runs_on_host = True  # `AudioClassifier` then leaves XLA off
+
     def __init__(self, *, from_logits=False, activation="sigmoid", name=None, dtype=None):
         super().__init__(name=name, dtype=dtype)
         if activation not in _ACTIVATIONS:
@@ -153,9 +155,10 @@ class MeanAveragePrecision(_RankingMetric):
 
     All predictions of the epoch are stored in host memory: 5 bytes for each example and class,
     54 MB for AudioSet's evaluation set. Keras passes `sample_weight` to `weighted_metrics` only:
-    list the metric there when batches hold filling rows with weight 0. The step cannot be compiled
-    by XLA. Under `MirroredStrategy` the examples of all replicas count; with several workers each
-    worker's value covers its own examples.
+    list the metric there when batches hold filling rows with weight 0. XLA cannot compile the
+    metric: an `ASTClassifier` runs without XLA when the metric is listed, other models need
+    `compile(..., jit_compile=False)` on a GPU. Under `MirroredStrategy` the examples of all
+    replicas count; with several workers each worker's value covers its own examples.
 
     Args:
         from_logits: Whether `y_pred` holds logits.

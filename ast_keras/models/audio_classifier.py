@@ -134,6 +134,23 @@ class AudioClassifier(keras.Model):
         """Padding mode of the backbone, "original" or "masked"."""
         return self.backbone.padding
 
+    @property
+    def jit_compile(self):
+        """Whether XLA compiles the steps of `fit`; False if a metric runs outside of the graph.
+
+        `MeanAveragePrecision` and `DPrime` are such metrics, and XLA is Keras's default on a GPU.
+        """
+        compiled = getattr(self, "_compile_metrics", None)
+        # `compiled.metrics` is empty until the first batch, when the step is compiled already.
+        kinds = ("_user_metrics", "_user_weighted_metrics")
+        metrics = keras.tree.flatten([getattr(compiled, kind, None) for kind in kinds])
+        on_host = any(getattr(metric, "runs_on_host", False) for metric in metrics)
+        return keras.Model.jit_compile.fget(self) and not on_host
+
+    @jit_compile.setter
+    def jit_compile(self, value):
+        keras.Model.jit_compile.fset(self, value)
+
     # --- Forward pass ---
 
     def call(self, waveform, training=None, lengths=None, seeds=None):

@@ -12,6 +12,7 @@ import ast_keras
 from ast_keras.errors import ArgumentError
 from ast_keras.evaluation import keras_metrics
 from ast_keras.evaluation.metrics import evaluate_predictions
+from tests.helpers.models import tiny_classifier
 from tests.helpers.paths import ROOT
 
 RNG = np.random.default_rng(3)
@@ -55,6 +56,22 @@ def test_metrics_apply_a_softmax_and_leave_out_examples_of_weight_zero():
     scores = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
     kept = weights > 0
     assert_equal([m.result() for m in made], scores[kept], targets[kept], multi_label=False)
+
+
+def test_metrics_work_with_a_classifier_that_keras_would_compile_with_xla():
+    model = tiny_classifier(num_frames=32)
+    waveforms = RNG.normal(size=(8, 5200)).astype("float32") / 10
+    targets = np.eye(3, dtype="float32")[np.arange(8) % 3]
+    model.compile(
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=metrics(from_logits=True),
+        jit_compile=True,  # what Keras chooses on a GPU
+    )
+    found = model.evaluate(waveforms, targets, batch_size=4, verbose=0)[1:]
+    assert not model.jit_compile
+    assert_equal(found, model.predict(waveforms, batch_size=4, verbose=0), targets)
+    model.compile(loss="mse", metrics=["accuracy"], jit_compile=True)
+    assert model.jit_compile
 
 
 def test_metrics_forget_everything_when_reset():
