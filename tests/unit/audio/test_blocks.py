@@ -1,4 +1,4 @@
-"""Sound files read block by block: equal to `load_audio`, with its errors and warnings."""
+"""Tests of `sound_blocks`: samples, errors and warnings equal those of `load_audio`."""
 
 import warnings
 
@@ -24,15 +24,15 @@ def noise(seconds, rate=RATE, channels=1):
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
-@pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "mp3", "aiff"])
-def test_blocks_equal_the_whole_file(tmp_path, ending, rate):
-    path = tmp_path / f"sound.{ending}"
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff"])
+def test_blocks_equal_the_whole_file(tmp_path, suffix, rate):
+    path = tmp_path / f"clip.{suffix}"
     soundfile.write(path, noise(5.3, rate, channels=2), rate)
     blocks = list(sound_blocks(path, block_seconds=1.7))
     whole = load_audio(path)
     assert len(blocks) >= 3
     # The MP3 decoder rounds differently in pieces; the others are equal to the bit.
-    atol = 2e-7 if ending == "mp3" else 0
+    atol = 2e-7 if suffix == "mp3" else 0
     np.testing.assert_allclose(np.concatenate(blocks), whole, rtol=0, atol=atol)
 
 
@@ -43,7 +43,7 @@ def test_one_channel_can_be_chosen(tmp_path):
 
 
 def test_unusable_files_raise_the_errors_of_load_audio(tmp_path):
-    (tmp_path / "text.wav").write_text("no sound")
+    (tmp_path / "text.wav").write_text("not audio")
     (tmp_path / "empty.wav").write_bytes(b"")
     soundfile.write(tmp_path / "none.wav", np.zeros(0), RATE)
     samples = noise(3)
@@ -61,9 +61,9 @@ def test_unusable_files_raise_the_errors_of_load_audio(tmp_path):
                 read(tmp_path / name)
 
 
-@pytest.mark.parametrize("ending", ["wav", "flac"])
-def test_truncated_file_gives_its_samples_and_a_warning(tmp_path, ending):
-    path = tmp_path / f"cut.{ending}"
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_truncated_file_gives_its_samples_and_a_warning(tmp_path, suffix):
+    path = tmp_path / f"cut.{suffix}"
     soundfile.write(path, noise(10), RATE)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
