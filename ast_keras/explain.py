@@ -52,14 +52,10 @@ class Options(shared.CommandOptions):
         flags.DEFINE_multi_string, (), "Class to explain instead; repeatable.", name="class"
     )
     layer: int = flag(flags.DEFINE_integer, -1, "Index of the block for --method attention.")
-    head: int | None = flag(
-        flags.DEFINE_integer, None, "Index of its attention head. Default: the mean over heads."
-    )
+    head: int | None = flag(flags.DEFINE_integer, None, "Index of its head. Default: their mean.")
     bands: int = flag(flags.DEFINE_integer, 8, "Frequency bands masked in turn by occlusion.")
     start_seconds: float = flag(flags.DEFINE_float, 0.0, "Start in the file, in seconds.")
-    duration_seconds: float | None = flag(
-        flags.DEFINE_float, None, "Length of the part to explain, in seconds."
-    )
+    duration_seconds: float | None = flag(flags.DEFINE_float, None, "Length to use, in seconds.")
     output: str = flag(flags.DEFINE_string, "explained", "Folder for the pictures and the page.")
 
 

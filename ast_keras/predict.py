@@ -16,15 +16,9 @@ from typing import Any
 from absl import flags
 
 from ast_keras.commands import flags as shared
+from ast_keras.commands import inputs
 from ast_keras.commands.batch import process_files
 from ast_keras.commands.flags import flag
-from ast_keras.commands.inputs import (
-    STDIN,
-    load_model,
-    open_input,
-    show_audio_warnings,
-    sound_files,
-)
 from ast_keras.commands.resume import ResumeLog, weights_key
 from ast_keras.commands.runner import run_app
 from ast_keras.commands.windows import WindowOptions
@@ -35,7 +29,7 @@ _NOT_LOGGED = ("files", "format", "output", "jobs")  # results do not depend on 
 
 
 def _audacity_has_events(values: dict[str, Any]) -> bool:
-    return values["format"] != "audacity" or values["events"]
+    return values["format"] != "audacity" or bool(values["events"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,35 +56,34 @@ class Options(WindowOptions):
 
 
 def main(options: Options) -> int:
-    paths = list(sound_files(options.files))
+    paths = list(inputs.sound_files(options.files))
     if options.format == "audacity" and len(paths) > 1 and options.output is None:
         raise CommandError("--format audacity writes one label track per file: add --output FOLDER")
-    if STDIN in paths and (len(paths) > 1 or options.output):
+    if inputs.STDIN in paths and (len(paths) > 1 or options.output):
         raise CommandError('"-", standard input, must be the only file, without --output')
-    show_audio_warnings()
+    inputs.show_audio_warnings()
     from ast_keras.inference.predictor import Predictor
 
-    predictor = Predictor(load_model(options.model, options.padding), options.windows())
+    predictor = Predictor(inputs.load_model(options.model, options.padding), options.windows())
     log = None
     if options.output:
         settings = {n: value for n, value in vars(options).items() if n not in _NOT_LOGGED}
         log = ResumeLog(options.output, {**settings, "weights": weights_key(options.model)})
     results = process_files(
         paths,
-        open_input(predictor.iter_segments),
+        inputs.open_input(predictor.iter_segments),
         functools.partial(predictor.predict_segments, top=options.top),
         sample_rate=predictor.sample_rate,
         jobs=options.jobs,
         log=log,
     )
     rows = [row for _, row in results]
-    if options.output:
-        write_rows(rows, options.format, options.output)
+    if log:
+        write_rows(rows, options.format, str(options.output))
+        log.close()
         print(f"{len(rows)} files: {options.output}")
     else:
         print(WRITERS[options.format](rows), end="")
-    if log:
-        log.close()
     return 1 if len(rows) < len(paths) else 0
 
 

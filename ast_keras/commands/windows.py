@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 from absl import flags
 
-from ast_keras.commands.flags import CommandOptions, flag, requires, window_flag
+from ast_keras.commands.flags import CommandOptions, Rule, flag, requires, window_flag
 from ast_keras.errors import InferenceError
 from ast_keras.inference.events import lower_threshold
 from ast_keras.inference.windows import AGGREGATES
@@ -26,7 +26,7 @@ def _thresholds_are_ordered(values: dict[str, Any]) -> bool:
 class WindowOptions(CommandOptions):
     """Options of a command that processes files in windows."""
 
-    rules = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         requires("events", "window_seconds"),
         requires("hop_seconds", "window_seconds"),
         functools.partial(

@@ -165,13 +165,17 @@ def gradient_times_input(
     difference[0, :frames] = valid - valid.mean(axis=0)
     # Distance of each point from the sound: the centres of `steps` equal parts of the line.
     distances = [0.0] if steps == 1 else 1 - (np.arange(steps) + 0.5) / steps
-    total = np.zeros_like(valid)
-    for distance in distances:
-        inputs = tf.constant(spectrogram - np.float32(distance) * difference)
+
+    @tf.function(input_signature=[tf.TensorSpec(spectrogram.shape, tf.float32)])
+    def gradient(inputs):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             logit = model.logits_from_spectrogram(inputs, training=False)[0, class_index]
-        total += tape.gradient(logit, inputs).numpy()[0, :frames]
+        return tape.gradient(logit, inputs)
+
+    total = np.zeros_like(valid)
+    for distance in distances:
+        total += gradient(spectrogram - np.float32(distance) * difference).numpy()[0, :frames]
     return total / steps * difference[0, :frames]
 
 
