@@ -19,8 +19,6 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2
 def run_in_process(name, *arguments):
     """Calls the main function of a command; returns exit status, output and errors."""
     module = importlib.import_module(f"ast_keras.{name}")
-    if not hasattr(module, "Options"):
-        return run(name, *arguments)
     options = parse_options(module.Options, map(str, arguments))
     output, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
