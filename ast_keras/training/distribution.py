@@ -18,11 +18,15 @@ import os
 import pathlib
 import socket
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 from absl import logging
 
+from ast_keras.data.pipeline import Pipeline
 from ast_keras.errors import ArgumentError, WorkerError
 
 _START_SECONDS = 600.0  # time for all workers to start
@@ -60,7 +64,7 @@ def make_strategy() -> tf.distribute.Strategy:
 
 
 @functools.cache
-def _strategy(tf_config):
+def _strategy(tf_config: str) -> tf.distribute.Strategy:
     addresses, index = read_tf_config(tf_config)
     if len(addresses) > 1:
         return _multi_worker_strategy(addresses, index)
@@ -69,7 +73,7 @@ def _strategy(tf_config):
     return tf.distribute.get_strategy()
 
 
-def _multi_worker_strategy(addresses, index):
+def _multi_worker_strategy(addresses: list[str], index: int) -> tf.distribute.Strategy:
     await_workers(addresses, index)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
@@ -84,7 +88,7 @@ def _multi_worker_strategy(addresses, index):
         raise WorkerError(_lost_worker(index, len(addresses))) from error
 
 
-def read_tf_config(text):
+def read_tf_config(text: str) -> tuple[list[str], int]:
     """Returns the addresses of all workers, the chief's first, and the index of this worker.
 
     Args:
@@ -118,7 +122,7 @@ def read_tf_config(text):
     return addresses, index
 
 
-def await_workers(addresses, index, seconds=_START_SECONDS):
+def await_workers(addresses: list[str], index: int, seconds: float = _START_SECONDS) -> None:
     """Waits until all workers have started. TensorFlow would wait for an hour.
 
     Args:
@@ -146,7 +150,7 @@ def await_workers(addresses, index, seconds=_START_SECONDS):
             time.sleep(0.2)
 
 
-def _listening(address, backlog):
+def _listening(address: str, backlog: int) -> socket.socket:
     dual_stack = socket.has_dualstack_ipv6()
     port = int(address.rpartition(":")[2])
     try:
@@ -162,7 +166,7 @@ def _listening(address, backlog):
         ) from None
 
 
-def _is_listening(address):
+def _is_listening(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
@@ -174,7 +178,13 @@ def _is_listening(address):
 # --- Input ---
 
 
-def distribute(strategy, pipeline, first_step, last_step, parts=1):
+def distribute(
+    strategy: tf.distribute.Strategy,
+    pipeline: Pipeline,
+    first_step: int,
+    last_step: int,
+    parts: int = 1,
+) -> Any:
     """Returns the batches of a pipeline, split over all devices in the order of their rows.
 
     Each worker decodes only the rows of its own devices. If a batch does not divide evenly, the
@@ -191,7 +201,7 @@ def distribute(strategy, pipeline, first_step, last_step, parts=1):
         A distributed data set of dictionaries, as `Pipeline.dataset` makes them.
     """
 
-    def own_rows(context):
+    def own_rows(context: tf.distribute.InputContext) -> Any:
         num_local = context.num_replicas_in_sync // context.num_input_pipelines
         rows = -(-pipeline.batch_size // (context.num_replicas_in_sync * parts)) * parts
         first = context.input_pipeline_id * num_local * rows
@@ -199,7 +209,7 @@ def distribute(strategy, pipeline, first_step, last_step, parts=1):
         if num_local == 1 and rows == dataset.element_spec["weight"].shape[0]:
             return dataset
 
-        def split(batch):
+        def split(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return {name: _split(value, num_local, rows) for name, value in batch.items()}
 
         # One element for each device, in turn.
@@ -208,7 +218,7 @@ def distribute(strategy, pipeline, first_step, last_step, parts=1):
     return strategy.distribute_datasets_from_function(own_rows)
 
 
-def _split(values, groups, rows):
+def _split(values: tf.Tensor, groups: int, rows: int) -> tf.Tensor:
     """Returns `[up to groups * rows, ...]` as `[groups, rows, ...]`, filled up with zeros."""
     lack = groups * rows - values.shape[0]
     values = tf.pad(values, [[0, lack]] + [[0, 0]] * (len(values.shape) - 1))
@@ -238,7 +248,7 @@ class Workers:
     [[3.0, 1.0]]
     """
 
-    def __init__(self, strategy):
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
         self._strategy = strategy
         self.index, self.num_workers = 0, 1
         resolver = strategy.cluster_resolver
@@ -249,11 +259,11 @@ class Workers:
             self.num_workers = len(tasks)
 
     @property
-    def is_chief(self):
+    def is_chief(self) -> bool:
         """Whether this process writes files and prints progress."""
         return self.index == 0
 
-    def gather(self, *numbers):
+    def gather(self, *numbers: float) -> npt.NDArray[np.float64]:
         """Returns the numbers of all workers, a float64 array `[num_workers, len(numbers)]`."""
         if self.num_workers == 1:
             return np.array([numbers], np.float64)
@@ -262,24 +272,25 @@ class Workers:
         )
         with self.translate_errors():
             rows = self._gathered(values).numpy()
-        return rows[:: len(rows) // self.num_workers]  # all devices of a worker have the same row
+        rows = rows[:: len(rows) // self.num_workers]  # devices of a worker have equal rows
+        return np.asarray(rows)
 
     @functools.cached_property
-    def _gathered(self):
+    def _gathered(self) -> Any:
         return tf.function(lambda values: self._strategy.gather(values, axis=0))
 
-    def wait(self):
+    def wait(self) -> None:
         """Waits until all workers have called this method."""
         self.gather(0.0)
 
-    def all_equal(self, text):
+    def all_equal(self, text: str) -> bool:
         """Returns whether all workers have the same text."""
         digest = hashlib.sha256(text.encode()).digest()
         numbers = self.gather(*(int.from_bytes(digest[i : i + 6], "big") for i in (0, 6)))
         return bool((numbers == numbers[0]).all())
 
     @contextlib.contextmanager
-    def translate_errors(self):
+    def translate_errors(self) -> Iterator[None]:
         """Raises `WorkerError` instead of TensorFlow's errors after the loss of a worker."""
         try:
             yield
@@ -289,7 +300,7 @@ class Workers:
             raise WorkerError(_lost_worker(self.index, self.num_workers)) from error
 
 
-def _lost_worker(index, num_workers):
+def _lost_worker(index: int, num_workers: int) -> str:
     return (
         "Another worker was lost; its own output gives the reason. All workers stop. The same "
         "command on all workers goes on from the last checkpoint. Received: the loss of one of "
@@ -300,7 +311,7 @@ def _lost_worker(index, num_workers):
 # --- Precision ---
 
 
-def fast_precision():
+def fast_precision() -> str:
     """Returns "mixed_bfloat16" if all devices compute with bfloat16, otherwise "float32".
 
     GPUs do from compute capability 8.0 on (NVIDIA Ampere). Processors are looked up in Linux's
@@ -314,7 +325,7 @@ def fast_precision():
     return "mixed_bfloat16" if able else "float32"
 
 
-def processor_has_bfloat16(cpuinfo=_CPUINFO):
+def processor_has_bfloat16(cpuinfo: pathlib.Path = _CPUINFO) -> bool:
     """Returns whether the processor has instructions for products of bfloat16 matrices.
 
     Without them bfloat16 is slower than float32: two thirds of its speed on a third-generation AMD

@@ -73,9 +73,9 @@ class Run:
         dataset: The recipe's data set, if it is read already.
 
     Attributes:
-        context: The prepared objects: resolved recipe, data, pipelines, devices. None before.
-        trainer: The `ASTTrainer`, with the optimizer and the number of steps. None before.
-        checkpoints: The `RunCheckpoints`. None before.
+        context: The `RunContext`: resolved recipe, data, pipelines, devices. None until prepared.
+        trainer: The `ASTTrainer`, with optimizer and step. None until prepared.
+        checkpoints: The `RunCheckpoints`. None until prepared.
         history: One row for each finished epoch.
 
     Example:
