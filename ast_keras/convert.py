@@ -33,21 +33,14 @@ class Options(CommandOptions):
         "[--to keras|authors|transformers]"
     )
     source: str = flag(
-        _STRING,
-        None,
-        "Weights file, its folder, a saved model's folder, or a preset.",
-        required=True,
+        _STRING, None, "Weights file, its folder, a saved model or a preset.", required=True
     )
     output: str = flag(_STRING, None, "New folder to write.", required=True)
     to: str = flag(
         _ENUM, "keras", "Format to write.", enum_values=["keras", "authors", "transformers"]
     )
-    format: str | None = flag(
-        _ENUM, None, "Format of the source, if it is not detected.", enum_values=FORMATS
-    )
-    num_heads: int | None = flag(
-        _INTEGER, None, "Number of attention heads, if not stated and not 64 wide.", lower_bound=1
-    )
+    format: str | None = flag(_ENUM, None, "Format of the source.", enum_values=FORMATS)
+    num_heads: int | None = flag(_INTEGER, None, "Attention heads, if not 64 wide.", lower_bound=1)
     num_classes: int | None = flag(_INTEGER, None, "Classes of a fresh head.", lower_bound=1)
     labels: str | None = flag(_STRING, None, "File of class names, one per line, or a label CSV.")
     strides: tuple[str, ...] | None = flag(_LIST, None, "MEL,TIME: step between patches.")
@@ -58,9 +51,8 @@ class Options(CommandOptions):
         _ENUM, "sum", "How colour channels are reduced to one.", alias="rgb", enum_values=RGB
     )
     position_resize: str = flag(
-        _ENUM, "bilinear", "How position embeddings are fitted to a larger grid.",
-        alias="position", enum_values=POSITION,
-    )  # fmt: skip
+        _ENUM, "bilinear", "How positions are resized.", alias="position", enum_values=POSITION
+    )
 
 
 def main(options: Options) -> int:
@@ -68,14 +60,11 @@ def main(options: Options) -> int:
     output = pathlib.Path(options.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CommandError(f"The output must be a new folder. Received: --output {output}")
+    patch_size, strides = _pair("patch_size", options), _pair("strides", options)
     geometry = Geometry(
-        options.num_frames,
-        options.num_mel_bins,
-        _pair("patch_size", options.patch_size),
-        _pair("strides", options.strides),
-        options.rgb_reduction,
-        options.position_resize,
-    )
+        options.num_frames, options.num_mel_bins, patch_size, strides,
+        options.rgb_reduction, options.position_resize,
+    )  # fmt: skip
     labels = LabelSet.from_file(options.labels) if options.labels else None
     # Imported late: these load TensorFlow, which an error in the flags should not wait for.
     from ast_keras.presets.conversion import convert_weights
@@ -92,7 +81,8 @@ def main(options: Options) -> int:
     return 0
 
 
-def _pair(name: str, values: tuple[str, ...] | None) -> tuple[int, int] | None:
+def _pair(name: str, options: Options) -> tuple[int, int] | None:
+    values = getattr(options, name)
     if values is None:
         return None
     if len(values) != 2 or not all(value.isdecimal() and int(value) for value in values):

@@ -20,7 +20,7 @@ SIZES = {
 
 
 def count_encoder(num_patches, channels, embed_dim, num_layers, mlp_dim):
-    """Returns the numbers in everything but the heads: patches of 16, two special tokens."""
+    """Returns the number of parameters without heads: patches of 16, two special tokens."""
     patches = 16 * 16 * channels * embed_dim + embed_dim
     tokens = 2 * embed_dim + (num_patches + 2) * embed_dim
     attention = 4 * (embed_dim**2 + embed_dim)
@@ -29,13 +29,13 @@ def count_encoder(num_patches, channels, embed_dim, num_layers, mlp_dim):
 
 
 def count_sound(num_patches, num_classes, **size):
-    """Returns the numbers in an AST: one channel, a LayerNorm and a Dense on top."""
+    """Returns the number of parameters of an AST: one channel, a LayerNorm and a Dense head."""
     width = size["embed_dim"]
     return count_encoder(num_patches, 1, **size) + 2 * width + width * num_classes + num_classes
 
 
 def count_image(num_patches, num_classes, **size):
-    """Returns the numbers in a distilled DeiT: three channels and two heads."""
+    """Returns the number of parameters of a distilled DeiT: three channels and two heads."""
     heads = 2 * (size["embed_dim"] * num_classes + num_classes)
     return count_encoder(num_patches, 3, **size) + heads
 

@@ -1,4 +1,4 @@
-"""Every published way to name the tensors is recognised, and nothing is dropped silently."""
+"""Tensor names of every implementation are recognised, and no tensor is dropped silently."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ VIT_HEAD = ["classifier.weight", "classifier.bias"]
 POOLER = ["pooler.dense.weight", "pooler.dense.bias", "embeddings.mask_token"]
 TIMM_HEADS = [f"{head}.{part}" for head in ("head", "head_dist") for part in ("weight", "bias")]
 
-# What it is, the source's tensors, what they must become, and which are not used.
+# Variant: original tensors, expected canonical tensors, names of unused tensors.
 CASES = {
     "the authors' AST": (authors(SOUND), SOUND, [f"v.{name}" for name in TIMM_HEADS]),
     "the authors' AST, not parallel": (
@@ -60,7 +60,7 @@ def test_source_is_recognised_and_translated(name):
     for key, value in expected.items():
         np.testing.assert_array_equal(found.tensors[key], value, strict=True)
     assert set(found.unused) == set(unused)
-    assert all(found.unused.values())  # each has its reason
+    assert all(found.unused.values())  # each has a reason
     plain = {key.removeprefix("module.") for key in tensors}
     assert {t for names in found.origins.values() for t in names} | set(unused) == plain
     assert to_canonical(tensors, found.format).variant == found.variant
@@ -81,12 +81,12 @@ def test_source_without_any_one_tensor_is_refused(name):
         if short in unused:
             assert to_canonical(rest).tensors.keys() == expected.keys()
         elif short.endswith(("dist_token", "distillation_token")) and expected is DEIT:
-            # A plain ViT, as far as names go: then the number of positions does not fit.
+            # By its names a plain ViT; the number of positions does not fit, see test_pretrained.
             assert to_canonical(rest).tensors.keys() == expected.keys() - {"dist_token"}
         else:
             with pytest.raises(WeightsError) as error:
                 to_canonical(rest)
-            # What a source is recognised and its blocks are counted by is not known to be missing.
+            # Without the names that identify the format or count the blocks, another error is raised.
             sign = short.endswith(("pos_embed", "position_embeddings"))
             sign |= short.endswith(("norm1.weight", "layernorm_before.weight"))
             assert sign or f"Missing: {short}" in str(error.value)
