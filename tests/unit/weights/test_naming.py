@@ -86,7 +86,7 @@ def test_source_without_any_one_tensor_is_refused(name):
         else:
             with pytest.raises(WeightsError) as error:
                 to_canonical(rest)
-            # Without the names that identify the format or count the blocks, another error is raised.
+            # Without names that identify the format or count the blocks, the error is another.
             sign = short.endswith(("pos_embed", "position_embeddings"))
             sign |= short.endswith(("norm1.weight", "layernorm_before.weight"))
             assert sign or f"Missing: {short}" in str(error.value)
