@@ -102,7 +102,7 @@ def draw_confusion_matrix(
 
     The colour follows the square root of the fraction, so that a few confusions remain visible. Up
     to 20 classes, the counts are printed in the cells; beyond 60 classes, only every n-th class is
-    named, 60 in all. Classes without an example stay white.
+    named, at most 60. Classes without an example stay white.
 
     Args:
         matrix: Number of examples by true class (row) and predicted class (column),
@@ -180,8 +180,10 @@ def plot_spectrogram(
         axes: The matplotlib axes.
         log_mel: Spectrogram `[frames, mel]`.
         frame_step_seconds: Time between two frames.
-        mel_range_hz: As in `draw_spectrogram`.
-        num_valid_frames: As in `draw_spectrogram`.
+        mel_range_hz: Lower and upper edge of the filterbank in Hz, for a frequency axis in Hz.
+            None labels the axis by mel bins.
+        num_valid_frames: Number of frames before the padding, whose start is marked by a dashed
+            line. None draws no line.
         **settings: Arguments of `Axes.imshow`. By default the colours span the first to the 99.9th
             percentile of the valid frames.
 

@@ -22,10 +22,7 @@ from ast_keras.reports.tables import SCORES, format_table
 
 Row = Mapping[str, Any]
 
-_CHOSEN_ON = (
-    "the epoch with the best mean over the folds; these are also the test data, as the paper's "
-    "authors choose it"
-)
+_CHOSEN_ON = "the epoch with the best mean over the test folds, which is how the authors choose it"
 _SPREAD = "standard deviation over the folds (n - 1)"
 
 

@@ -1,17 +1,14 @@
 """Metrics against stored values of the authors' evaluation (scikit-learn, per class)."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from ast_keras.evaluation.metrics import evaluate_predictions
-
-GOLDEN = Path(__file__).parents[1] / "goldens" / "metrics.npz"
+from tests.helpers.paths import GOLDENS
 
 
 def test_evaluate_predictions_matches_stored_values():
-    with np.load(GOLDEN) as file:
+    with np.load(GOLDENS / "metrics.npz") as file:
         golden = dict(file)
     evaluation = evaluate_predictions(golden["pred"], golden["target"], multi_label=True)
     # Sums of at most 200 float64 terms below 1, in another order: seen 2.3e-16.

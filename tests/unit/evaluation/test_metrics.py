@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, against values worked out by hand, and on broken input."""
+"""Metrics against scikit-learn, against values computed by hand, and on invalid input."""
 
 import dataclasses
 import math
@@ -49,7 +49,7 @@ def test_evaluate_predictions_equals_scikit_learn_on_single_labels():
     np.testing.assert_array_equal(evaluation.num_positives, np.bincount(classes))
 
 
-def test_evaluate_predictions_gives_the_values_worked_out_by_hand():
+def test_evaluate_predictions_gives_the_values_computed_by_hand():
     evaluation = evaluate_predictions(SCORES, TARGETS, multi_label=False)
     # Class 0 ranks its examples 1, 0, 1, 0; class 1 ranks them 1, 0, 1, 0 as well.
     expected = (1 + 2 / 3) / 2

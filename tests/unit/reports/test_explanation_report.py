@@ -1,34 +1,40 @@
-"""Pictures of evidence over a spectrogram."""
+"""Pictures and page of an explanation."""
 
 import io
 
 import numpy as np
 import pytest
-from PIL import Image
+import soundfile
 
 from ast_keras.errors import ArgumentError
-from ast_keras.reports.explanation_report import Sound, evidence_picture, smoothed
-from tests.helpers.audio import RATE
+from ast_keras.reports.explanation_report import Sound, evidence_picture, write_evidence_page
+from tests.helpers.arrays import random
+from tests.helpers.html import Page, assert_self_contained
+
+pytest.importorskip("matplotlib")
+
+WAVEFORM = np.round(random(8000) * 3000) / 32768
+SOUND = Sound("<b>dog</b>.wav", WAVEFORM, 16000, random(48, 32), 0.01, (20.0, 8000.0))
 
 
-def test_picture_shows_the_evidence_at_its_time():
-    log_mel = np.random.default_rng(0).normal(-8, 1, (198, 128)).astype("float32")
-    sound = Sound("a.wav", np.zeros(2 * RATE, "float32"), RATE, log_mel, 0.01, (20.0, 8000.0))
-    evidence = np.zeros_like(log_mel)
-    evidence[140:160] = 1.0
-    png = evidence_picture(sound, evidence, "dog, 0.9")
-    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
-    height, width = pixels.shape[:2]
-    below = pixels[round(0.65 * height) : round(0.88 * height)]
-    colour = np.abs(below - below.mean(axis=2, keepdims=True)).max(axis=2).mean(axis=0)
-    seconds = (np.arange(width) / width - 0.08) / 0.90 * 2.0
-    assert colour[(seconds > 1.42) & (seconds < 1.58)].min() > 30
-    assert colour[(seconds > 0.1) & (seconds < 1.3)].max() < 5  # grey
-    with pytest.raises(ArgumentError, match="shape"):
-        evidence_picture(sound, evidence[:9], "dog")
+def test_page_is_self_contained_and_plays_the_sound(tmp_path):
+    picture = evidence_picture(SOUND, random(48, 32, seed=1), "dog & hen")
+    scores = [("dog & hen", 0.9), ("<i>rain</i>", 0.1)]
+    write_evidence_page(
+        SOUND, [("dog & hen", picture)], scores, "A method.", tmp_path / "page.html"
+    )
+    page = Page(tmp_path / "page.html")
+    assert_self_contained(page)
+    assert not page.all("b")
+    for text in ("<b>dog</b>.wav", "dog & hen", "<i>rain</i>", "0.50 s at 16000 Hz. A method."):
+        assert text in page.text
+    assert page.data("image/png") == [picture]
+    decoded, _ = soundfile.read(io.BytesIO(page.data("audio/flac")[0]), dtype="float32")
+    np.testing.assert_array_equal(decoded, WAVEFORM)
+    (cursor,) = page.all("i")
+    assert cursor["data-seconds"] == "0.5"
 
 
-def test_smoothing_keeps_the_sum():
-    values = np.zeros((30, 30), "float32")
-    values[12, 15] = 1.0
-    assert smoothed(values, 5).sum() == pytest.approx(1.0)
+def test_picture_needs_evidence_of_the_spectrograms_shape():
+    with pytest.raises(ArgumentError, match=r"same shape.* evidence\.shape=\(48, 31\)"):
+        evidence_picture(SOUND, random(48, 31), "dog")
