@@ -185,10 +185,10 @@ def test_backbone_rejects_less_than_a_block(model):
         model.backbone(np.zeros((1, 40, 128), "float32"))
 
 
-def test_inference_rejects_what_needs_one_map_of_attention(model, waveform):
-    with pytest.raises(InferenceError, match="no one map of attention"):
+def test_inference_rejects_what_needs_a_single_attention_map(model, waveform):
+    with pytest.raises(InferenceError, match="no single attention map"):
         attention_rollout(model, waveform[0])
-    with pytest.raises(InferenceError, match="choose kind pooled"):
+    with pytest.raises(InferenceError, match="pooled"):
         Embedder(model, "seconds")
     # Other explanations and embeddings work for causal models.
     assert gradient_times_input(model, waveform[0], 1, steps=1).shape == (998, 128)
