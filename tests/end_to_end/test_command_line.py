@@ -194,7 +194,6 @@ def test_predict_prints_tables_and_continues_after_a_bad_file(finished, tmp_path
     rows = list(csv.DictReader(output.splitlines()))
     assert [r["rank"] for r in rows] == ["1", "2"]
     assert rows[0]["label"] == row["predictions"][0]["label"]
-    assert "warning: " in errors  # the file is longer than the input of the model
 
 
 def test_mistyped_recipe_or_setting_is_named(tmp_path):
