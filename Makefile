@@ -34,6 +34,7 @@ check: $(VENV)/ready
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/python .ci/check_words.py
 
 # Half an hour to hours; FLAGS="--quick" takes minutes.
 benchmark: $(VENV)/ready $(PEER)/ready

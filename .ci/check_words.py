@@ -25,7 +25,14 @@ WORDS = {
     r"\b(speaks?|spoke) for\b": "belongs to",
 }
 SUFFIXES = (".py", ".md", ".toml", ".js", ".html")
-SKIPPED = ("tests/goldens/", "tests/reference/", ".ci/check_words.py", "CHANGELOG.md", "LICENSE")
+SKIPPED = (
+    "WORKSPACE.md",
+    "tests/goldens/",
+    "tests/reference/",
+    ".ci/check_words.py",
+    "CHANGELOG.md",
+    "LICENSE",
+)
 
 
 def main():

@@ -1,0 +1,112 @@
+"""What README.md, the guides and WORKSPACE.md show exists: examples, commands, settings, links."""
+
+import re
+
+import numpy as np
+import pytest
+import soundfile
+
+from ast_keras.presets.loading import SIZES
+from ast_keras.presets.released import ENSEMBLES, PUBLISHED, preset_table
+from ast_keras.recipe import list_recipes, load_recipe, override
+from tests.helpers.paths import ROOT
+
+PAGES = ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))]
+OTHERS = ["WORKSPACE.md", "recipes/README.md", "benchmarks/README.md"]
+TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in [*PAGES, *OTHERS]}
+EXAMPLES = [
+    pytest.param(example, id=f"{page}-{number}")
+    for page in PAGES
+    for number, example in enumerate(re.findall(r"```python\n(.*?)```", TEXTS[page], re.DOTALL))
+]
+COMMAND = re.compile(r"python -m ((?:ast_keras|export|benchmarks)[\w.]*)([^`|\n#]*)")
+COMMANDS = sorted({match for text in TEXTS.values() for match in COMMAND.findall(text)})
+
+
+def test_fit_example_of_the_readme_runs(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for label in ("kettle", "tram"):
+        for number in range(12):
+            path = tmp_path / "recordings" / label / f"{number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, rng.uniform(-0.3, 0.3, 8000), 16000)
+    monkeypatch.chdir(tmp_path)
+    (example,) = (e.values[0] for e in EXAMPLES if "model.fit(" in e.values[0])
+    names = {}
+    exec(compile(example, "README.md", "exec"), names)
+    before, after = names["model"].get_weights(), names["again"].get_weights()
+    assert all((a == b).all() for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example_compiles_and_names_known_presets(example):
+    compile(example, "example", "exec")
+    for name in re.findall(r'from_preset\(\s*"(\w+)"', example):
+        assert name in {*PUBLISHED, *SIZES, "my_model"}
+
+
+def flags_of(path):
+    """Returns the flags that a command defines, itself or through the shared ones."""
+    sources = [path, ROOT / "ast_keras" / "commands" / "flags.py", *path.parent.glob("__init__.py")]
+    text = "".join(source.read_text(encoding="utf-8") for source in sources)
+    return set(re.findall(r'(?:DEFINE_\w+|add_argument)\(\s*"(?:--)?(\w+)"', text))
+
+
+@pytest.mark.parametrize(("module", "arguments"), COMMANDS)
+def test_command_has_the_flags_that_the_text_gives_it(module, arguments):
+    path = ROOT.joinpath(*module.split("."))
+    path = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+    assert path.is_file()
+    assert set(re.findall(r"(?<![\w-])--(\w+)", arguments)) <= flags_of(path)
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_recipes_and_settings_of_the_text_exist(page):
+    for line in TEXTS[page].splitlines():
+        names = [n for n in re.findall(r"--recipe (\w+)(?![\w./])", line) if n.islower()]
+        for name in names:
+            assert name in list_recipes() or name == "my_audioset", line
+        for setting in re.findall(r"--set (?!group\.)(\w+\.\w+)=([\w.,]+)", line):
+            # The value alone may break a rule with another setting: the name and type must exist.
+            recipe = load_recipe(names[0] if names and names[0] in list_recipes() else "esc10")
+            assert override(recipe, ["=".join(setting)])
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_make_targets_exist(page):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"`make ([\w-]+)", TEXTS[page]):
+        assert f"\n{target}:" in makefile, target
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_lead_to_a_file_and_a_heading(page):
+    for target in re.findall(r"\]\(([^)]+)\)", TEXTS[page]):
+        if target.startswith("http"):
+            continue
+        name, _, heading = target.partition("#")
+        path = (ROOT / page).parent / name if name else ROOT / page
+        assert path.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings]
+            assert heading in slugs, target
+
+
+def test_presets_of_the_guide_are_the_table():
+    assert preset_table() in TEXTS["docs/weights.md"]
+    assert "ensemble_m" in ENSEMBLES
+
+
+@pytest.mark.parametrize(("page", "lines"), [("README.md", 150), ("WORKSPACE.md", 150)])
+def test_page_stays_short(page, lines):
+    assert len(TEXTS[page].splitlines()) <= lines
+
+
+def test_files_that_workspace_names_exist():
+    for name in re.findall(r"`((?:unit|parity|end_to_end)/[\w/]+\.py)`", TEXTS["WORKSPACE.md"]):
+        assert (ROOT / "tests" / name).is_file(), name
+    for name in re.findall(
+        r"`((?:layers|models|weights|data|training)/[\w/.]*)`", TEXTS["WORKSPACE.md"]
+    ):
+        assert (ROOT / "ast_keras" / name).exists(), name
