@@ -183,3 +183,12 @@ def test_convolution_ignores_padding():
     result = layer(waveform, lengths=lengths).numpy()
     np.testing.assert_allclose(result[:1], layer(waveform[:1]), rtol=0, atol=1e-5)
     np.testing.assert_allclose(result[1:], layer(waveform[1:, :5000]), rtol=0, atol=1e-5)
+
+
+def test_model_around_the_filterbank_trains():
+    inputs = keras.Input((None,))
+    hidden = keras.layers.Flatten()(LogMelFilterbank(num_frames=20)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(1)(hidden))
+    model.compile("sgd", "mse")
+    history = model.fit(noise(8, 4000), np.zeros((8, 1)), epochs=2, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
