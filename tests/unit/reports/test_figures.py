@@ -99,7 +99,7 @@ def test_confusion_matrix_shows_fractions_counts_and_names(drawn):
     np.testing.assert_array_equal(fractions, [[0.8, 0.1, 0.1], [0, 1, 0], [math.nan] * 3])
 
 
-@pytest.mark.parametrize(("num_classes", "num_labels"), [(1, 1), (20, 20), (50, 50), (527, 59)])
+@pytest.mark.parametrize(("num_classes", "num_labels"), [(1, 1), (20, 20), (527, 59)])
 def test_confusion_matrix_adapts_to_the_number_of_classes(num_classes, num_labels, drawn):
     names = [f"class {index}" for index in range(num_classes)]
     texts = drawn(figures.draw_confusion_matrix, np.eye(num_classes, dtype=int), names)
