@@ -60,5 +60,5 @@ def test_transfer_equals_the_original(case, sources, golden):
     model.head.set_weights([golden[f"head_{i}_w"].T, golden[f"head_{i}_b"]])
     logits = model(golden[f"x_{i}"]).numpy()
     assert np.abs(golden[f"logits_{i}"]).max() > 0.1  # otherwise the comparison would show nothing
-    # Three blocks of float32 sums in another order than PyTorch's: seen 6.3e-7.
-    np.testing.assert_allclose(logits, golden[f"logits_{i}"], rtol=0, atol=2e-6)
+    # Logits of size one after some 20 float32 sums in another order than PyTorch's: seen 6.3e-7.
+    np.testing.assert_allclose(logits, golden[f"logits_{i}"], rtol=0, atol=4e-6)

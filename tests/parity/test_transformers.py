@@ -36,8 +36,8 @@ def test_logits_equal_transformers(golden):
     model = from_preset(GOLDENS / "hf_ast_small", frontend=None)
     logits = model(golden["input_values"]).numpy()
     assert np.abs(golden["logits"]).max() > 0.1  # otherwise the comparison would show nothing
-    # Three blocks of float32 sums in another order than PyTorch's: seen 3.6e-7.
-    np.testing.assert_allclose(logits, golden["logits"], rtol=0, atol=1.1e-6)
+    # Logits of size one after some 20 float32 sums in another order than PyTorch's: seen 3.6e-7.
+    np.testing.assert_allclose(logits, golden["logits"], rtol=0, atol=3e-6)
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
@@ -46,4 +46,4 @@ def test_logits_from_waveforms_equal_transformers(index, model, golden):
     logits = model(waveform[None]).numpy()[0]
     # The log-mels of two float32 filterbanks differ by up to 1e-3 at very low energies, which have
     # little effect on the logits: seen 7.5e-7.
-    np.testing.assert_allclose(logits, golden["logits"][index], rtol=0, atol=2.3e-6)
+    np.testing.assert_allclose(logits, golden["logits"][index], rtol=0, atol=5e-6)

@@ -196,8 +196,8 @@ def test_occlusion_equals_a_computation_one_region_at_a_time(model, waveform):
             for frame in frames:
                 falls[frame][band].append(fall)
     expected = np.array([[np.mean(falls[frame][band]) for band in range(2)] for frame in range(98)])
-    # Differences of float32 logits, computed in batches of another size.
-    np.testing.assert_allclose(found[:, [0, 64]], expected, rtol=0, atol=1e-6)
+    # Differences of float32 logits, computed in batches of another size: sums in another order.
+    np.testing.assert_allclose(found[:, [0, 64]], expected, rtol=0, atol=5e-6)
     np.testing.assert_array_equal(found[:, :64], np.repeat(found[:, :1], 64, axis=1))
 
 
@@ -255,8 +255,8 @@ def test_explain_file_gives_scores_and_the_evidence_of_each_class(model, wavefor
     assert [found.name for found in explanation.classes] == [names[i] for i in best]
     for found, index in zip(explanation.classes, best, strict=True):
         expected = occlusion(model, waveform, index)
-        # Two evaluations of the same logits.
-        np.testing.assert_allclose(found.evidence, expected, rtol=0, atol=1e-6)
+        # Two evaluations of the same logits, whose sums may be in another order.
+        np.testing.assert_allclose(found.evidence, expected, rtol=0, atol=5e-6)
     np.testing.assert_array_equal(explanation.sound.waveform, waveform)
     assert explanation.sound.log_mel.shape == (98, 128)
 

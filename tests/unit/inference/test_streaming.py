@@ -78,8 +78,9 @@ def test_filterbank_equals_the_layer_for_pieces_of_any_size(sound):
         frames = np.concatenate([fbank.push(piece) for piece in pieces_of(part, largest)])
         expected = layer(part[None])[0]
         assert frames.shape == expected.shape, largest
-        # The same arithmetic on the same frames.
-        np.testing.assert_allclose(frames, expected, rtol=0, atol=1e-6, err_msg=str(largest))
+        # The same frames in other batches, whose products may be summed in another order: 1e-6
+        # relative in an energy, which is a ninth of that after the logarithm and the division.
+        np.testing.assert_allclose(frames, expected, rtol=0, atol=5e-6, err_msg=str(largest))
 
 
 def test_filterbank_starts_a_new_stream_after_reset(sound):
@@ -130,7 +131,7 @@ def test_size_of_pieces_does_not_change_results(stream, sound):
             (r.start_seconds, r.end_seconds) for r in whole
         ]
         for one, other in zip(parts, whole, strict=True):
-            np.testing.assert_allclose(one.scores, other.scores, rtol=0, atol=1e-6)
+            np.testing.assert_allclose(one.scores, other.scores, rtol=0, atol=SCORES)
 
 
 def test_default_window_is_the_length_of_the_model_in_whole_seconds(original):

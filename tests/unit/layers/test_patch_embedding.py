@@ -47,7 +47,7 @@ def test_patch_embedding_equals_its_definition(shape, patch_size, strides):
         patches = patches_of(example, patch_size, strides).astype("float64")
         expected = np.einsum("pmt,mte->pe", patches, kernel[:, :, 0]) + bias
         # float32 sums of up to 1024 products, outputs of about 1: observed 1.6e-6.
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=5e-6)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
     rows, columns = patch_grid(shape[1], shape[0], patch_size, strides)
     assert embedded.shape == (2, rows * columns, 5)
 

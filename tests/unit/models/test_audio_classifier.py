@@ -71,7 +71,7 @@ def test_classifier_reads_the_mean_of_the_special_tokens(distillation):
     tokens = model.backbone(SPECTROGRAM).numpy()
     pooled = model.pool(tokens).numpy()
     expected = (tokens[:, 0] + tokens[:, 1]) / 2 if distillation else tokens[:, 0]
-    np.testing.assert_allclose(pooled, expected, rtol=0, atol=1e-7)  # one float32 rounding
+    np.testing.assert_allclose(pooled, expected, rtol=0, atol=5e-7)  # one rounding, values up to 3
     logits = model.head(model.head_norm(expected)).numpy()
     # The last block computes the special tokens only, as products of other shapes: sums of 20
     # float32 numbers in another order, on logits of size 0.1.

@@ -142,8 +142,9 @@ def test_adam_l2_takes_sparse_gradients():
     AdamL2(LEARNING_RATE, l2=0.1).apply([gradient], [layer.embeddings])
     dense = tf.convert_to_tensor(gradient).numpy()
     expected = oracle_path(start, [dense], l2=0.1)[0]
-    # The penalty reaches the rows that were not looked up; one float32 step (seen 2.1e-9).
-    np.testing.assert_allclose(layer.embeddings.numpy(), expected, rtol=0, atol=6.5e-9)
+    # The penalty reaches the rows that were not looked up; one float32 step (seen 2.1e-9,
+    # the spacing of float32 at 0.05 is 3.7e-9).
+    np.testing.assert_allclose(layer.embeddings.numpy(), expected, rtol=0, atol=1.5e-8)
 
 
 def test_adam_l2_decoupled_decay_matches_its_formula():

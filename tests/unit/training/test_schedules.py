@@ -88,7 +88,7 @@ def test_warmup_cosine_matches_its_formula_at_every_step():
     cosine = 0.1 + 0.9 * (1 + np.cos(np.pi * fraction)) / 2
     expected = 2e-3 * np.where(steps < 20, steps / 20, cosine)
     # A float32 chain of five roundings on values up to 2e-3: seen 2.6e-10.
-    np.testing.assert_allclose(rates_of(make_cosine(), 130), expected, rtol=0, atol=8e-10)
+    np.testing.assert_allclose(rates_of(make_cosine(), 130), expected, rtol=0, atol=1.5e-9)
 
 
 def test_warmup_cosine_without_warmup_starts_at_the_highest_rate():
@@ -119,7 +119,7 @@ def test_schedule_compiles_to_the_same_rates(schedule):
     rates = [float(compiled(tf.constant(step))) for step in range(0, 200, 7)]
     expected = [float(schedule(step)) for step in range(0, 200, 7)]
     # The compiler may reorder float32 products and has its own cosine: seen 2.4e-10 of 2e-3.
-    np.testing.assert_allclose(rates, expected, rtol=0, atol=8e-10)
+    np.testing.assert_allclose(rates, expected, rtol=0, atol=1.5e-9)
 
 
 def test_schedule_round_trips_through_json(schedule):

@@ -94,8 +94,8 @@ def test_clipping_equals_that_of_keras():
             optimizer.apply([gradient * factor], [variable])
         return variable.numpy()
 
-    # One rounding of numbers below 4.
-    np.testing.assert_allclose(steps(False), steps(True), rtol=2e-7)
+    # Two roundings, of 1.2e-7 each: the norm, and a product that a processor may fuse with a sum.
+    np.testing.assert_allclose(steps(False), steps(True), rtol=5e-7)
 
 
 @pytest.mark.parametrize("clip_norm", [None, 2.0])
