@@ -106,7 +106,7 @@ def single(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def hihistory(tmp_path_factory):
+def history(tmp_path_factory):
     """A whole run of two workers; then a run that is killed, resumed, stopped and resumed."""
     folder = tmp_path_factory.mktemp("workers")
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
