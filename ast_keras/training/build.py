@@ -254,6 +254,14 @@ def requested_geometry(recipe: Recipe) -> Geometry:
 
 def _require_same_network(settings: Model, network: PretrainedNetwork) -> None:
     """Raises if the recipe asks for another network than that of its start weights."""
+    block_columns = network.backbone_arguments.get("block_columns")
+    if block_columns is not None and settings.block_columns is None:
+        past_blocks = network.grid[1] // block_columns - 1
+        raise RecipeError(
+            "The start weights are those of a causal model, which would become bidirectional: add "
+            f"--set model.block_columns={block_columns} --set model.past_blocks={past_blocks}. "
+            f"Received: model.start={settings.start!r}, model.block_columns=None"
+        )
     wanted: dict[str, Any] = {}
     if settings.size != "auto":
         wanted |= SIZES[settings.size]
