@@ -39,7 +39,6 @@ from ast_keras.recipe import load_recipe, override
 
 def main(folders):
     from ast_keras.training.run import Run
-from tests.helpers.paths import ROOT
     for folder in folders:
         Run.prepare(override(load_recipe("quickstart"), {TOGETHER}), folder).train()
     return 0
