@@ -144,7 +144,7 @@ def test_report_holds_each_fold_mean_and_spread(whole):
         name: epoch for name, (epoch, _) in wanted.items()
     }
     assert [row["accuracy"] for row in report["mean_by_epoch"]] == means
-    assert "these are also the test data" in report["rules"][0]["chosen_on"]
+    assert "test folds, which is how the authors choose it" in report["rules"][0]["chosen_on"]
     written = {(r["rule"], r["fold"]): r for r in rows_of(workdir / "folds.csv")}
     for rule in report["rules"]:
         _, rows = wanted[rule["rule"]]
@@ -169,7 +169,7 @@ def test_table_names_folds_mean_and_spread(whole):
     values = [row["accuracy"] for row in report["folds"].values()]
     values += [report["mean"]["accuracy"], report["spread"]["accuracy"]]
     assert last.split()[2:] == ["2", *(f"{value:.4f}" for value in values)]
-    assert "these are also the test data" in scores.table()
+    assert "test folds, which is how the authors choose it" in scores.table()
 
 
 def test_page_of_all_folds_links_to_the_page_of_each(whole):
