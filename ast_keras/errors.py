@@ -98,8 +98,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         "Did you mean ...?" if a known name is similar, else a list of up to ten known names.
 
     Example:
-        >>> did_you_mean("roster", ["dog", "rooster"])
-        "Did you mean 'rooster'?"
+
+    >>> did_you_mean("roster", ["dog", "rooster"])
+    "Did you mean 'rooster'?"
     """
     by_lower = {k.lower(): k for k in known}
     match = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)

@@ -30,12 +30,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         Path of the temporary file that the caller must write.
 
     Example:
-        >>> import tempfile
-        >>> target = pathlib.Path(tempfile.mkdtemp(), "note.txt")
-        >>> with replacing(target) as part:
-        ...     _ = part.write_text("complete")
-        >>> target.read_text()
-        'complete'
+
+    >>> import tempfile
+    >>> target = pathlib.Path(tempfile.mkdtemp(), "note.txt")
+    >>> with replacing(target) as part:
+    ...     _ = part.write_text("complete")
+    >>> target.read_text()
+    'complete'
     """
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -62,12 +63,13 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         Path of the temporary folder, in the same parent folder.
 
     Example:
-        >>> import tempfile
-        >>> target = pathlib.Path(tempfile.mkdtemp(), "model")
-        >>> with replacing_folder(target) as part:
-        ...     _ = (part / "note.txt").write_text("complete")
-        >>> (target / "note.txt").read_text()
-        'complete'
+
+    >>> import tempfile
+    >>> target = pathlib.Path(tempfile.mkdtemp(), "model")
+    >>> with replacing_folder(target) as part:
+    ...     _ = (part / "note.txt").write_text("complete")
+    >>> (target / "note.txt").read_text()
+    'complete'
     """
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -114,11 +116,12 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
         value: Value of types that JSON supports; tuples become lists.
 
     Example:
-        >>> import tempfile
-        >>> target = pathlib.Path(tempfile.mkdtemp(), "scores.json")
-        >>> write_json(target, {"auc": math.nan})
-        >>> json.loads(target.read_text())
-        {'auc': None}
+
+    >>> import tempfile
+    >>> target = pathlib.Path(tempfile.mkdtemp(), "scores.json")
+    >>> write_json(target, {"auc": math.nan})
+    >>> json.loads(target.read_text())
+    {'auc': None}
     """
     write_text(path, json.dumps(_without_nan(value), indent=2) + "\n")
 
@@ -138,10 +141,11 @@ def cache_folder() -> pathlib.Path:
     in XDG_CACHE_HOME, else `~/.cache/ast-keras`.
 
     Example:
-        >>> import unittest.mock
-        >>> with unittest.mock.patch.dict(os.environ, AST_KERAS_CACHE="/scratch/ast"):
-        ...     cache_folder().name
-        'ast'
+
+    >>> import unittest.mock
+    >>> with unittest.mock.patch.dict(os.environ, AST_KERAS_CACHE="/scratch/ast"):
+    ...     cache_folder().name
+    'ast'
     """
     if chosen := os.environ.get("AST_KERAS_CACHE"):
         return pathlib.Path(chosen).expanduser()

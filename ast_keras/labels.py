@@ -34,9 +34,10 @@ class LabelSet:
         LabelError: If a label is blank, occurs twice, or the two sequences differ in length.
 
     Example:
-        >>> labels = LabelSet.load("audioset")
-        >>> len(labels), labels.names[0], labels.index_of("/m/09x0r")
-        (527, 'Speech', 0)
+
+    >>> labels = LabelSet.load("audioset")
+    >>> len(labels), labels.names[0], labels.index_of("/m/09x0r")
+    (527, 'Speech', 0)
     """
 
     names: tuple[str, ...]
@@ -79,8 +80,9 @@ class LabelSet:
             LabelError: If no label has this name or id. The message suggests a similar name.
 
         Example:
-            >>> LabelSet.load("esc50").index_of("rooster")
-            1
+
+        >>> LabelSet.load("esc50").index_of("rooster")
+        1
         """
         index = self._indices.get(name_or_id)
         if index is None:
@@ -95,8 +97,9 @@ class LabelSet:
             indices: Output indices of the labels, in the order of the result.
 
         Example:
-            >>> LabelSet(("dog", "cow", "hen")).subset([2, 0]).names
-            ('hen', 'dog')
+
+        >>> LabelSet(("dog", "cow", "hen")).subset([2, 0]).names
+        ('hen', 'dog')
         """
         return LabelSet(tuple(self.names[i] for i in indices), tuple(self.ids[i] for i in indices))
 
@@ -115,8 +118,9 @@ class LabelSet:
                 message names the first labels concerned.
 
         Example:
-            >>> LabelSet(("dog", "cow", "hen")).indices_of(LabelSet(("hen", "dog", "cow")))
-            (2, 0, 1)
+
+        >>> LabelSet(("dog", "cow", "hen")).indices_of(LabelSet(("hen", "dog", "cow")))
+        (2, 0, 1)
         """
         by_id, by_name = _positions(self.ids, other.ids), _positions(self.names, other.names)
         if by_id is not None and by_name is not None and by_id != by_name:
@@ -147,8 +151,9 @@ class LabelSet:
             The label files of https://github.com/YuanGongND/ast.
 
         Example:
-            >>> LabelSet.load("speech_commands").names[:2]
-            ('backward', 'follow')
+
+        >>> LabelSet.load("speech_commands").names[:2]
+        ('backward', 'follow')
         """
         if name not in PUBLISHED:
             raise LabelError(
@@ -170,11 +175,12 @@ class LabelSet:
             LabelError: If the file cannot be read or is invalid. The message names the line.
 
         Example:
-            >>> import os, tempfile
-            >>> path = os.path.join(tempfile.mkdtemp(), "labels.txt")
-            >>> _ = open(path, "w").write("dog\\nMale speech, man speaking\\n")
-            >>> LabelSet.from_file(path).names
-            ('dog', 'Male speech, man speaking')
+
+        >>> import os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "labels.txt")
+        >>> _ = open(path, "w").write("dog\\nMale speech, man speaking\\n")
+        >>> LabelSet.from_file(path).names
+        ('dog', 'Male speech, man speaking')
         """
         lines = _read_text(path).split("\n")
         first = next((line for line in lines if line.strip()), "")
@@ -195,8 +201,9 @@ class LabelSet:
             LabelError: If the file cannot be read or is invalid. The message names the line.
 
         Example:
-            >>> LabelSet.from_csv(LABEL_SETS_DIR / "audioset.csv") == LabelSet.load("audioset")
-            True
+
+        >>> LabelSet.from_csv(LABEL_SETS_DIR / "audioset.csv") == LabelSet.load("audioset")
+        True
         """
         reader = csv.reader(io.StringIO(_read_text(path)))
         try:
@@ -233,11 +240,12 @@ class LabelSet:
             path: Path of the file.
 
         Example:
-            >>> import os, tempfile
-            >>> path = os.path.join(tempfile.mkdtemp(), "labels.csv")
-            >>> LabelSet(("dog", "hen")).to_csv(path)
-            >>> LabelSet.from_csv(path).names
-            ('dog', 'hen')
+
+        >>> import os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "labels.csv")
+        >>> LabelSet(("dog", "hen")).to_csv(path)
+        >>> LabelSet.from_csv(path).names
+        ('dog', 'hen')
         """
         with replacing(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")

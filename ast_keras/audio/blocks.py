@@ -47,13 +47,14 @@ def sound_blocks(
             reported after its last block.
 
     Example:
-        >>> import soundfile, tempfile
-        >>> path = os.path.join(tempfile.mkdtemp(), "long.wav")
-        >>> soundfile.write(path, np.zeros(441_000), 44_100)
-        >>> [len(block) for block in sound_blocks(path, block_seconds=6.0)][0] < 6 * 16_000
-        True
-        >>> sum(len(block) for block in sound_blocks(path))
-        160000
+
+    >>> import soundfile, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "long.wav")
+    >>> soundfile.write(path, np.zeros(441_000), 44_100)
+    >>> [len(block) for block in sound_blocks(path, block_seconds=6.0)][0] < 6 * 16_000
+    True
+    >>> sum(len(block) for block in sound_blocks(path))
+    160000
     """
     name, notes, reported = source_name(path), list[str](), set[str]()
     check_rate("sample_rate", sample_rate, name)

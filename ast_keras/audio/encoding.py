@@ -26,8 +26,9 @@ def wav_bytes(waveform: npt.ArrayLike, sample_rate: int) -> bytes:
         sample_rate: Sample rate in Hz.
 
     Example:
-        >>> len(wav_bytes(np.zeros(16_000), 16_000))
-        32044
+
+    >>> len(wav_bytes(np.zeros(16_000), 16_000))
+    32044
     """
     stream = io.BytesIO()
     _write(stream, waveform, sample_rate)
@@ -43,11 +44,12 @@ def write_wav(path: str | os.PathLike[str], waveform: npt.ArrayLike, sample_rate
         sample_rate: Sample rate in Hz.
 
     Example:
-        >>> import tempfile
-        >>> path = os.path.join(tempfile.mkdtemp(), "silence.wav")
-        >>> write_wav(path, np.zeros(16_000), 16_000)
-        >>> os.path.getsize(path)
-        32044
+
+    >>> import tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "silence.wav")
+    >>> write_wav(path, np.zeros(16_000), 16_000)
+    >>> os.path.getsize(path)
+    32044
     """
     with open(path, "wb") as file:
         _write(file, waveform, sample_rate)
@@ -65,8 +67,9 @@ def flac_bytes(waveform: npt.ArrayLike, sample_rate: int) -> bytes:
         store.
 
     Example:
-        >>> flac_bytes(np.zeros(160), 16_000)[:4]
-        b'fLaC'
+
+    >>> flac_bytes(np.zeros(160), 16_000)[:4]
+    b'fLaC'
     """
     samples = _to_int16(waveform)
     if not len(samples):

@@ -83,13 +83,14 @@ def load_audio(
             header, is shorter than one spectrogram frame (25 ms), or peaks above twice full scale.
 
     Example:
-        >>> import io, soundfile
-        >>> file = io.BytesIO()
-        >>> soundfile.write(file, np.zeros((44_100, 2)), 44_100, format="FLAC")
-        >>> load_audio(file.getvalue()).shape
-        (16000,)
-        >>> load_audio(file.getvalue(), start_seconds=0.5, duration_seconds=0.25).shape
-        (4000,)
+
+    >>> import io, soundfile
+    >>> file = io.BytesIO()
+    >>> soundfile.write(file, np.zeros((44_100, 2)), 44_100, format="FLAC")
+    >>> load_audio(file.getvalue()).shape
+    (16000,)
+    >>> load_audio(file.getvalue(), start_seconds=0.5, duration_seconds=0.25).shape
+    (4000,)
     """
     notes: list[str] = []
     name = source_name(source)
@@ -138,8 +139,9 @@ def audio_from_array(
         AudioWarning: If the audio is shorter than 25 ms, or peaks above twice full scale.
 
     Example:
-        >>> audio_from_array(np.full((2, 48_000), 16_384, np.int16), source_rate=48_000).shape
-        (16000,)
+
+    >>> audio_from_array(np.full((2, 48_000), 16_384, np.int16), source_rate=48_000).shape
+    (16000,)
     """
     notes: list[str] = []
     name = source_name(None)
@@ -172,13 +174,14 @@ def audio_info(source: Source) -> AudioInfo:
         AudioWarning: If the file has no header and its format was derived from its name.
 
     Example:
-        >>> import io, soundfile
-        >>> file = io.BytesIO()
-        >>> soundfile.write(file, np.zeros(8_000), 16_000, format="WAV")
-        >>> audio_info(file.getvalue())
-        AudioInfo(sample_rate=16000, channels=1, frames=8000, container='WAV', codec='PCM_16')
-        >>> audio_info(file.getvalue()).duration_seconds
-        0.5
+
+    >>> import io, soundfile
+    >>> file = io.BytesIO()
+    >>> soundfile.write(file, np.zeros(8_000), 16_000, format="WAV")
+    >>> audio_info(file.getvalue())
+    AudioInfo(sample_rate=16000, channels=1, frames=8000, container='WAV', codec='PCM_16')
+    >>> audio_info(file.getvalue()).duration_seconds
+    0.5
     """
     notes: list[str] = []
     info = read_info(source, notes)

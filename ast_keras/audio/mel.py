@@ -31,8 +31,9 @@ def window(name: str, length: int) -> FloatArray:
         ArgumentError: If the name is unknown.
 
     Example:
-        >>> window("hann", 5).round(3).tolist()
-        [0.0, 0.5, 1.0, 0.5, 0.0]
+
+    >>> window("hann", 5).round(3).tolist()
+    [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     offsets = {"hann": 0.5, "hamming": 0.54}
     if name not in offsets:
@@ -51,8 +52,9 @@ def fft_length(frame_length: int) -> int:
         frame_length: Length of a frame in samples.
 
     Example:
-        >>> fft_length(400)
-        512
+
+    >>> fft_length(400)
+    512
     """
     return 1 << (frame_length - 1).bit_length()
 
@@ -74,9 +76,10 @@ def fourier_kernel(
         complex128 array `[frame_length, fft_size // 2 + 1]`.
 
     Example:
-        >>> kernel = fourier_kernel(window("hann", 400), 0.97, 512)
-        >>> kernel.shape, bool(abs(np.ones(400) @ kernel).max() < 1e-12)
-        ((400, 257), True)
+
+    >>> kernel = fourier_kernel(window("hann", 400), 0.97, 512)
+    >>> kernel.shape, bool(abs(np.ones(400) @ kernel).max() < 1e-12)
+    ((400, 257), True)
     """
     length = len(shape)
     frame = np.eye(length)  # row i is a frame in which only sample i is not zero
@@ -95,8 +98,9 @@ def num_frames(num_samples: int, frame_length: int = 400, frame_step: int = 160)
         frame_step: Distance between the starts of two frames in samples.
 
     Example:
-        >>> num_frames(160_000), num_frames(399)
-        (998, 0)
+
+    >>> num_frames(160_000), num_frames(399)
+    (998, 0)
     """
     return max(0, (num_samples - frame_length) // frame_step + 1)
 
@@ -108,8 +112,9 @@ def hertz_to_mel(hertz: npt.ArrayLike) -> FloatArray:
         hertz: Frequencies in Hz, of any shape.
 
     Example:
-        >>> round(float(hertz_to_mel(1000.0)), 2)
-        999.99
+
+    >>> round(float(hertz_to_mel(1000.0)), 2)
+    999.99
     """
     mel: FloatArray = 1127.0 * np.log1p(np.asarray(hertz, np.float64) / 700.0)
     return mel
@@ -145,8 +150,9 @@ def mel_filterbank(
         Povey et al., "The Kaldi Speech Recognition Toolkit", ASRU 2011; feat/mel-computations.cc.
 
     Example:
-        >>> mel_filterbank().shape
-        (257, 128)
+
+    >>> mel_filterbank().shape
+    (257, 128)
     """
     nyquist = sample_rate / 2
     top = nyquist if f_max_hz is None else f_max_hz
@@ -171,8 +177,9 @@ def seconds_to_samples(seconds: float, sample_rate: int) -> int:
         sample_rate: Sample rate in Hz.
 
     Example:
-        >>> seconds_to_samples(0.025, 16000)
-        400
+
+    >>> seconds_to_samples(0.025, 16000)
+    400
     """
     # Rounded to six decimals first: 0.07 * 100 is 7.000000000000001 in floating point.
     return math.floor(round(seconds * sample_rate, 6))

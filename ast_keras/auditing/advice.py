@@ -27,8 +27,9 @@ def num_frames_for(seconds: float) -> int:
         seconds: Length of nearly all sounds in seconds.
 
     Example:
-        >>> [num_frames_for(seconds) for seconds in (1.0, 5.0, 10.0, 60.0)]
-        [128, 512, 1024, 1024]
+
+    >>> [num_frames_for(seconds) for seconds in (1.0, 5.0, 10.0, 60.0)]
+    [128, 512, 1024, 1024]
     """
     return min(MAX_FRAMES, _FRAMES_STEP * max(1, math.ceil(100 * seconds / _FRAMES_STEP)))
 

@@ -90,10 +90,11 @@ def recognise(path: str) -> str:
         DatasetError: If there is no file or folder at the path.
 
     Example:
-        >>> recognise("sounds.csv")
-        Traceback (most recent call last):
-        ...
-        ast_keras.errors.DatasetError: There is no such file or folder. Received: sounds.csv
+
+    >>> recognise("sounds.csv")
+    Traceback (most recent call last):
+    ...
+    ast_keras.errors.DatasetError: There is no such file or folder. Received: sounds.csv
     """
     path = os.path.expanduser(path)
     if not os.path.exists(path):

@@ -81,12 +81,13 @@ def inspect_sound(source: decoding.Source, log_mel: LogMel | None = None) -> Ins
             `log_mel_function`. None computes no log-mels and no fingerprint.
 
     Example:
-        >>> import io, soundfile
-        >>> file = io.BytesIO()
-        >>> soundfile.write(file, np.zeros((8_000, 2)), 8_000, format="FLAC")
-        >>> found = inspect_sound(file.getvalue())
-        >>> found.format, found.seconds, found.defects
-        ('FLAC PCM_16', 1.0, {'silent': 'digital silence'})
+
+    >>> import io, soundfile
+    >>> file = io.BytesIO()
+    >>> soundfile.write(file, np.zeros((8_000, 2)), 8_000, format="FLAC")
+    >>> found = inspect_sound(file.getvalue())
+    >>> found.format, found.seconds, found.defects
+    ('FLAC PCM_16', 1.0, {'silent': 'digital silence'})
     """
     notes: list[str] = []
     try:
@@ -198,10 +199,11 @@ class LogMelStatistics:
     Chan, Golub and LeVeque, which subtracts no large sums.
 
     Example:
-        >>> statistics = LogMelStatistics()
-        >>> statistics.add(np.array([-4.0, -6.0]), np.array([0.0, 0.0]))
-        >>> statistics.over(4, padded=False), statistics.over(4, padded=True)[0]
-        ((-5.0, 1.0), -2.5)
+
+    >>> statistics = LogMelStatistics()
+    >>> statistics.add(np.array([-4.0, -6.0]), np.array([0.0, 0.0]))
+    >>> statistics.over(4, padded=False), statistics.over(4, padded=True)[0]
+    ((-5.0, 1.0), -2.5)
     """
 
     def __init__(self) -> None:

@@ -48,11 +48,12 @@ def label_report(dataset: SoundDataset) -> dict[str, Any]:
         `label_defects` by kind.
 
     Example:
-        >>> from ast_keras.data.dataset import Split
-        >>> splits = {"train": Split(["a", "b"], [(0,), (0,)]), "test": Split(["c"], [(1,)])}
-        >>> report = label_report(SoundDataset("mine", LabelSet(("dog", "hen")), splits, False))
-        >>> report["labels"][0], report["label_defects"]["not_in_train"]
-        ({'label': 'dog', 'train': 2, 'test': 0}, ['hen'])
+
+    >>> from ast_keras.data.dataset import Split
+    >>> splits = {"train": Split(["a", "b"], [(0,), (0,)]), "test": Split(["c"], [(1,)])}
+    >>> report = label_report(SoundDataset("mine", LabelSet(("dog", "hen")), splits, False))
+    >>> report["labels"][0], report["label_defects"]["not_in_train"]
+    ({'label': 'dog', 'train': 2, 'test': 0}, ['hen'])
     """
     counts, num_without = count_labels(dataset)
     zeros = np.zeros(len(dataset.labels), np.int64)
@@ -92,8 +93,9 @@ def similar_names(names: Sequence[str]) -> list[list[str]]:
         names: The names to compare. Names that differ in digits are not similar.
 
     Example:
-        >>> similar_names(["dog bark", "Dog_barks", "rooster", "roster", "class 1", "class 2"])
-        [['dog bark', 'Dog_barks'], ['rooster', 'roster']]
+
+    >>> similar_names(["dog bark", "Dog_barks", "rooster", "roster", "class 1", "class 2"])
+    [['dog bark', 'Dog_barks'], ['rooster', 'roster']]
     """
     by_form: dict[str, list[int]] = {}
     for index, name in enumerate(names):

@@ -40,12 +40,13 @@ def sample(dataset: SoundDataset, max_files: int) -> dict[str, Array]:
         Sorted indices for each split.
 
     Example:
-        >>> from ast_keras.data.dataset import Split
-        >>> from ast_keras.labels import LabelSet
-        >>> split = Split(sources=["a.wav", "b.wav", "c.wav"], targets=[(0,)] * 3)
-        >>> dataset = SoundDataset("mine", LabelSet(("dog",)), {"train": split}, False)
-        >>> len(sample(dataset, 2)["train"]), len(sample(dataset, 0)["train"])
-        (2, 3)
+
+    >>> from ast_keras.data.dataset import Split
+    >>> from ast_keras.labels import LabelSet
+    >>> split = Split(sources=["a.wav", "b.wav", "c.wav"], targets=[(0,)] * 3)
+    >>> dataset = SoundDataset("mine", LabelSet(("dog",)), {"train": split}, False)
+    >>> len(sample(dataset, 2)["train"]), len(sample(dataset, 0)["train"])
+    (2, 3)
     """
     total = sum(map(len, dataset.splits.values()))
     chosen = {}
@@ -67,15 +68,16 @@ class Survey:
             duplicates are not searched.
 
     Example:
-        >>> from ast_keras.data.dataset import Split
-        >>> from ast_keras.labels import LabelSet
-        >>> split = Split(sources=["a.wav"], targets=[(0,)])
-        >>> survey = Survey(SoundDataset("mine", LabelSet(("dog",)), {"train": split}, False), 1)
-        >>> defects = {"silent": "digital silence"}
-        >>> survey.add("train", 0, Inspection(16_000, 1, "WAV PCM_16", 2.0, defects))
-        >>> report = survey.report()
-        >>> report["sample_rates"], report["seconds"]["median"]
-        ({'16000': 1}, 2.0)
+
+    >>> from ast_keras.data.dataset import Split
+    >>> from ast_keras.labels import LabelSet
+    >>> split = Split(sources=["a.wav"], targets=[(0,)])
+    >>> survey = Survey(SoundDataset("mine", LabelSet(("dog",)), {"train": split}, False), 1)
+    >>> defects = {"silent": "digital silence"}
+    >>> survey.add("train", 0, Inspection(16_000, 1, "WAV PCM_16", 2.0, defects))
+    >>> report = survey.report()
+    >>> report["sample_rates"], report["seconds"]["median"]
+    ({'16000': 1}, 2.0)
     """
 
     def __init__(self, dataset: SoundDataset, num_sounds: int) -> None:
@@ -191,8 +193,9 @@ def lengths(seconds: Sequence[float]) -> dict[str, Any]:
         seconds: Length of each sound in seconds.
 
     Example:
-        >>> lengths([0.5, 1.0, 6.0])["longer_than"]
-        {'1': 1, '5': 1, '10.24': 0}
+
+    >>> lengths([0.5, 1.0, 6.0])["longer_than"]
+    {'1': 1, '5': 1, '10.24': 0}
     """
     if not seconds:
         return {}
@@ -214,8 +217,9 @@ def equal_groups(values: Sequence[int]) -> list[list[int]]:
         values: The values to compare.
 
     Example:
-        >>> equal_groups([7, 8, 7, 9])
-        [[0, 2]]
+
+    >>> equal_groups([7, 8, 7, 9])
+    [[0, 2]]
     """
     numbers = np.asarray(values)
     order = np.argsort(numbers, kind="stable")

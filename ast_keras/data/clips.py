@@ -35,10 +35,11 @@ class Clips:
         unreadable: Error message of each unreadable clip found so far, by index.
 
     Example:
-        >>> clips = Clips([np.zeros(20), b"no audio"], clip_samples=10, skip_unreadable=True)
-        >>> index, clip = clips.readable(1)
-        >>> index, clip.shape, list(clips.unreadable)
-        (0, (10,), [1])
+
+    >>> clips = Clips([np.zeros(20), b"no audio"], clip_samples=10, skip_unreadable=True)
+    >>> index, clip = clips.readable(1)
+    >>> index, clip.shape, list(clips.unreadable)
+    (0, (10,), [1])
     """
 
     def __init__(
@@ -135,14 +136,15 @@ class SharedDecoder:
             of the remaining files.
 
     Example:
-        >>> import os, tempfile
-        >>> from ast_keras.audio.encoding import write_wav
-        >>> path = os.path.join(tempfile.mkdtemp(), "dog.wav")
-        >>> write_wav(path, np.zeros(16000), 16000)
-        >>> decoder = SharedDecoder(16000, clip_samples=8000, cache_bytes=32000)
-        >>> split = decoder.wrap(Split(sources=[path], targets=[(0,)]))
-        >>> split.sources[0].shape
-        (8000,)
+
+    >>> import os, tempfile
+    >>> from ast_keras.audio.encoding import write_wav
+    >>> path = os.path.join(tempfile.mkdtemp(), "dog.wav")
+    >>> write_wav(path, np.zeros(16000), 16000)
+    >>> decoder = SharedDecoder(16000, clip_samples=8000, cache_bytes=32000)
+    >>> split = decoder.wrap(Split(sources=[path], targets=[(0,)]))
+    >>> split.sources[0].shape
+    (8000,)
     """
 
     def __init__(self, sample_rate: int, clip_samples: int, cache_bytes: int) -> None:

@@ -42,9 +42,10 @@ class Split:
         DatasetError: If the sequences differ in length.
 
     Example:
-        >>> split = Split(sources=["a/dog.wav", b"RIFF"], targets=[(0,), (1,)])
-        >>> len(split), split.source_name(0), split.source_name(1)
-        (2, 'a/dog.wav', 'example 1')
+
+    >>> split = Split(sources=["a/dog.wav", b"RIFF"], targets=[(0,), (1,)])
+    >>> len(split), split.source_name(0), split.source_name(1)
+    (2, 'a/dog.wav', 'example 1')
     """
 
     sources: Sequence[Source] = field(repr=False)
@@ -66,8 +67,9 @@ class Split:
         """Returns the name of an example in messages: its given name, its path or its number.
 
         Example:
-            >>> Split(sources=["a/dog.wav"], targets=[(0,)]).source_name(0)
-            'a/dog.wav'
+
+        >>> Split(sources=["a/dog.wav"], targets=[(0,)]).source_name(0)
+        'a/dog.wav'
         """
         if self.names is not None:
             return self.names[index]
@@ -99,10 +101,11 @@ class SoundDataset:
         sample_rate: Sample rate in Hz of sources that are waveforms; None if there are none.
 
     Example:
-        >>> dogs = Split(sources=["dog.wav"], targets=[(0,)])
-        >>> dataset = SoundDataset("mine", LabelSet(("dog", "hen")), {"train": dogs}, False)
-        >>> print(dataset)
-        mine: 2 labels; 1 train
+
+    >>> dogs = Split(sources=["dog.wav"], targets=[(0,)])
+    >>> dataset = SoundDataset("mine", LabelSet(("dog", "hen")), {"train": dogs}, False)
+    >>> print(dataset)
+    mine: 2 labels; 1 train
     """
 
     name: str
@@ -123,9 +126,10 @@ class SoundDataset:
             DatasetError: If the data set has no such split.
 
         Example:
-            >>> dogs = Split(sources=["dog.wav"], targets=[(0,)])
-            >>> len(SoundDataset("mine", LabelSet(("dog",)), {"train": dogs}, False).split("train"))
-            1
+
+        >>> dogs = Split(sources=["dog.wav"], targets=[(0,)])
+        >>> len(SoundDataset("mine", LabelSet(("dog",)), {"train": dogs}, False).split("train"))
+        1
         """
         if name not in self.splits:
             raise DatasetError(
@@ -150,13 +154,14 @@ def fingerprint(dataset: SoundDataset) -> str:
     It is computed once for a data set; do not change the data set afterwards.
 
     Example:
-        >>> split = Split(sources=["a/dog.wav"], targets=[(0,)])
-        >>> moved = Split(sources=["b/dog.wav"], targets=[(0,)])
-        >>> labels = LabelSet(("dog",))
-        >>> first = SoundDataset("first", labels, {"test": split}, multi_label=False)
-        >>> second = SoundDataset("second", labels, {"test": moved}, multi_label=False)
-        >>> fingerprint(first) == fingerprint(second)
-        True
+
+    >>> split = Split(sources=["a/dog.wav"], targets=[(0,)])
+    >>> moved = Split(sources=["b/dog.wav"], targets=[(0,)])
+    >>> labels = LabelSet(("dog",))
+    >>> first = SoundDataset("first", labels, {"test": split}, multi_label=False)
+    >>> second = SoundDataset("second", labels, {"test": moved}, multi_label=False)
+    >>> fingerprint(first) == fingerprint(second)
+    True
     """
     return dataset._fingerprint
 
@@ -181,9 +186,10 @@ def from_examples(
         notes: Further messages for the user.
 
     Example:
-        >>> labels = LabelSet(("dog", "hen"))
-        >>> from_examples("mine", labels, {"train": [("a.wav", (0,))], "test": []}).notes
-        ('1 of 2 labels has no training example: hen',)
+
+    >>> labels = LabelSet(("dog", "hen"))
+    >>> from_examples("mine", labels, {"train": [("a.wav", (0,))], "test": []}).notes
+    ('1 of 2 labels has no training example: hen',)
     """
     splits = {}
     for split_name, pairs in examples.items():
@@ -205,8 +211,9 @@ def unused_label_notes(labels: LabelSet, used: Iterable[int]) -> list[str]:
         used: Indices of the labels of the training examples.
 
     Example:
-        >>> unused_label_notes(LabelSet(("dog", "hen", "cow")), used=[1])
-        ['2 of 3 labels have no training example: dog, cow']
+
+    >>> unused_label_notes(LabelSet(("dog", "hen", "cow")), used=[1])
+    ['2 of 3 labels have no training example: dog, cow']
     """
     unused = [labels.names[index] for index in sorted(set(range(len(labels))) - set(used))]
     if not unused:

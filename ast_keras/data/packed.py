@@ -32,9 +32,10 @@ class Rows:
         lengths: Number of values of each row.
 
     Example:
-        >>> rows = Rows.from_lengths(np.array([5, 6, 7]), np.array([2, 0, 1]))
-        >>> rows.take(np.array([2, 0])).flat().tolist()
-        [7, 5, 6]
+
+    >>> rows = Rows.from_lengths(np.array([5, 6, 7]), np.array([2, 0, 1]))
+    >>> rows.take(np.array([2, 0])).flat().tolist()
+    [7, 5, 6]
     """
 
     values: Array
@@ -91,9 +92,10 @@ class PackedTargets(Sequence[tuple[int, ...]]):
     """Holds the label indices of many examples in four bytes each.
 
     Example:
-        >>> targets = PackedTargets.pack([(0, 2), (), (1,)])
-        >>> len(targets), targets[0], targets.take(np.array([2, 1]))[0]
-        (3, (0, 2), (1,))
+
+    >>> targets = PackedTargets.pack([(0, 2), (), (1,)])
+    >>> len(targets), targets[0], targets.take(np.array([2, 1]))[0]
+    (3, (0, 2), (1,))
     """
 
     def __init__(self, rows: Rows) -> None:
@@ -123,9 +125,10 @@ class PackedPaths(Sequence[str]):
     """Holds the paths of many files in a small number of folders: each folder once, each name once.
 
     Example:
-        >>> paths = PackedPaths.pack(["clips/a.wav", "clips/b.wav"])
-        >>> len(paths), paths.name(1), paths.take(np.array([1])).name(0)
-        (2, 'b.wav', 'b.wav')
+
+    >>> paths = PackedPaths.pack(["clips/a.wav", "clips/b.wav"])
+    >>> len(paths), paths.name(1), paths.take(np.array([1])).name(0)
+    (2, 'b.wav', 'b.wav')
     """
 
     def __init__(self, folders: Sequence[str], folder_of: Array, rows: Rows) -> None:
@@ -179,10 +182,11 @@ class PathBuilder:
     """Collects paths one by one.
 
     Example:
-        >>> builder = PathBuilder()
-        >>> builder.add("clips", "a.wav")
-        >>> len(builder.build())
-        1
+
+    >>> builder = PathBuilder()
+    >>> builder.add("clips", "a.wav")
+    >>> len(builder.build())
+    1
     """
 
     def __init__(self) -> None:

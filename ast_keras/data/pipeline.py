@@ -97,10 +97,11 @@ class Pipeline:
             which to compute a weight.
 
     Example:
-        >>> split = Split(sources=[np.zeros(16000, "float32")] * 3, targets=[(0,), (1,), (0,)])
-        >>> pipeline = Pipeline(split, num_classes=2, clip_samples=16000, batch_size=2)
-        >>> pipeline.steps_per_epoch, pipeline.batch(1)["weight"].tolist()
-        (2, [1.0, 0.0])
+
+    >>> split = Split(sources=[np.zeros(16000, "float32")] * 3, targets=[(0,), (1,), (0,)])
+    >>> pipeline = Pipeline(split, num_classes=2, clip_samples=16000, batch_size=2)
+    >>> pipeline.steps_per_epoch, pipeline.batch(1)["weight"].tolist()
+    (2, [1.0, 0.0])
     """
 
     def __init__(
@@ -297,12 +298,13 @@ class Pipeline:
                 when training resumes.
 
         Example:
-            >>> split = Split(sources=[np.zeros(16000, "float32")] * 3, targets=[(0,), (1,), (0,)])
-            >>> pipeline = Pipeline(split, num_classes=2, clip_samples=16000, batch_size=2)
-            >>> for inputs, target, weight in pipeline.fit_dataset():
-            ...     print(sorted(inputs), target.shape, weight.numpy().tolist())
-            ['lengths', 'seeds', 'waveform'] (2, 2) [1.0, 1.0]
-            ['lengths', 'seeds', 'waveform'] (1, 2) [1.0]
+
+        >>> split = Split(sources=[np.zeros(16000, "float32")] * 3, targets=[(0,), (1,), (0,)])
+        >>> pipeline = Pipeline(split, num_classes=2, clip_samples=16000, batch_size=2)
+        >>> for inputs, target, weight in pipeline.fit_dataset():
+        ...     print(sorted(inputs), target.shape, weight.numpy().tolist())
+        ['lengths', 'seeds', 'waveform'] (2, 2) [1.0, 1.0]
+        ['lengths', 'seeds', 'waveform'] (1, 2) [1.0]
         """
         import tensorflow as tf
 

@@ -46,8 +46,9 @@ def map_ahead(
         An iterator over the results.
 
     Example:
-        >>> list(map_ahead(abs, [-1, 2, -3], num_threads=2))
-        [1, 2, 3]
+
+    >>> list(map_ahead(abs, [-1, 2, -3], num_threads=2))
+    [1, 2, 3]
     """
     num_ahead = num_threads if num_ahead is None else num_ahead
     ahead: collections.deque[concurrent.futures.Future[Result]] = collections.deque()
@@ -81,8 +82,9 @@ def prefetch(
         An iterator over pairs of an item and an iterator over its pieces.
 
     Example:
-        >>> [(word, list(letters)) for word, letters in prefetch(["ab", "c"], iter, jobs=2)]
-        [('ab', ['a', 'b']), ('c', ['c'])]
+
+    >>> [(word, list(letters)) for word, letters in prefetch(["ab", "c"], iter, jobs=2)]
+    [('ab', ['a', 'b']), ('c', ['c'])]
     """
     rest = iter(items)
     waiting: collections.deque[_Reader[Item, Piece]] = collections.deque()

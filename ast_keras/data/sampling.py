@@ -36,8 +36,9 @@ def generator(seed: int, stream: int, epoch: int, position: int = 0) -> np.rando
         position: Zero-based position in the epoch.
 
     Example:
-        >>> int(generator(1, 2, epoch=0, position=5).integers(1000))
-        676
+
+    >>> int(generator(1, 2, epoch=0, position=5).integers(1000))
+    676
     """
     key = np.array([seed % 2**64, stream], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, epoch, position]))
@@ -57,8 +58,9 @@ class InOrder:
     """Gives every example once, in the order of the split.
 
     Example:
-        >>> InOrder(3).order(epoch=5).tolist()
-        [0, 1, 2]
+
+    >>> InOrder(3).order(epoch=5).tolist()
+    [0, 1, 2]
     """
 
     def __init__(self, num_examples: int) -> None:
@@ -75,8 +77,9 @@ class Shuffled:
     """Gives every example once, in a different random order in each epoch.
 
     Example:
-        >>> sorted(Shuffled(4, seed=1).order(epoch=0).tolist())
-        [0, 1, 2, 3]
+
+    >>> sorted(Shuffled(4, seed=1).order(epoch=0).tolist())
+    [0, 1, 2, 3]
     """
 
     def __init__(self, num_examples: int, seed: int) -> None:
@@ -116,8 +119,9 @@ class Weighted:
         The original draws with PyTorch's `WeightedRandomSampler(replacement=True)`.
 
     Example:
-        >>> set(Weighted([0.0, 2.0, 1.0], seed=1).order(epoch=0).tolist()) <= {1, 2}
-        True
+
+    >>> set(Weighted([0.0, 2.0, 1.0], seed=1).order(epoch=0).tolist()) <= {1, 2}
+    True
     """
 
     def __init__(self, weights: npt.ArrayLike, seed: int) -> None:
@@ -170,11 +174,12 @@ class ByLength:
         seed: Seed of the order of the batches.
 
     Example:
-        >>> lengths = np.array([9, 1, 9, 1, 9, 1])
-        >>> by_length = ByLength(Shuffled(6, seed=1), lambda: lengths, batch_size=3, seed=1)
-        >>> batches = by_length.order(epoch=0).reshape(2, 3)
-        >>> sorted(tuple(sorted(batch)) for batch in batches.tolist())
-        [(0, 2, 4), (1, 3, 5)]
+
+    >>> lengths = np.array([9, 1, 9, 1, 9, 1])
+    >>> by_length = ByLength(Shuffled(6, seed=1), lambda: lengths, batch_size=3, seed=1)
+    >>> batches = by_length.order(epoch=0).reshape(2, 3)
+    >>> sorted(tuple(sorted(batch)) for batch in batches.tolist())
+    [(0, 2, 4), (1, 3, 5)]
     """
 
     def __init__(
@@ -226,8 +231,9 @@ def clip_weights(targets: Sequence[tuple[int, ...]], num_classes: int) -> Array:
         `gen_weight_file.py` of https://github.com/YuanGongND/ast.
 
     Example:
-        >>> clip_weights([(0,), (0, 1), ()], num_classes=2).round(1).tolist()
-        [497.5, 1487.6, 0.0]
+
+    >>> clip_weights([(0,), (0, 1), ()], num_classes=2).round(1).tolist()
+    [497.5, 1487.6, 0.0]
     """
     rows = PackedTargets.pack(targets).rows
     labels, lengths = rows.flat(), rows.lengths

@@ -32,8 +32,9 @@ def mixup(first: Array, second: Array, weight: float) -> Array:
         ICLR 2018; `dataloader.py` of https://github.com/YuanGongND/ast.
 
     Example:
-        >>> mixup(np.array([1.0, -1.0]), np.array([0.0, 0.0]), 0.25).tolist()
-        [0.25, -0.25]
+
+    >>> mixup(np.array([1.0, -1.0]), np.array([0.0, 0.0]), 0.25).tolist()
+    [0.25, -0.25]
     """
     fitted = np.zeros_like(first)
     overlap = min(len(first), len(second))
@@ -53,11 +54,12 @@ class WaveformAugment:
         gain_db: Largest change of level in decibels, in either direction.
 
     Example:
-        >>> augment = WaveformAugment(gain_db=6.0)
-        >>> silence = np.zeros(4, "float32"), np.ones(1, "float32")
-        >>> waveform, target = augment(*silence, np.random.default_rng(0), 1, lambda index: silence)
-        >>> waveform.tolist(), target.tolist()
-        ([0.0, 0.0, 0.0, 0.0], [1.0])
+
+    >>> augment = WaveformAugment(gain_db=6.0)
+    >>> silence = np.zeros(4, "float32"), np.ones(1, "float32")
+    >>> waveform, target = augment(*silence, np.random.default_rng(0), 1, lambda index: silence)
+    >>> waveform.tolist(), target.tolist()
+    ([0.0, 0.0, 0.0, 0.0], [1.0])
     """
 
     mixup_rate: float = 0.0

@@ -36,15 +36,16 @@ def average_models(names: Sequence[str | os.PathLike[str]]) -> Any:
         Wider Optima and Better Generalization", UAI 2018.
 
     Example:
-        >>> import pathlib, tempfile
-        >>> from ast_keras.presets.loading import from_preset, save_to_preset
-        >>> folders = [pathlib.Path(tempfile.mkdtemp(), name) for name in "ab"]
-        >>> for bias, folder in zip((1.0, 2.0), folders):
-        ...     model = from_preset("ast_test", num_classes=1, num_frames=32)
-        ...     _ = model.head.bias.assign([bias])
-        ...     save_to_preset(model, folder)
-        >>> float(average_models(folders).head.bias[0])
-        1.5
+
+    >>> import pathlib, tempfile
+    >>> from ast_keras.presets.loading import from_preset, save_to_preset
+    >>> folders = [pathlib.Path(tempfile.mkdtemp(), name) for name in "ab"]
+    >>> for bias, folder in zip((1.0, 2.0), folders):
+    ...     model = from_preset("ast_test", num_classes=1, num_frames=32)
+    ...     _ = model.head.bias.assign([bias])
+    ...     save_to_preset(model, folder)
+    >>> float(average_models(folders).head.bias[0])
+    1.5
     """
     from ast_keras.presets.loading import from_preset
 

@@ -45,8 +45,9 @@ def member_names(names: Sequence[str]) -> list[str]:
         EvaluationError: If a model occurs twice; it would count twice in the mean.
 
     Example:
-        >>> member_names(["runs/a/model", "runs/b/model"])
-        ['runs/a/model', 'runs/b/model']
+
+    >>> member_names(["runs/a/model", "runs/b/model"])
+    ['runs/a/model', 'runs/b/model']
     """
     members: list[str] = []
     for name in names:

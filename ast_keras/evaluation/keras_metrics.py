@@ -171,10 +171,11 @@ class MeanAveragePrecision(_RankingMetric):
         Gong, Chung and Glass (2021), section 3.
 
     Example:
-        >>> metric = MeanAveragePrecision()
-        >>> metric.update_state([[1, 0], [1, 0], [0, 1]], [[0.9, 0.1], [0.4, 0.7], [0.5, 0.5]])
-        >>> round(float(metric.result()), 4)
-        0.6667
+
+    >>> metric = MeanAveragePrecision()
+    >>> metric.update_state([[1, 0], [1, 0], [0, 1]], [[0.9, 0.1], [0.4, 0.7], [0.5, 0.5]])
+    >>> round(float(metric.result()), 4)
+    0.6667
     """
 
     def __init__(
@@ -210,10 +211,11 @@ class DPrime(_RankingMetric):
         `sqrt(2) * Phi^-1(mean AUC)`, with Phi the standard normal distribution.
 
     Example:
-        >>> metric = DPrime()
-        >>> metric.update_state([[1], [0], [1], [0]], [[0.9], [0.6], [0.5], [0.1]])
-        >>> round(float(metric.result()), 4)
-        0.9539
+
+    >>> metric = DPrime()
+    >>> metric.update_state([[1], [0], [1], [0]], [[0.9], [0.6], [0.5], [0.1]])
+    >>> round(float(metric.result()), 4)
+    0.9539
     """
 
     def __init__(self, *, from_logits=False, activation="sigmoid", name="d_prime", dtype=None):

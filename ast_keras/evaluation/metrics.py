@@ -77,13 +77,14 @@ def evaluate_predictions(
         `roc_auc_score`.
 
     Example:
-        >>> scores = [[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8]]
-        >>> targets = [[1, 0], [1, 0], [0, 1], [0, 1]]
-        >>> evaluation = evaluate_predictions(scores, targets, multi_label=False)
-        >>> evaluation.accuracy, evaluation.mean_auc
-        (0.75, 0.75)
-        >>> evaluation.confusion_matrix.tolist()
-        [[2, 0], [1, 1]]
+
+    >>> scores = [[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8]]
+    >>> targets = [[1, 0], [1, 0], [0, 1], [0, 1]]
+    >>> evaluation = evaluate_predictions(scores, targets, multi_label=False)
+    >>> evaluation.accuracy, evaluation.mean_auc
+    (0.75, 0.75)
+    >>> evaluation.confusion_matrix.tolist()
+    [[2, 0], [1, 1]]
     """
     score_matrix, labels = _checked_scores(scores), _checked_labels(targets, multi_label)
     if score_matrix.shape != labels.shape:
@@ -129,8 +130,9 @@ def d_prime(auc: float) -> float:
         `sqrt(2) * Phi^-1(auc)`, with Phi the standard normal distribution.
 
     Example:
-        >>> round(d_prime(0.97856), 3)
-        2.864
+
+    >>> round(d_prime(0.97856), 3)
+    2.864
     """
     if math.isnan(auc):
         return math.nan

@@ -31,9 +31,10 @@ def quantizable_layers(model: AudioClassifier) -> list[str]:
         model: The classifier.
 
     Example:
-        >>> from ast_keras import from_preset
-        >>> quantizable_layers(from_preset("ast_test", num_classes=2, num_frames=98))[:3]
-        ['patches/projection', 'block_0/attention/qkv', 'block_0/attention/projection']
+
+    >>> from ast_keras import from_preset
+    >>> quantizable_layers(from_preset("ast_test", num_classes=2, num_frames=98))[:3]
+    ['patches/projection', 'block_0/attention/qkv', 'block_0/attention/projection']
     """
     blocks = range(model.backbone.num_layers)
     return [_PATCHES, *(f"block_{i}/{name}" for i in blocks for name in _BLOCK_LAYERS)]
@@ -49,9 +50,10 @@ def layer_pattern(layer: str) -> str:
         layer: Name from `quantizable_layers`.
 
     Example:
-        >>> pattern = layer_pattern("block_1/mlp_output")
-        >>> [bool(re.search(pattern, f"{x}/mlp_output_2/Dot")) for x in ("block_1_2", "block_10")]
-        [True, False]
+
+    >>> pattern = layer_pattern("block_1/mlp_output")
+    >>> [bool(re.search(pattern, f"{x}/mlp_output_2/Dot")) for x in ("block_1_2", "block_10")]
+    [True, False]
     """
     first, *scopes, last = (f"{part}(_[0-9]+)?/" for part in layer.split("/"))
     return "(^|[/;])" + first + "".join(f"({scope})?" for scope in scopes) + last

@@ -76,12 +76,13 @@ def export_saved_model(
             tolerance. Nothing is written in these cases.
 
     Example:
-        >>> import tempfile
-        >>> from ast_keras import from_preset
-        >>> tiny = from_preset("ast_test", num_classes=2, num_frames=98)
-        >>> path, report = export_saved_model(tiny, tempfile.mkdtemp(), num_clips=2)
-        >>> path.name, report.agreement
-        ('1', 1.0)
+
+    >>> import tempfile
+    >>> from ast_keras import from_preset
+    >>> tiny = from_preset("ast_test", num_classes=2, num_frames=98)
+    >>> path, report = export_saved_model(tiny, tempfile.mkdtemp(), num_clips=2)
+    >>> path.name, report.agreement
+    ('1', 1.0)
     """
     base = pathlib.Path(folder)
     target = base / str(_checked_version(base, version))

@@ -27,10 +27,11 @@ class ServingModule(tf.Module):
         ArgumentError: If the model takes spectrograms.
 
     Example:
-        >>> from ast_keras import from_preset
-        >>> module = ServingModule(from_preset("ast_test", num_classes=10, num_frames=98))
-        >>> module.scores(tf.zeros([1, 16000])).shape
-        TensorShape([1, 10])
+
+    >>> from ast_keras import from_preset
+    >>> module = ServingModule(from_preset("ast_test", num_classes=10, num_frames=98))
+    >>> module.scores(tf.zeros([1, 16000])).shape
+    TensorShape([1, 10])
     """
 
     def __init__(self, model: AudioClassifier, method: str | None = None):

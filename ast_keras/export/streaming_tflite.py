@@ -150,13 +150,14 @@ def export_streaming_tflite(
             scores differ too much from the model's. Nothing is written in these cases.
 
     Example:
-        >>> import tempfile
-        >>> from ast_keras import from_preset
-        >>> from ast_keras.weights.build import to_causal
-        >>> tiny = to_causal(from_preset("ast_test", num_classes=2, num_frames=98), 4, 1)
-        >>> about = export_streaming_tflite(tiny, os.path.join(tempfile.mkdtemp(), "tiny.tflite"))
-        >>> about["num_samples"], about["max_error"] < 1e-5
-        (6400, True)
+
+    >>> import tempfile
+    >>> from ast_keras import from_preset
+    >>> from ast_keras.weights.build import to_causal
+    >>> tiny = to_causal(from_preset("ast_test", num_classes=2, num_frames=98), 4, 1)
+    >>> about = export_streaming_tflite(tiny, os.path.join(tempfile.mkdtemp(), "tiny.tflite"))
+    >>> about["num_samples"], about["max_error"] < 1e-5
+    (6400, True)
     """
     path = pathlib.Path(path)
     _check_arguments(model, path, quantize, overwrite)

@@ -88,12 +88,13 @@ def export_tflite(
             in these cases.
 
     Example:
-        >>> import tempfile
-        >>> from ast_keras import from_preset
-        >>> file = os.path.join(tempfile.mkdtemp(), "model.tflite")
-        >>> tiny = from_preset("ast_test", num_classes=2, num_frames=98)
-        >>> export_tflite(tiny, file, num_clips=2).agreement
-        1.0
+
+    >>> import tempfile
+    >>> from ast_keras import from_preset
+    >>> file = os.path.join(tempfile.mkdtemp(), "model.tflite")
+    >>> tiny = from_preset("ast_test", num_classes=2, num_frames=98)
+    >>> export_tflite(tiny, file, num_clips=2).agreement
+    1.0
     """
     path = pathlib.Path(path)
     model.require_frontend()

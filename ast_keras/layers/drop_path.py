@@ -33,9 +33,10 @@ class DropPath(keras.layers.Layer):
         Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.
 
     Example:
-        >>> import numpy as np
-        >>> float(DropPath(rate=0.5)(np.ones((1, 4, 8), "float32"), training=False)[0, 0, 0])
-        1.0
+
+    >>> import numpy as np
+    >>> float(DropPath(rate=0.5)(np.ones((1, 4, 8), "float32"), training=False)[0, 0, 0])
+    1.0
     """
 
     def __init__(self, *, rate, seed=None, **kwargs):

@@ -35,9 +35,10 @@ def gelu_dense(x, kernel, bias):
         Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
 
     Example:
-        >>> gelu_dense(tf.constant([[0.0], [1.0]]), tf.ones([1, 1]), tf.zeros(1)).numpy().round(3)
-        array([[0.   ],
-               [0.841]], dtype=float32)
+
+    >>> gelu_dense(tf.constant([[0.0], [1.0]]), tf.ones([1, 1]), tf.zeros(1)).numpy().round(3)
+    array([[0.   ],
+           [0.841]], dtype=float32)
     """
 
     @tf.custom_gradient
@@ -74,9 +75,10 @@ def norm_dense(x, gamma, beta, epsilon, kernel, bias):
         `[rows, units]`, of the dtype of `x`.
 
     Example:
-        >>> x, ones = tf.constant([[1.0, 3.0]]), tf.ones([2, 1])
-        >>> norm_dense(x, tf.ones(2), tf.ones(2), 0.0, ones, tf.zeros(1)).numpy().tolist()
-        [[2.0]]
+
+    >>> x, ones = tf.constant([[1.0, 3.0]]), tf.ones([2, 1])
+    >>> norm_dense(x, tf.ones(2), tf.ones(2), 0.0, ones, tf.zeros(1)).numpy().tolist()
+    [[2.0]]
     """
 
     @tf.custom_gradient
@@ -110,8 +112,9 @@ def normalise(x, gamma, beta, epsilon, training=False):
         A tensor of the shape and dtype of `x`.
 
     Example:
-        >>> normalise(tf.constant([[1.0, 3.0]]), tf.ones(2), tf.zeros(2), 0.0).numpy().tolist()
-        [[-1.0, 1.0]]
+
+    >>> normalise(tf.constant([[1.0, 3.0]]), tf.ones(2), tf.zeros(2), 0.0).numpy().tolist()
+    [[-1.0, 1.0]]
     """
     gamma, beta = tf.cast(gamma, "float32"), tf.cast(beta, "float32")
     if not training:

@@ -46,10 +46,11 @@ def skip_random_initialization():
     takes longer than reading its weights from a file.
 
     Example:
-        >>> with skip_random_initialization():
-        ...     initializer = truncated_normal()
-        >>> type(initializer).__name__
-        'Uninitialized'
+
+    >>> with skip_random_initialization():
+    ...     initializer = truncated_normal()
+    >>> type(initializer).__name__
+    'Uninitialized'
     """
     token = _skip.set(True)
     try:

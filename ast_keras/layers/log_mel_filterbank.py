@@ -72,8 +72,9 @@ class LogMelFilterbank(keras.layers.Layer):
         Interspeech 2021, section 2.1; YuanGongND/ast, src/dataloader.py.
 
     Example:
-        >>> LogMelFilterbank(num_frames=1024)(tf.zeros([1, 160_000])).shape
-        TensorShape([1, 1024, 128])
+
+    >>> LogMelFilterbank(num_frames=1024)(tf.zeros([1, 160_000])).shape
+    TensorShape([1, 1024, 128])
     """
 
     def __init__(
@@ -145,8 +146,9 @@ class LogMelFilterbank(keras.layers.Layer):
             WeightsError: If the preset does not exist or has no filterbank.
 
         Example:
-            >>> LogMelFilterbank.from_preset("ast_base_speech_commands").num_frames
-            128
+
+        >>> LogMelFilterbank.from_preset("ast_base_speech_commands").num_frames
+        128
         """
         from ast_keras.presets.loading import filterbank_from_preset
 

@@ -26,8 +26,9 @@ def patch_grid(num_mel_bins, num_frames, patch_size=(16, 16), strides=(10, 10)):
         ArgumentError: If the spectrogram is smaller than one patch.
 
     Example:
-        >>> patch_grid(128, 1024)
-        (12, 101)
+
+    >>> patch_grid(128, 1024)
+    (12, 101)
     """
     sizes = (num_mel_bins, num_frames)
     grid = tuple((n - p) // s + 1 for n, p, s in zip(sizes, patch_size, strides, strict=True))
@@ -67,9 +68,10 @@ class PatchEmbedding(keras.layers.Layer):
         Gong, Chung, Glass, "AST: Audio Spectrogram Transformer", Interspeech 2021, section 2.1.
 
     Example:
-        >>> import numpy as np
-        >>> PatchEmbedding(embed_dim=48)(np.zeros((1, 128, 128), "float32")).shape
-        TensorShape([1, 144, 48])
+
+    >>> import numpy as np
+    >>> PatchEmbedding(embed_dim=48)(np.zeros((1, 128, 128), "float32")).shape
+    TensorShape([1, 144, 48])
     """
 
     def __init__(self, *, embed_dim, patch_size=(16, 16), strides=(10, 10), **kwargs):

@@ -36,13 +36,14 @@ class PositionEmbedding(keras.layers.Layer):
             is None.
 
     Example:
-        >>> import numpy as np
-        >>> positions = PositionEmbedding(grid=(12, 12))
-        >>> positions(np.zeros((1, 146, 48), "float32")).shape
-        TensorShape([1, 146, 48])
-        >>> longer = np.zeros((2, 2 + 12 * 40, 48), "float32")
-        >>> positions(longer, columns=np.array([40, 7])).shape
-        TensorShape([2, 482, 48])
+
+    >>> import numpy as np
+    >>> positions = PositionEmbedding(grid=(12, 12))
+    >>> positions(np.zeros((1, 146, 48), "float32")).shape
+    TensorShape([1, 146, 48])
+    >>> longer = np.zeros((2, 2 + 12 * 40, 48), "float32")
+    >>> positions(longer, columns=np.array([40, 7])).shape
+    TensorShape([2, 482, 48])
     """
 
     def __init__(self, *, grid=None, **kwargs):

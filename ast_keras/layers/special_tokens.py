@@ -24,9 +24,10 @@ class SpecialTokens(keras.layers.Layer):
         distillation token.
 
     Example:
-        >>> import numpy as np
-        >>> SpecialTokens()(np.zeros((1, 144, 48), "float32")).shape
-        TensorShape([1, 146, 48])
+
+    >>> import numpy as np
+    >>> SpecialTokens()(np.zeros((1, 144, 48), "float32")).shape
+    TensorShape([1, 146, 48])
     """
 
     def __init__(self, *, use_distillation_token=True, **kwargs):

@@ -19,8 +19,9 @@ def uniform_per_example(seeds, shape):
         float32 `[batch, *shape]`.
 
     Example:
-        >>> uniform_per_example(tf.constant([[1, 2], [3, 4]]), [5]).shape
-        TensorShape([2, 5])
+
+    >>> uniform_per_example(tf.constant([[1, 2], [3, 4]]), [5]).shape
+    TensorShape([2, 5])
     """
 
     def draw(seed):
@@ -107,9 +108,10 @@ class SpectrogramAugment(keras.layers.Layer):
         YuanGongND/ast, src/dataloader.py.
 
     Example:
-        >>> augment = SpectrogramAugment(freq_mask_bins=48, time_mask_frames=192)
-        >>> augment(tf.zeros([2, 1024, 128]), training=True).shape
-        TensorShape([2, 1024, 128])
+
+    >>> augment = SpectrogramAugment(freq_mask_bins=48, time_mask_frames=192)
+    >>> augment(tf.zeros([2, 1024, 128]), training=True).shape
+    TensorShape([2, 1024, 128])
     """
 
     def __init__(

@@ -29,9 +29,10 @@ class TokenNormalization(keras.layers.LayerNormalization):
         The input shape.
 
     Example:
-        >>> import numpy as np
-        >>> TokenNormalization(epsilon=1e-6)(np.zeros((1, 146, 48), "float32")).shape
-        TensorShape([1, 146, 48])
+
+    >>> import numpy as np
+    >>> TokenNormalization(epsilon=1e-6)(np.zeros((1, 146, 48), "float32")).shape
+    TensorShape([1, 146, 48])
     """
 
     def __init__(self, *, epsilon=1e-3, **kwargs):

@@ -84,8 +84,9 @@ def smoothed(values: Array, width: int) -> Array:
         width: Side of the square, an odd number.
 
     Example:
-        >>> (9 * smoothed(np.eye(3, dtype="float32"), 3)[1]).round().tolist()
-        [2.0, 3.0, 2.0]
+
+    >>> (9 * smoothed(np.eye(3, dtype="float32"), 3)[1]).round().tolist()
+    [2.0, 3.0, 2.0]
     """
     padded = np.pad(values, width // 2)
     squares = np.lib.stride_tricks.sliding_window_view(padded, (width, width))

@@ -54,11 +54,12 @@ def draw_learning_curves(rows: Sequence[Row], path: PathLike, title: str = "Trai
         ImportError: If matplotlib is not installed.
 
     Example:
-        >>> import tempfile
-        >>> rows = [{"epoch": 1, "train_loss": 2.1, "accuracy": 0.4, "learning_rate": 1e-5},
-        ...         {"epoch": 2, "train_loss": 1.3, "accuracy": 0.6, "learning_rate": 5e-6}]
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     draw_learning_curves(rows, f"{folder}/curves.png")
+
+    >>> import tempfile
+    >>> rows = [{"epoch": 1, "train_loss": 2.1, "accuracy": 0.4, "learning_rate": 1e-5},
+    ...         {"epoch": 2, "train_loss": 1.3, "accuracy": 0.6, "learning_rate": 5e-6}]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     draw_learning_curves(rows, f"{folder}/curves.png")
     """
     _save(_learning_curves(rows, title), path)
 
@@ -84,10 +85,11 @@ def draw_fold_curves(
         ImportError: If matplotlib is not installed.
 
     Example:
-        >>> import tempfile
-        >>> rows = [{"epoch": 1, "accuracy": 0.4}, {"epoch": 2, "accuracy": 0.6}]
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     draw_fold_curves({"1": rows, "2": rows}, "accuracy", f"{folder}/folds.png")
+
+    >>> import tempfile
+    >>> rows = [{"epoch": 1, "accuracy": 0.4}, {"epoch": 2, "accuracy": 0.6}]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     draw_fold_curves({"1": rows, "2": rows}, "accuracy", f"{folder}/folds.png")
     """
     _save(_fold_curves(folds, metric, marked_epoch, title), path)
 
@@ -116,9 +118,10 @@ def draw_confusion_matrix(
         ImportError: If matplotlib is not installed.
 
     Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     draw_confusion_matrix([[9, 1], [2, 8]], ["dog", "rain"], f"{folder}/matrix.png")
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     draw_confusion_matrix([[9, 1], [2, 8]], ["dog", "rain"], f"{folder}/matrix.png")
     """
     _save(_confusion_matrix(matrix, names, title), path)
 
@@ -148,9 +151,10 @@ def draw_spectrogram(
         ImportError: If matplotlib is not installed.
 
     Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     draw_spectrogram(np.zeros((1024, 128)), f"{folder}/log_mel.png")
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     draw_spectrogram(np.zeros((1024, 128)), f"{folder}/log_mel.png")
     """
     values = np.asarray(log_mel, np.float64)
     if values.ndim != 2 or not np.isfinite(values).any():

@@ -121,8 +121,9 @@ def fold_folders(workdir: str | os.PathLike[str]) -> dict[int, pathlib.Path]:
         workdir: The folder that contains them.
 
     Example:
-        >>> fold_folders("no/such/folder")
-        {}
+
+    >>> fold_folders("no/such/folder")
+    {}
     """
     found = pathlib.Path(workdir).glob("fold_*")
     folders = {int(p.name[5:]): p for p in found if p.name[5:].isdecimal()}

@@ -50,9 +50,10 @@ def render(template: str, **values: Any) -> str:
         **values: Variables of the template; text is escaped where the template prints it.
 
     Example:
-        >>> page = render("page.html", title="rain & <b>wind</b>")
-        >>> "<h1>rain &amp; &lt;b&gt;wind&lt;/b&gt;</h1>" in page
-        True
+
+    >>> page = render("page.html", title="rain & <b>wind</b>")
+    >>> "<h1>rain &amp; &lt;b&gt;wind&lt;/b&gt;</h1>" in page
+    True
     """
     return _environment().get_template(template).render(values)
 

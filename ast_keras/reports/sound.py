@@ -24,10 +24,11 @@ class Sound:
         num_valid_frames: Number of frames before the padding; None if there is no padding.
 
     Example:
-        >>> import numpy as np
-        >>> sound = Sound("dog.wav", np.zeros(8000), 16000, np.zeros((48, 128)), 0.01, (20, 8000))
-        >>> sound.seconds
-        0.5
+
+    >>> import numpy as np
+    >>> sound = Sound("dog.wav", np.zeros(8000), 16000, np.zeros((48, 128)), 0.01, (20, 8000))
+    >>> sound.seconds
+    0.5
     """
 
     name: str

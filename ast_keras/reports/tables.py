@@ -33,9 +33,10 @@ def format_table(rows: Sequence[Sequence[object]], align: str = "", indent: str 
         ArgumentError: If the rows, or the rows and `align`, differ in length.
 
     Example:
-        >>> print(format_table([["class", "examples", "AP"], ["dog", 1200, 0.5]]))
-        class  examples      AP
-        dog       1,200  0.5000
+
+    >>> print(format_table([["class", "examples", "AP"], ["dog", 1200, 0.5]]))
+    class  examples      AP
+    dog       1,200  0.5000
     """
     if not rows:
         return ""
@@ -115,11 +116,12 @@ def score_table(rows: Sequence[tuple[str, Mapping[str, object]]]) -> str:
             If any row has an `epoch`, the table has a column for it.
 
     Example:
-        >>> scores = {"accuracy": 0.9, "mean_average_precision": 0.8, "mean_auc": 0.97,
-        ...           "d_prime": 2.7}
-        >>> print(score_table([("test", scores)]))
-              accuracy     mAP     AUC  d-prime
-        test    0.9000  0.8000  0.9700   2.7000
+
+    >>> scores = {"accuracy": 0.9, "mean_average_precision": 0.8, "mean_auc": 0.97,
+    ...           "d_prime": 2.7}
+    >>> print(score_table([("test", scores)]))
+          accuracy     mAP     AUC  d-prime
+    test    0.9000  0.8000  0.9700   2.7000
     """
     epoch = ["epoch"] if any("epoch" in row for _, row in rows) else []
     header = ["", *epoch, *SCORES.values()]

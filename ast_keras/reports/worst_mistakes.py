@@ -52,9 +52,10 @@ def worst_mistakes(
         Index and severity of each example: the score of the wrong label, or the loss.
 
     Example:
-        >>> scores = [[0.6, 0.4], [0.9, 0.1], [0.2, 0.8]]
-        >>> worst_mistakes(scores, [[0, 1], [0, 1], [0, 1]], multi_label=False, limit=5)
-        [(1, 0.9), (0, 0.6)]
+
+    >>> scores = [[0.6, 0.4], [0.9, 0.1], [0.2, 0.8]]
+    >>> worst_mistakes(scores, [[0, 1], [0, 1], [0, 1]], multi_label=False, limit=5)
+    [(1, 0.9), (0, 0.6)]
     """
     probabilities, truth = np.asarray(scores, np.float64), np.asarray(targets, bool)
     if multi_label:

@@ -36,14 +36,15 @@ def unpack(path: str | os.PathLike[str], folder: str | os.PathLike[str], max_byt
             exceeds `max_bytes`, or the archive is damaged. Files written before the error remain.
 
     Example:
-        >>> import tempfile
-        >>> root = pathlib.Path(tempfile.mkdtemp())
-        >>> with zipfile.ZipFile(root / "farm.zip", "w") as file:
-        ...     file.writestr("farm-master/hen.txt", "cluck")
-        >>> (root / "farm").mkdir()
-        >>> unpack(root / "farm.zip", root / "farm", max_bytes=100)
-        >>> (root / "farm" / "hen.txt").read_text()
-        'cluck'
+
+    >>> import tempfile
+    >>> root = pathlib.Path(tempfile.mkdtemp())
+    >>> with zipfile.ZipFile(root / "farm.zip", "w") as file:
+    ...     file.writestr("farm-master/hen.txt", "cluck")
+    >>> (root / "farm").mkdir()
+    >>> unpack(root / "farm.zip", root / "farm", max_bytes=100)
+    >>> (root / "farm" / "hen.txt").read_text()
+    'cluck'
     """
     root, num_bytes = pathlib.Path(folder), 0
     try:

@@ -94,10 +94,11 @@ def data_folder() -> pathlib.Path:
     """Returns the folder of public data sets; it need not exist.
 
     Example:
-        >>> import unittest.mock
-        >>> with unittest.mock.patch.dict(os.environ, AST_KERAS_DATA_DIR="/scratch/sounds"):
-        ...     data_folder().name
-        'sounds'
+
+    >>> import unittest.mock
+    >>> with unittest.mock.patch.dict(os.environ, AST_KERAS_DATA_DIR="/scratch/sounds"):
+    ...     data_folder().name
+    'sounds'
     """
     if chosen := os.environ.get("AST_KERAS_DATA_DIR"):
         return pathlib.Path(chosen).expanduser()
@@ -126,14 +127,15 @@ def find_data(kind: str, log: Log | None = None) -> pathlib.Path | None:
             file to provide), or if the download is not the expected data set.
 
     Example:
-        >>> import tempfile, unittest.mock
-        >>> folder = pathlib.Path(tempfile.mkdtemp())
-        >>> (folder / "ESC-50-master" / "audio").mkdir(parents=True)
-        >>> (folder / "ESC-50-master" / "meta").mkdir()
-        >>> (folder / "ESC-50-master" / "meta" / "esc50.csv").touch()
-        >>> with unittest.mock.patch.dict(os.environ, AST_KERAS_DATA_DIR=str(folder)):
-        ...     find_data("esc50").name
-        'ESC-50-master'
+
+    >>> import tempfile, unittest.mock
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> (folder / "ESC-50-master" / "audio").mkdir(parents=True)
+    >>> (folder / "ESC-50-master" / "meta").mkdir()
+    >>> (folder / "ESC-50-master" / "meta" / "esc50.csv").touch()
+    >>> with unittest.mock.patch.dict(os.environ, AST_KERAS_DATA_DIR=str(folder)):
+    ...     find_data("esc50").name
+    'ESC-50-master'
     """
     if kind in _NOT_DOWNLOADABLE:
         raise DatasetError(f"{_NOT_DOWNLOADABLE[kind]}. Received: data.path=None")

@@ -57,8 +57,9 @@ def load_dataset(
             read the data.
 
     Example:
-        >>> print(load_dataset("synthetic", num_train=30, num_validation=10, num_test=10))
-        synthetic: 10 labels; 30 train, 10 validation, 10 test; rendered in memory from seed 0
+
+    >>> print(load_dataset("synthetic", num_train=30, num_validation=10, num_test=10))
+    synthetic: 10 labels; 30 train, 10 validation, 10 test; rendered in memory from seed 0
     """
     if kind not in READERS:
         raise DatasetError(

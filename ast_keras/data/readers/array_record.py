@@ -55,10 +55,11 @@ def read_built(
         DatasetError: If there is no built data set, it is incomplete, or it has no such setting.
 
     Example:
-        >>> read_built("no/such/folder")
-        Traceback (most recent call last):
-        ...
-        ast_keras.errors.DatasetError: The folder holds no built data set. ...
+
+    >>> read_built("no/such/folder")
+    Traceback (most recent call last):
+    ...
+    ast_keras.errors.DatasetError: The folder holds no built data set. ...
     """
     built = BuiltSet(path)
     if built.name not in _READERS:

@@ -35,12 +35,13 @@ class Index:
         columns: Further arrays by name, with one value for each clip.
 
     Example:
-        >>> import tempfile
-        >>> path = os.path.join(tempfile.mkdtemp(), "index.npz")
-        >>> Index(PackedPaths.pack(["a/dog.wav"]), PackedTargets.pack([(7,)])).save(path)
-        >>> index = Index.load(path)
-        >>> index.paths[0], index.targets[0]
-        ('a/dog.wav', (7,))
+
+    >>> import tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "index.npz")
+    >>> Index(PackedPaths.pack(["a/dog.wav"]), PackedTargets.pack([(7,)])).save(path)
+    >>> index = Index.load(path)
+    >>> index.paths[0], index.targets[0]
+    ('a/dog.wav', (7,))
     """
 
     paths: PackedPaths

@@ -22,8 +22,9 @@ def is_audio(name: str) -> bool:
     """Returns whether a file name has an audio suffix. Hidden files (macOS's `._x.wav`) have not.
 
     Example:
-        >>> is_audio("DOG.WAV"), is_audio("._dog.wav"), is_audio("notes.txt")
-        (True, False, False)
+
+    >>> is_audio("DOG.WAV"), is_audio("._dog.wav"), is_audio("notes.txt")
+    (True, False, False)
     """
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
 
@@ -46,10 +47,11 @@ class AudioFolder:
             same stem.
 
     Example:
-        >>> import tempfile
-        >>> folder = AudioFolder.scan(tempfile.mkdtemp())
-        >>> folder.find("dog.wav") is None
-        True
+
+    >>> import tempfile
+    >>> folder = AudioFolder.scan(tempfile.mkdtemp())
+    >>> folder.find("dog.wav") is None
+    True
     """
 
     path: str
@@ -87,8 +89,9 @@ def missing_files(paths: Iterable[str]) -> list[str]:
     """Returns the paths at which no file exists. Each folder is listed only once.
 
     Example:
-        >>> missing_files(["no/such/dog.wav"])
-        ['no/such/dog.wav']
+
+    >>> missing_files(["no/such/dog.wav"])
+    ['no/such/dog.wav']
     """
     listings: dict[str, frozenset[str]] = {}
     missing = []
@@ -129,8 +132,9 @@ def hold_out(
         DatasetError: If a fraction is negative, or they leave nothing to train on.
 
     Example:
-        >>> hold_out(["a", "b", "c", "d"], [0, 0, 0, 0], 0.25, 0.0)
-        ['train', 'train', 'train', 'test']
+
+    >>> hold_out(["a", "b", "c", "d"], [0, 0, 0, 0], 0.25, 0.0)
+    ['train', 'train', 'train', 'test']
     """
     fractions = {"test": test_fraction, "validation": validation_fraction}
     if min(fractions.values()) < 0 or sum(fractions.values()) >= 1:

@@ -76,16 +76,17 @@ def read_audioset(
         2017. Enhanced labels: Gong, Chung, Glass, "PSLA", 2021.
 
     Example:
-        >>> import tempfile
-        >>> root = tempfile.mkdtemp()
-        >>> for name in ("balanced_train", "eval"):
-        ...     ytid = name[:4] + "_1cCGK4M"[:7]
-        ...     with open(os.path.join(root, f"{name}_segments.csv"), "w") as file:
-        ...         _ = file.write(f'# YTID, ...\\n{ytid}, 30.000, 40.000, "/m/09x0r,/m/05zppz"\\n')
-        ...     open(os.path.join(root, f"{ytid}.flac"), "w").close()
-        >>> dataset = read_audioset(root)
-        >>> len(dataset.split("train")), dataset.split("test").targets[0]
-        (1, (0, 1))
+
+    >>> import tempfile
+    >>> root = tempfile.mkdtemp()
+    >>> for name in ("balanced_train", "eval"):
+    ...     ytid = name[:4] + "_1cCGK4M"[:7]
+    ...     with open(os.path.join(root, f"{name}_segments.csv"), "w") as file:
+    ...         _ = file.write(f'# YTID, ...\\n{ytid}, 30.000, 40.000, "/m/09x0r,/m/05zppz"\\n')
+    ...     open(os.path.join(root, f"{ytid}.flac"), "w").close()
+    >>> dataset = read_audioset(root)
+    >>> len(dataset.split("train")), dataset.split("test").targets[0]
+    (1, (0, 1))
     """
     labels = LabelSet.load("audioset")
     train_lists, test_list = _find_lists(path, subset, test_path)

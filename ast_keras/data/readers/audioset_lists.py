@@ -36,8 +36,9 @@ def parse_stem(stem: str) -> tuple[str, tuple[float, ...]] | None:
     """Returns the YTID in the stem of a file name, and its start and end if they are stated.
 
     Example:
-        >>> parse_stem("Y--4gqARaEJE_30.000_40.000"), parse_stem("-0SdAVK79lg"), parse_stem("song")
-        (('--4gqARaEJE', (30.0, 40.0)), ('-0SdAVK79lg', ()), None)
+
+    >>> parse_stem("Y--4gqARaEJE_30.000_40.000"), parse_stem("-0SdAVK79lg"), parse_stem("song")
+    (('--4gqARaEJE', (30.0, 40.0)), ('-0SdAVK79lg', ()), None)
     """
     match = _FILE_STEM.fullmatch(stem)
     if match is None:
@@ -127,12 +128,13 @@ def read_clip_list(path: str, labels: LabelSet) -> ClipList:
         DatasetError: If the file cannot be read or is malformed; with the line or the record.
 
     Example:
-        >>> import tempfile
-        >>> path = os.path.join(tempfile.mkdtemp(), "eval_segments.csv")
-        >>> _ = open(path, "w").write('--4gqARaEJE, 0.000, 10.000, "/m/09x0r,/m/05zppz"')
-        >>> clips = read_clip_list(path, LabelSet.load("audioset"))
-        >>> clips.ytids[0].decode(), clips.starts[0].item(), clips.targets[0]
-        ('--4gqARaEJE', 0, (0, 1))
+
+    >>> import tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "eval_segments.csv")
+    >>> _ = open(path, "w").write('--4gqARaEJE, 0.000, 10.000, "/m/09x0r,/m/05zppz"')
+    >>> clips = read_clip_list(path, LabelSet.load("audioset"))
+    >>> clips.ytids[0].decode(), clips.starts[0].item(), clips.targets[0]
+    ('--4gqARaEJE', 0, (0, 1))
     """
     try:
         read = _read_json if path.lower().endswith(".json") else _read_csv

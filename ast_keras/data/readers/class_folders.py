@@ -32,13 +32,14 @@ def read_class_folders(
             has its own splits.
 
     Example:
-        >>> import os, tempfile
-        >>> root = tempfile.mkdtemp()
-        >>> for name in ("dog/1.wav", "dog/2.wav", "hen/1.wav", "hen/2.wav"):
-        ...     os.makedirs(os.path.dirname(os.path.join(root, name)), exist_ok=True)
-        ...     open(os.path.join(root, name), "w").close()
-        >>> print(read_class_folders(root))
-        folders: 2 labels; 2 train, 2 test; 20% of every class held out by name for testing
+
+    >>> import os, tempfile
+    >>> root = tempfile.mkdtemp()
+    >>> for name in ("dog/1.wav", "dog/2.wav", "hen/1.wav", "hen/2.wav"):
+    ...     os.makedirs(os.path.dirname(os.path.join(root, name)), exist_ok=True)
+    ...     open(os.path.join(root, name), "w").close()
+    >>> print(read_class_folders(root))
+    folders: 2 labels; 2 train, 2 test; 20% of every class held out by name for testing
     """
     if not os.path.isdir(path):
         raise DatasetError(f"The folder does not exist. {_LAYOUT} Received: path={path!r}")

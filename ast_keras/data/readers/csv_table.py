@@ -32,12 +32,13 @@ def read_table(
             if a row has too few or too many cells.
 
     Example:
-        >>> import os, tempfile
-        >>> path = os.path.join(tempfile.mkdtemp(), "table.csv")
-        >>> _ = open(path, "w").write("path,labels\\na.wav,dog\\n")
-        >>> columns, rows = read_table(path, ["path"], "")
-        >>> columns, list(rows)
-        (['path', 'labels'], [(2, {'path': 'a.wav', 'labels': 'dog'})])
+
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "table.csv")
+    >>> _ = open(path, "w").write("path,labels\\na.wav,dog\\n")
+    >>> columns, rows = read_table(path, ["path"], "")
+    >>> columns, list(rows)
+    (['path', 'labels'], [(2, {'path': 'a.wav', 'labels': 'dog'})])
     """
     try:
         text = pathlib.Path(path).read_text(encoding="utf-8-sig")
@@ -94,8 +95,9 @@ def integer(cell: str, column: str, path: str, line: int) -> int:
         DatasetError: If it is not an integer, with the file and the line.
 
     Example:
-        >>> integer("3", "fold", "meta.csv", 2)
-        3
+
+    >>> integer("3", "fold", "meta.csv", 2)
+    3
     """
     try:
         return int(cell)

@@ -48,10 +48,11 @@ def read_esc50(path: str, *, fold: int = 1, subset: str = "esc50") -> SoundDatas
         Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015.
 
     Example:
-        >>> read_esc50("no/such/folder")
-        Traceback (most recent call last):
-        ...
-        ast_keras.errors.DatasetError: Cannot read the table: No such file or directory. ...
+
+    >>> read_esc50("no/such/folder")
+    Traceback (most recent call last):
+    ...
+    ast_keras.errors.DatasetError: Cannot read the table: No such file or directory. ...
     """
     check_subset(subset)
     table = os.path.join(path, "meta", "esc50.csv")

@@ -61,14 +61,15 @@ def read_manifest(
         DatasetError: If the table, a label or a file is not as described, with the line.
 
     Example:
-        >>> import tempfile
-        >>> root = tempfile.mkdtemp()
-        >>> for name in ("a.wav", "b.wav"):
-        ...     open(os.path.join(root, name), "w").close()
-        >>> path = os.path.join(root, "farm.csv")
-        >>> _ = open(path, "w").write("path,labels,split\\na.wav,dog;hen,train\\nb.wav,,test\\n")
-        >>> print(read_manifest(path))
-        farm: 2 labels; 1 train, 1 test
+
+    >>> import tempfile
+    >>> root = tempfile.mkdtemp()
+    >>> for name in ("a.wav", "b.wav"):
+    ...     open(os.path.join(root, name), "w").close()
+    >>> path = os.path.join(root, "farm.csv")
+    >>> _ = open(path, "w").write("path,labels,split\\na.wav,dog;hen,train\\nb.wav,,test\\n")
+    >>> print(read_manifest(path))
+    farm: 2 labels; 1 train, 1 test
     """
     columns, table = read_table(path, ("path", "labels"), _FORMAT)
     rows = list(_read_rows(path, table))
@@ -104,11 +105,12 @@ def manifest_folds(path: str) -> tuple[int, ...]:
         DatasetError: If the manifest cannot be read.
 
     Example:
-        >>> import os, tempfile
-        >>> path = os.path.join(tempfile.mkdtemp(), "farm.csv")
-        >>> _ = open(path, "w").write("path,labels,fold\\na.wav,dog,2\\nb.wav,hen,1\\n")
-        >>> manifest_folds(path)
-        (1, 2)
+
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "farm.csv")
+    >>> _ = open(path, "w").write("path,labels,fold\\na.wav,dog,2\\nb.wav,hen,1\\n")
+    >>> manifest_folds(path)
+    (1, 2)
     """
     _, table = read_table(path, ("path", "labels"), _FORMAT)
     return tuple(sorted({row.fold for row in _read_rows(path, table) if row.fold is not None}))

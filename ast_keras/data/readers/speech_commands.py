@@ -39,13 +39,14 @@ def read_speech_commands(path: str, *, words: Sequence[str] | None = None) -> So
         1804.03209.
 
     Example:
-        >>> import os, tempfile
-        >>> root = tempfile.mkdtemp()
-        >>> for name in ("validation_list.txt", "testing_list.txt", "yes/1_nohash_0.wav"):
-        ...     os.makedirs(os.path.dirname(os.path.join(root, name)), exist_ok=True)
-        ...     open(os.path.join(root, name), "w").close()
-        >>> print(read_speech_commands(root))
-        speech_commands: 1 labels; 1 train
+
+    >>> import os, tempfile
+    >>> root = tempfile.mkdtemp()
+    >>> for name in ("validation_list.txt", "testing_list.txt", "yes/1_nohash_0.wav"):
+    ...     os.makedirs(os.path.dirname(os.path.join(root, name)), exist_ok=True)
+    ...     open(os.path.join(root, name), "w").close()
+    >>> print(read_speech_commands(root))
+    speech_commands: 1 labels; 1 train
     """
     listed = _read_lists(path)
     folders = {word: AudioFolder.scan(os.path.join(path, word)) for word in subfolders(path)}

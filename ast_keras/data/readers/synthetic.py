@@ -72,9 +72,10 @@ def synthetic_sounds(
         DatasetError: If a setting is out of its range.
 
     Example:
-        >>> test = synthetic_sounds(num_test=20).splits["test"]
-        >>> test.sources[12].shape, test.targets[12], test.source_name(12)
-        ((16000,), (2,), 'falling_test_12')
+
+    >>> test = synthetic_sounds(num_test=20).splits["test"]
+    >>> test.sources[12].shape, test.targets[12], test.source_name(12)
+    ((16000,), (2,), 'falling_test_12')
     """
     sizes = {"train": num_train, "validation": num_validation, "test": num_test}
     for split, size in sizes.items():
@@ -126,9 +127,10 @@ def write_examples(
         The paths of the files.
 
     Example:
-        >>> import tempfile
-        >>> [os.path.basename(path) for path in write_examples(tempfile.mkdtemp(), 2)]
-        ['bell_test_0.wav', 'rising_test_1.wav']
+
+    >>> import tempfile
+    >>> [os.path.basename(path) for path in write_examples(tempfile.mkdtemp(), 2)]
+    ['bell_test_0.wav', 'rising_test_1.wav']
     """
     dataset = synthetic_sounds(
         num_test=num_examples, clip_seconds=clip_seconds, seed=seed, sample_rate=sample_rate

@@ -255,8 +255,9 @@ def render(label: str, rng: np.random.Generator, num_samples: int, sample_rate: 
         Waveform, float32 `[num_samples]`, in [-0.95, 0.95].
 
     Example:
-        >>> render("bell", np.random.default_rng(0), 16000, 16000).shape
-        (16000,)
+
+    >>> render("bell", np.random.default_rng(0), 16000, 16000).shape
+    (16000,)
     """
     length = int(num_samples * rng.uniform(0.5, 0.95))
     onset = int(rng.uniform(0, num_samples - length))
