@@ -107,7 +107,7 @@ def _at_most(bound: float) -> str:
 def compare(
     format: str,
     clips: str,
-    bounds: Tolerance,
+    tolerance: Tolerance,
     expected: npt.NDArray[np.float32],
     measurement: Measurement,
     *,
@@ -120,7 +120,7 @@ def compare(
     Args:
         format: "saved_model", or the quantization of a TFLite file.
         clips: Source of the clips, in words.
-        bounds: Tolerance of the file.
+        tolerance: Tolerance of the file.
         expected: The model's scores, float32 `[clips, classes]`.
         measurement: Scores, latency and memory of the file on the same clips.
         size_bytes: Size of the file or folder in bytes.
@@ -135,7 +135,7 @@ def compare(
     return Report(
         format=format,
         clips=clips,
-        bounds=bounds,
+        bounds=tolerance,
         agreement=float((scores.argmax(1) == expected.argmax(1)).mean()),
         max_error=float(error.max()),
         mean_error=float(error.mean()),

@@ -108,7 +108,7 @@ def export_tflite(
         content=convert(model, num_samples, takes_length),
         quantize=quantize,
         names=names,
-        bounds=bounds or DEFAULT_TOLERANCE[quantize],
+        tolerance=bounds or DEFAULT_TOLERANCE[quantize],
         waveforms=waveforms,
         lengths=lengths,
         source=source,
@@ -186,10 +186,10 @@ class _CandidateBuilder:
         content: The converted float32 model, without metadata.
         quantize: Quantization of the layers.
         names: Names of the classes.
-        bounds: Tolerance of the file.
+        tolerance: Tolerance of the file.
         waveforms: Clips to compare on, float32 `[clips, samples]`.
         lengths: Valid samples of each clip, int32 `[clips]`, or None.
-        source: Source of the clips, in words.
+        source: Description of where the clips come from.
         expected: The model's scores of the clips, float32 `[clips, classes]`.
         num_threads: Number of threads of the process that is measured.
     """
@@ -198,7 +198,7 @@ class _CandidateBuilder:
     content: bytes
     quantize: str
     names: tuple[str, ...]
-    bounds: Tolerance
+    tolerance: Tolerance
     waveforms: np.ndarray
     lengths: np.ndarray | None
     source: str
@@ -226,7 +226,7 @@ class _CandidateBuilder:
         report = compare(
             self.quantize,
             self.source,
-            self.bounds,
+            self.tolerance,
             self.expected,
             measurement,
             size_bytes=len(content),

@@ -13,7 +13,7 @@ class SelfAttention(keras.layers.Layer):
     """Multi-head self-attention with one joint projection to queries, keys and values.
 
     `call` is attention as usual. Two more methods return a second result for special purposes:
-    `attend_with_cache` for streams, and `attend_with_keys` for token merging.
+    `attend_with_cache` for streams, and `attend_and_return_keys` for token merging.
 
     Args:
         num_heads: Number of heads; must divide the embedding size.
@@ -131,7 +131,7 @@ class SelfAttention(keras.layers.Layer):
             mixed = attention_ops.attention(query, key, value, attention_mask)
             return self._project_output(mixed), (key, value)
 
-    def attend_with_keys(self, tokens, token_counts=None, num_queries=None):
+    def attend_and_return_keys(self, tokens, token_counts=None, num_queries=None):
         """Attends to tokens of which some represent several, and returns the keys as well.
 
         Args:

@@ -14,7 +14,7 @@ import math
 import ml_dtypes
 import tensorflow as tf
 
-from ast_keras.layers.fused_ops import _late_zero
+from ast_keras.layers.fused_ops import zero_depending_on
 
 # Largest number of attention weights per clip that is computed at once: 128 MB in float32, enough
 # for AST-base with 10 s. Longer clips are split into chunks of queries.
@@ -217,7 +217,7 @@ def _gradients(query, key, value, mask, mean, upstream):
             subtracts from each row, which equals the product of the output and its gradient.
         upstream: Gradient of the output, `[batch, heads, queries, head_dim]`.
     """
-    weights = _softmax_weights(query + _late_zero(upstream), key, mask)
+    weights = _softmax_weights(query + zero_depending_on(upstream), key, mask)
     for_value = tf.matmul(weights, upstream, transpose_a=True)
     # The mean is one more column of the product: subtracting it afterwards would read and write
     # all scores once more.

@@ -9,7 +9,7 @@ import math
 import tensorflow as tf
 
 
-def _late_zero(upstream):
+def zero_depending_on(upstream):
     """Returns a scalar zero of `upstream`'s dtype that depends on the upstream gradient.
 
     Adding it to the input of a recomputation prevents common-subexpression elimination: TensorFlow
@@ -46,7 +46,7 @@ def gelu_dense(x, kernel, bias):
         def gradient(upstream):
             # With z = x / sqrt(2): gelu(x) = x * double_cdf / 2, and its derivative is
             # double_slope / 2. `upstream`, the smallest tensor, is the one that is halved.
-            z = x * (0.5**0.5 + _late_zero(upstream))
+            z = x * (0.5**0.5 + zero_depending_on(upstream))
             double_cdf = 1 + tf.math.erf(z)
             double_slope = double_cdf + tf.exp(-tf.square(z)) * (z * (2 * math.pi**-0.5))
             half = 0.5 * upstream
@@ -84,7 +84,7 @@ def norm_dense(x, gamma, beta, epsilon, kernel, bias):
     @tf.custom_gradient
     def compute(x, gamma, beta, kernel, bias):
         def gradient(upstream):
-            unit, scale = _standardise(x, epsilon, _late_zero(upstream))
+            unit, scale = _standardise(x, epsilon, zero_depending_on(upstream))
             normalised = tf.cast(unit * gamma + beta, x.dtype)
             kernel_gradient = tf.matmul(normalised, upstream, transpose_a=True)
             normalised_gradient = tf.matmul(upstream, kernel, transpose_b=True)
@@ -123,7 +123,7 @@ def normalise(x, gamma, beta, epsilon, training=False):
     @tf.custom_gradient
     def compute(x, gamma, beta):
         def gradient(upstream):
-            unit, scale = _standardise(x, epsilon, _late_zero(upstream))
+            unit, scale = _standardise(x, epsilon, zero_depending_on(upstream))
             return _norm_gradients(unit, scale, gamma, upstream)
 
         return tf.cast(_standardise(x, epsilon)[0] * gamma + beta, x.dtype), gradient

@@ -96,7 +96,9 @@ class TransformerBlock(keras.layers.Layer):
         self.mlp_output.build((*input_shape[:-1], self.mlp_dim))
 
     def call(self, tokens, attention_mask=None, training=None, num_queries=None):
-        qkv = norm_dense(self.attention_norm, self.attention.qkv, _flat(tokens), training)
+        qkv = normalize_and_project(
+            self.attention_norm, self.attention.qkv, _flat(tokens), training
+        )
         branch = self.attention.attend(
             qkv, ops.shape(tokens)[:2], attention_mask, training, num_queries
         )
@@ -141,7 +143,7 @@ class TransformerBlock(keras.layers.Layer):
             `[batch, remaining]`.
         """
         with self._name_scope():
-            branch, keys = self.attention.attend_with_keys(
+            branch, keys = self.attention.attend_and_return_keys(
                 self.attention_norm(tokens), token_counts, num_queries
             )
             tokens = tokens[:, :num_queries] + branch
@@ -162,7 +164,7 @@ class TransformerBlock(keras.layers.Layer):
         return self.attention.attention_weights(self.attention_norm(tokens), attention_mask)
 
     def _perceptron(self, tokens, training=None):
-        hidden = norm_dense(self.mlp_norm, self.mlp_hidden, _flat(tokens), training)
+        hidden = normalize_and_project(self.mlp_norm, self.mlp_hidden, _flat(tokens), training)
         layer = self.mlp_output
         if training and not self.dropout:
             weights = (ops.cast(weight, hidden.dtype) for weight in (layer.kernel, layer.bias))
@@ -194,7 +196,7 @@ class TransformerBlock(keras.layers.Layer):
         }
 
 
-def norm_dense(norm, dense, rows, training=None):
+def normalize_and_project(norm, dense, rows, training=None):
     """Applies a LayerNorm and then a dense layer.
 
     In training the normalised rows are computed a second time for the gradient, not stored.

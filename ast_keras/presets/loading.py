@@ -265,16 +265,18 @@ def _new_backbone(name: str, overrides: dict[str, Any]) -> ASTBackbone:
 
 
 def read_preset(
-    name: str, hints: FileHints | None = None, likely: Geometry | None = None
+    name: str, hints: FileHints | None = None, fallback_geometry: Geometry | None = None
 ) -> Preset:
-    """Reads pretrained weights without building a model. New models have none to read.
+    """Reads pretrained weights without building a model.
+
+    The name of a size, such as "ast_base", stands for a new model without weights and is refused.
 
     Args:
         name: The name of released weights, the folder of a saved model, or a file or folder of
             weights in another format.
         hints: Format and number of heads, for files that do not show them.
-        likely: The requested spectrogram. A saved filterbank is fitted to it, and it is tried as
-            the geometry of weights files that do not state theirs.
+        fallback_geometry: The requested spectrogram. A saved filterbank is fitted to it. A weights
+            file that does not state its geometry is tried with it.
 
     Returns:
         The weights, and the parts of a saved model.
@@ -282,9 +284,13 @@ def read_preset(
     Raises:
         WeightsError: As `from_preset`.
     """
-    path, hints, likely = pathlib.Path(name), hints or FileHints(), likely or Geometry()
+    path, hints, fallback_geometry = (
+        pathlib.Path(name),
+        hints or FileHints(),
+        fallback_geometry or Geometry(),
+    )
     if is_saved_model(path):
-        return _read_saved(path, hints, likely)
+        return _read_saved(path, hints, fallback_geometry)
     released = _find_released(name)
     if released is not None and not path.exists():
         return Preset(_read_released(released, hints), name=released.size)
@@ -295,14 +301,16 @@ def read_preset(
             "A preset is a name, the folder of a saved model, or a file of weights. "
             f"{did_you_mean(name, [*SIZES, *PUBLISHED])} Received: preset={name!r}"
         )
-    return Preset(read_pretrained(path, hints.format, hints.num_heads, likely=likely))
+    return Preset(
+        read_pretrained(path, hints.format, hints.num_heads, fallback_geometry=fallback_geometry)
+    )
 
 
 def _find_released(name: str) -> ReleasedWeights | None:
     return next((row for row in PUBLISHED.values() if name in (row.name, row.hub_id)), None)
 
 
-def _read_saved(folder: pathlib.Path, hints: FileHints, likely: Geometry) -> Preset:
+def _read_saved(folder: pathlib.Path, hints: FileHints, fallback_geometry: Geometry) -> Preset:
     saved = load_saved_model(folder)
     stored = FileHints(num_heads=saved.backbone.num_heads)
     for name in ("format", "num_heads"):
@@ -313,7 +321,7 @@ def _read_saved(folder: pathlib.Path, hints: FileHints, likely: Geometry) -> Pre
             )
     frontend = saved.frontend
     if frontend is not None:
-        size = {key: getattr(likely, key) for key in ("num_frames", "num_mel_bins")}
+        size = {key: getattr(fallback_geometry, key) for key in ("num_frames", "num_mel_bins")}
         size = {key: value for key, value in size.items() if value is not None}
         frontend = LogMelFilterbank.from_config({**frontend.get_config(), **size})
     return Preset(as_pretrained(saved), saved.name, frontend, saved.augment)

@@ -177,7 +177,7 @@ def _random_classifier(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
 
 def _pretrained_classifier(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
     settings, frontend = recipe.model, _make_frontend(recipe)
-    network = read_preset(settings.start, likely=requested_geometry(recipe)).network
+    network = read_preset(settings.start, fallback_geometry=requested_geometry(recipe)).network
     _require_same_network(settings, network)
     # The head of the start weights is used if it has the same labels.
     head = choose_head(network, labels=labels, score_activation=_score_activation(recipe))

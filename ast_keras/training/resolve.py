@@ -66,7 +66,7 @@ def resolve(recipe: Recipe, dataset: SoundDataset) -> Recipe:
     if model.size != "auto" and None not in left_open:
         return recipe  # without reading the start weights
     if model.start != "random":
-        network = read_preset(model.start, likely=requested_geometry(recipe)).network
+        network = read_preset(model.start, fallback_geometry=requested_geometry(recipe)).network
     elif model.size != "auto":
         network = None
     else:

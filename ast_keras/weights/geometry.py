@@ -2,7 +2,7 @@
 
 A weights file holds one position embedding per patch, but not the spectrogram size and the strides
 that give this number of patches. `infer_geometry` finds them from a configuration file, from the
-released models, or from the requested geometry. No Keras is needed.
+released models, or from the requested geometry. This module does not need Keras.
 """
 
 from __future__ import annotations
@@ -67,18 +67,18 @@ class InferredGeometry:
 
 
 def infer_geometry(
-    num_patches: int, patch_size: Grid, stated: Geometry, likely: Geometry | None = None
+    num_patches: int, patch_size: Grid, stated: Geometry, fallback_geometry: Geometry | None = None
 ) -> InferredGeometry:
     """Finds the spectrogram size and strides that give a number of patches.
 
-    What is stated must hold. What is not is taken from the first released model with this number of
-    patches, and from the likely geometry if there is none.
+    Stated values are never changed. The others are those of the first released model with this
+    number of patches; if there is none, those of `fallback_geometry` are tried.
 
     Args:
         num_patches: Number of patch position embeddings, special tokens excluded.
         patch_size: Patch size `(mel, time)` of the weights.
-        stated: What the configuration files or the caller state.
-        likely: The requested geometry, tried last.
+        stated: Values that the configuration files or the caller state.
+        fallback_geometry: Geometry that is tried if no released model fits.
 
     Returns:
         The geometry, with its grid of patches.
@@ -91,7 +91,7 @@ def infer_geometry(
     >>> infer_geometry(1212, (16, 16), Geometry()).grid
     (12, 101)
     """
-    for frames, bins, strides in _candidates(stated, likely or Geometry()):
+    for frames, bins, strides in _candidates(stated, fallback_geometry or Geometry()):
         rows, columns = (
             (size - patch) // stride + 1
             for size, patch, stride in zip((bins, frames), patch_size, strides, strict=True)
@@ -107,8 +107,8 @@ def infer_geometry(
     )
 
 
-def _candidates(stated: Geometry, likely: Geometry) -> Iterator[tuple[int, int, Grid]]:
-    """Yields frames, mel bins and strides of the released models, then of the likely geometry."""
+def _candidates(stated: Geometry, fallback_geometry: Geometry) -> Iterator[tuple[int, int, Grid]]:
+    """Yields frames, mel bins and strides of the released models, then of the fallback."""
     for stride, frames in _RELEASED:
         yield (
             stated.num_frames or frames,
@@ -116,9 +116,9 @@ def _candidates(stated: Geometry, likely: Geometry) -> Iterator[tuple[int, int, 
             stated.strides or (stride, stride),
         )
     yield (
-        stated.num_frames or likely.num_frames or 1024,
-        stated.num_mel_bins or likely.num_mel_bins or 128,
-        stated.strides or likely.strides or (10, 10),
+        stated.num_frames or fallback_geometry.num_frames or 1024,
+        stated.num_mel_bins or fallback_geometry.num_mel_bins or 128,
+        stated.strides or fallback_geometry.strides or (10, 10),
     )
 
 

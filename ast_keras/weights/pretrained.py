@@ -124,7 +124,7 @@ def read_pretrained(
     format: str | None = None,
     num_heads: int | None = None,
     known: NetworkSettings | None = None,
-    likely: Geometry | None = None,
+    fallback_geometry: Geometry | None = None,
 ) -> PretrainedNetwork:
     """Reads a pretrained network from a file or folder.
 
@@ -139,7 +139,7 @@ def read_pretrained(
         format: "authors", "timm", "transformers" or "model_garden"; None to detect it.
         num_heads: Number of attention heads; None to take it from the files or the rule above.
         known: Settings that override those of the files.
-        likely: Geometry to try when nothing else states it.
+        fallback_geometry: Geometry that is tried if nothing states it and no released model fits.
 
     Returns:
         The network.
@@ -163,7 +163,7 @@ def read_pretrained(
     if weights.tensors[_PATCH_KERNEL].shape[1] == 3:  # settings of audio do not apply to images
         for name in ("mean", "std", "labels"):
             values.pop(name, None)
-    values |= dataclasses.asdict(_geometry(weights, settings, likely))
+    values |= dataclasses.asdict(_geometry(weights, settings, fallback_geometry))
     return _with_labels(PretrainedNetwork(weights=weights, **values))
 
 
@@ -251,7 +251,7 @@ def _check_shapes(tensors: Mapping[str, Array]) -> None:
 
 
 def _geometry(
-    weights: CanonicalWeights, settings: NetworkSettings, likely: Geometry | None
+    weights: CanonicalWeights, settings: NetworkSettings, fallback_geometry: Geometry | None
 ) -> InferredGeometry:
     """Returns the geometry that the position embeddings belong to."""
     kernel = weights.tensors[_PATCH_KERNEL]
@@ -263,7 +263,7 @@ def _geometry(
         num_mel_bins=settings.num_mel_bins,
         strides=settings.strides,
     )
-    return infer_geometry(num_patches, kernel.shape[2:], stated, likely)
+    return infer_geometry(num_patches, kernel.shape[2:], stated, fallback_geometry)
 
 
 def _with_labels(network: PretrainedNetwork) -> PretrainedNetwork:

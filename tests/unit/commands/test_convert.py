@@ -59,12 +59,16 @@ def test_weights_arrive_to_the_bit(source, to, converted, tmp_path):
     status, table, error = converted(GOLDENS / source, num_heads=3, num_frames=256, to=to)
     assert (status, error) == (0, "")
     assert "written, read back and equal to the bit" in table
-    likely = Geometry(num_frames=256)
-    expected = read_pretrained(GOLDENS / source, num_heads=3, likely=likely).tensors
+    fallback_geometry = Geometry(num_frames=256)
+    expected = read_pretrained(
+        GOLDENS / source, num_heads=3, fallback_geometry=fallback_geometry
+    ).tensors
     if to == "keras":
         found = canonical_tensors(from_preset(tmp_path / "output"))
     else:
-        found = read_pretrained(tmp_path / "output", num_heads=3, likely=likely).tensors
+        found = read_pretrained(
+            tmp_path / "output", num_heads=3, fallback_geometry=fallback_geometry
+        ).tensors
     assert_same(dict(sorted(found.items())), dict(sorted(expected.items())))
 
 

@@ -93,7 +93,7 @@ def assert_round_trips(model, tmp_path):
     size = {name: getattr(model.backbone, name) for name in SIZE}
     for to in ("authors", "transformers"):
         export_weights(model, tmp_path / to, to)
-        again = read_pretrained(tmp_path / to, num_heads=3, likely=Geometry(**size))
+        again = read_pretrained(tmp_path / to, num_heads=3, fallback_geometry=Geometry(**size))
         assert_same(again.weights.tensors, tensors)
         assert again.grid == model.backbone.grid
         assert_same(canonical_tensors(build_classifier(again)), tensors)
@@ -103,7 +103,9 @@ def assert_round_trips(model, tmp_path):
 
 @pytest.mark.parametrize("name", SOUNDS)
 def test_sound_round_trip_is_bit_identical(name, tmp_path):
-    source = read_pretrained(saved(tmp_path, SOUNDS[name]), num_heads=3, likely=Geometry(**SIZE))
+    source = read_pretrained(
+        saved(tmp_path, SOUNDS[name]), num_heads=3, fallback_geometry=Geometry(**SIZE)
+    )
     model = build_classifier(source)
     assert_same(canonical_tensors(model), SOUND)
     assert_round_trips(model, tmp_path)
@@ -136,7 +138,9 @@ def test_image_round_trip_is_bit_identical(name, tmp_path):
 @pytest.mark.parametrize("name", ["original_small.pth", "hf_ast_small"])
 def test_golden_round_trip_is_bit_identical(name, tmp_path):
     model = from_preset(GOLDENS / name, num_heads=3, num_frames=256)
-    expected = read_pretrained(GOLDENS / name, num_heads=3, likely=Geometry(num_frames=256)).tensors
+    expected = read_pretrained(
+        GOLDENS / name, num_heads=3, fallback_geometry=Geometry(num_frames=256)
+    ).tensors
     assert_same(canonical_tensors(model), expected)
     assert_round_trips(model, tmp_path)
 
@@ -238,9 +242,12 @@ def test_head_is_kept_without_classes_and_fresh_with_them():
 
 
 def test_same_labels_in_another_order_reorder_the_outputs(tmp_path):
-    likely = Geometry(num_frames=256)
+    fallback_geometry = Geometry(num_frames=256)
     source = read_pretrained(
-        GOLDEN, num_heads=3, likely=likely, known=NetworkSettings(labels=NAMES)
+        GOLDEN,
+        num_heads=3,
+        fallback_geometry=fallback_geometry,
+        known=NetworkSettings(labels=NAMES),
     )
     order = np.random.default_rng(1).permutation(11)
     plain = build_classifier(source, frontend=None)
@@ -324,7 +331,7 @@ def test_unknown_method_is_refused_even_if_nothing_is_resized(argument):
 
 @pytest.mark.parametrize("name", ["num_frames", "num_mel_bins"])
 def test_size_zero_is_not_replaced_by_the_default(name):
-    source = read_pretrained(GOLDEN, num_heads=3, likely=Geometry(num_frames=256))
+    source = read_pretrained(GOLDEN, num_heads=3, fallback_geometry=Geometry(num_frames=256))
     with pytest.raises(ValueError, match="at least one patch"):
         build_classifier(source, geometry=Geometry(**{name: 0}))
 

@@ -170,8 +170,11 @@ def test_transformers_needs_square_patches(tmp_path):
     )
     assert list(tmp_path.iterdir()) == []
     folder = exported(model, tmp_path / "yes", "authors")
-    likely = Geometry(num_frames=48)
-    assert read_pretrained(folder, num_heads=3, likely=likely).patch_size == (32, 8)
+    fallback_geometry = Geometry(num_frames=48)
+    assert read_pretrained(folder, num_heads=3, fallback_geometry=fallback_geometry).patch_size == (
+        32,
+        8,
+    )
 
 
 def test_unknown_target_is_refused(model, tmp_path):

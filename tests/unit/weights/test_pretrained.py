@@ -108,10 +108,10 @@ def test_extractor_without_normalisation_gives_identity_normalisation(tmp_path):
 def test_files_without_configuration_have_the_epsilons_of_their_format(tmp_path):
     tensors = canonical()
     write_safetensors(tmp_path / "hf", transformers(tensors, f"{AST}.", 4))
-    source = read_pretrained(tmp_path / "hf", num_heads=3, likely=Geometry(**SIZE))
+    source = read_pretrained(tmp_path / "hf", num_heads=3, fallback_geometry=Geometry(**SIZE))
     assert (source.layer_norm_epsilon, source.head_layer_norm_epsilon) == (1e-12, 1e-12)
     write_safetensors(tmp_path / "authors", authors(tensors))
-    source = read_pretrained(tmp_path / "authors", num_heads=3, likely=Geometry(**SIZE))
+    source = read_pretrained(tmp_path / "authors", num_heads=3, fallback_geometry=Geometry(**SIZE))
     assert (source.layer_norm_epsilon, source.head_layer_norm_epsilon) == (1e-6, 1e-5)
     assert (source.mean, source.std, source.labels) == (None, None, None)
 
@@ -220,11 +220,14 @@ def test_other_sizes_must_be_given(tmp_path):
     message = error_of(path)
     assert "give the strides, num_frames and num_mel_bins" in message
     assert "240 patches" in message
-    assert read_pretrained(path, likely=Geometry(num_frames=210)).grid == (12, 20)
-    assert "240 patches" in error_of(path, likely=Geometry(num_frames=250))
+    assert read_pretrained(path, fallback_geometry=Geometry(num_frames=210)).grid == (12, 20)
+    assert "240 patches" in error_of(path, fallback_geometry=Geometry(num_frames=250))
     assert "num_frames=1024" in error_of(path, known=NetworkSettings(num_frames=1024))
-    # The likely geometry does not override that of a released model.
-    assert read_pretrained(sized(tmp_path, 144), likely=Geometry(num_frames=500)).num_frames == 128
+    # The fallback geometry does not override that of a released model.
+    assert (
+        read_pretrained(sized(tmp_path, 144), fallback_geometry=Geometry(num_frames=500)).num_frames
+        == 128
+    )
 
 
 @pytest.mark.parametrize(
@@ -293,7 +296,9 @@ WRONG = {
 def test_wrong_shape_is_refused(name, tmp_path):
     tensors = {**authors(canonical(), ""), name: random(*WRONG[name])}
     write_safetensors(tmp_path / "ast.safetensors", tensors)
-    message = error_of(tmp_path / "ast.safetensors", num_heads=3, likely=Geometry(**SIZE))
+    message = error_of(
+        tmp_path / "ast.safetensors", num_heads=3, fallback_geometry=Geometry(**SIZE)
+    )
     assert "does not fit the others" in message or "patch kernel must be" in message
 
 
@@ -302,15 +307,17 @@ def test_integer_tensors_are_refused(name, tmp_path):
     tensors = authors(canonical(), "")
     tensors[name] = tensors[name].astype("int32")
     write_safetensors(tmp_path / "ast.safetensors", tensors)
-    message = error_of(tmp_path / "ast.safetensors", num_heads=3, likely=Geometry(**SIZE))
+    message = error_of(
+        tmp_path / "ast.safetensors", num_heads=3, fallback_geometry=Geometry(**SIZE)
+    )
     assert f"must be floating point. Received: {name.removeprefix('v.')} of int32" in message
 
 
 def test_format_is_checked(tmp_path):
     write_safetensors(tmp_path / "ast.safetensors", authors(canonical(), ""))
     path = tmp_path / "ast.safetensors"
-    assert read_pretrained(path, "authors", 3, likely=Geometry(**SIZE)).grid == (2, 3)
-    assert "set it to 'authors'" in error_of(path, "timm", 3, likely=Geometry(**SIZE))
+    assert read_pretrained(path, "authors", 3, fallback_geometry=Geometry(**SIZE)).grid == (2, 3)
+    assert "set it to 'authors'" in error_of(path, "timm", 3, fallback_geometry=Geometry(**SIZE))
     assert "not the variables of the Model Garden" in error_of(path, "model_garden")
     assert "format must be one of authors, timm" in error_of(path, "pytorch")
 
