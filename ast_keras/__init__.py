@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:  # for editors and type checkers; `_HOME` says the same at run time
+if TYPE_CHECKING:  # for editors and type checkers; `_HOME` lists the same names for run time
     from ast_keras.audio.loading import audio_from_array as audio_from_array
     from ast_keras.audio.loading import audio_info as audio_info
     from ast_keras.audio.loading import load_audio as load_audio

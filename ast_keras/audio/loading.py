@@ -270,7 +270,7 @@ def _to_float32(column: npt.NDArray[Any], name: str) -> Samples:
 
 
 def _check_peak(peak: float, name: str, notes: list[str]) -> None:
-    if not np.isfinite(peak):  # max and min propagate NaN
+    if not np.isfinite(peak):  # NaN if one sample is NaN, because max and min propagate it
         raise AudioSampleError(
             "The samples must be finite: replace NaN and infinity, or exclude the file. "
             f"Received: source={name}"

@@ -1,4 +1,4 @@
-"""Entry point of the commands: an error that the user can fix ends in one line and a status."""
+"""Entry point of the commands: prints an error that the user can fix as one line, and exits."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def run_command(main: Callable[[_Arguments], int], options: _Arguments) -> int:
     """
     # Hides the log messages of TensorFlow and Orbit.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TensorFlow reads this when it is loaded. Its default is off on processors without AVX-512,
-    # which gain most: oneDNN reuses memory from one operation to the next, whereas memory freed and
-    # allocated again is cleared by the kernel.
+    # TensorFlow reads this when it is loaded. By default oneDNN is off on processors without
+    # AVX-512, although these gain most from it: it reuses memory from one operation to the next.
+    # Memory that is freed and allocated again is cleared by the operating system, which takes time.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     logging.set_verbosity(logging.WARNING)
     try:
@@ -88,8 +88,8 @@ def run_command(main: Callable[[_Arguments], int], options: _Arguments) -> int:
 def exit_process(status: int) -> NoReturn:
     """Exits with a status. Distributed workers (`TF_CONFIG`) skip the shutdown of the interpreter.
 
-    Python would delete TensorFlow's objects one by one, which takes seconds to minutes. The other
-    workers would report this one lost in the meantime.
+    Python would delete TensorFlow's objects one by one, which takes seconds to minutes. Meanwhile
+    the other workers would report that this worker is lost.
 
     Args:
         status: Exit status of the process.
@@ -100,7 +100,7 @@ def exit_process(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     if status != 1:
-        # The other workers may still be receiving this worker's last message, that all stop.
+        # The other workers may still be receiving this worker's last message, the request to stop.
         time.sleep(_LINGER_SECONDS)
     os._exit(status)
 

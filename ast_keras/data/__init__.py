@@ -1,4 +1,6 @@
-"""Data sets, and the pipeline that makes batches of them. No TensorFlow is imported.
+"""Data sets, and the pipeline that makes batches of them.
+
+Importing these modules does not import TensorFlow.
 
 | module | holds |
 |---|---|
@@ -13,6 +15,8 @@
 | `downloads` | public data sets, downloaded once |
 | `builders` | for `tfds build`: data sets as ArrayRecord files |
 
-To add a data set, write a function in a new module of `readers` that returns a `SoundDataset`, and
-add it to `READERS`.
+To add a kind of data set, write a function in a new module of `readers` that returns a
+`SoundDataset`, and add it to `READERS`. An argument that other readers do not have also needs a
+field in `ast_keras/recipe/schema.py`, and its name in `_READER_SETTINGS` of
+`ast_keras/training/build.py`.
 """

@@ -16,7 +16,8 @@ from ast_keras.audio import loading
 from ast_keras.data.dataset import Source, Split
 from ast_keras.errors import AudioError, AudioNotFoundError
 
-_MAX_UNREADABLE_IN_A_ROW = 100  # more are a broken disk rather than single broken downloads
+# More unreadable files in a row than this are due to a broken disk, not to broken downloads.
+_MAX_UNREADABLE_IN_A_ROW = 100
 
 Array = npt.NDArray[Any]
 
@@ -127,7 +128,7 @@ class Clips:
 
 
 class SharedDecoder:
-    """Decodes each file once for several splits, such as those of the folds of cross-validation.
+    """Decodes each file once, also if it is in several splits, as in cross-validation.
 
     Args:
         sample_rate: Sample rate in Hz; files at another rate are resampled.
@@ -176,7 +177,7 @@ class SharedDecoder:
 
 
 class _Waveforms(Sequence[Any]):
-    """Sources of a split, of which files are decoded on access."""
+    """Sources of a split. Those that are files are decoded on access."""
 
     def __init__(self, sources: Sequence[Any], decoder: SharedDecoder) -> None:
         self._sources, self._decoder = sources, decoder

@@ -1,4 +1,4 @@
-"""Data sets: labels and splits, as every reader returns them. Sequences may be lazy."""
+"""`SoundDataset` and `Split`: the labels and splits that every reader returns."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Split:
             float32 waveform `[samples]` at the `sample_rate` of the data set. The pipeline only
             indexes it, so that a sequence may read or render on access.
         targets: Label indices of each example, in ascending order.
-        names: Name of each example in messages. By default its path.
+        names: Name of each example in messages. The default is its path.
 
     Raises:
         DatasetError: If the sequences differ in length.

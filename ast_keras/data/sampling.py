@@ -129,7 +129,9 @@ class Weighted:
         if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.max() > 0):
             raise ArgumentError(
                 "Sampling weights must be finite and not negative, and one must be positive: "
-                f"weighted sampling needs labels. Received: {weights.min()} to {weights.max()}"
+                "weighted sampling needs labels. Without labels set sampling='shuffled' (in a "
+                "recipe data.sampling=shuffled). "
+                f"Received: weights from {weights.min()} to {weights.max()}"
             )
         self.seed = seed
         self.num_examples = len(weights)
@@ -153,7 +155,7 @@ class Weighted:
         return np.concatenate(draws)[: self.num_examples]
 
     def _draw(self, epoch: int, block: int) -> Array:
-        # Below the total even after rounding, since `random` returns at most 1 - 2**-53.
+        # This is below the total even after rounding: `random` returns at most 1 - 2**-53.
         places = generator(self.seed, DRAWS, epoch, block).random(_BLOCK_DRAWS) * self._sums[-1]
         draws: Array = np.searchsorted(self._sums, places, side="right")
         return draws

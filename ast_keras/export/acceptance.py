@@ -28,9 +28,9 @@ class Tolerance:
 
 
 DEFAULT_TOLERANCE = {
-    "saved_model": Tolerance(max_error=1e-5),  # float32, summed in another order
-    "none": Tolerance(max_error=1e-3),  # the same, by TFLite's kernels
-    "float16": Tolerance(max_error=1e-2),  # weights of eleven significant bits
+    "saved_model": Tolerance(max_error=1e-5),  # float32, but another order of summation
+    "none": Tolerance(max_error=1e-3),  # float32 in TFLite's kernels
+    "float16": Tolerance(max_error=1e-2),  # weights with eleven significant bits
     "int8": Tolerance(agreement=0.99, mean_error=0.01),
     "int4": Tolerance(agreement=0.95, mean_error=0.02),
 }
@@ -42,7 +42,7 @@ class Report:
 
     Attributes:
         format: "saved_model", or the quantization of a TFLite file.
-        clips: Source of the clips, in words.
+        clips: Description of where the clips come from.
         bounds: Tolerance that the file was compared with.
         agreement: Fraction of clips with the same best class as the model's.
         max_error: Largest absolute difference of a score.
@@ -119,7 +119,7 @@ def compare(
 
     Args:
         format: "saved_model", or the quantization of a TFLite file.
-        clips: Source of the clips, in words.
+        clips: Description of where the clips come from.
         tolerance: Tolerance of the file.
         expected: The model's scores, float32 `[clips, classes]`.
         measurement: Scores, latency and memory of the file on the same clips.
@@ -128,7 +128,7 @@ def compare(
         float_layers: Names of the layers that were left in float32.
 
     Returns:
-        The report; `Report.violations` tells whether the file is within its tolerance.
+        The report; its `violations` are empty if the file is within its tolerance.
     """
     scores = measurement.scores
     error = np.abs(scores.astype(np.float64) - expected)

@@ -1,8 +1,8 @@
 """Quantization of a TFLite model: fewer bits for the large matrices of the transformer.
 
-Quantized are the patch projection and the four matrices of every block, 99 % of a model's weights.
-The filterbank, the norms, the attention products and the head stay float32: a power spectrum has a
-larger range than eight bits hold, and the others are small.
+The patch projection and the four matrices of every block are quantized. They hold 99 % of a model's
+weights. The filterbank stays float32, because eight bits cannot represent the range of a power
+spectrum. The norms, the attention products and the head stay float32, because they are small.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def signal_to_noise(
 def _logits(content: bytes, clips: np.ndarray) -> np.ndarray:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    # Delegates do not expose the tensors between their operators, of which the logits are one.
+    # The logits are a tensor between two operators, which an interpreter with delegates hides.
     interpreter = Interpreter(
         model_content=content,
         num_threads=2,

@@ -25,7 +25,7 @@ def comparison_clips(
     source: str | os.PathLike[str] | None = None,
     num_clips: int = 200,
 ) -> tuple[np.ndarray, str]:
-    """Returns clips for the comparison, and their source in words.
+    """Returns clips for the comparison, and a description of their source.
 
     Args:
         model: Classifier with a frontend, whose sample rate the clips have.

@@ -46,7 +46,7 @@ def iter_segments(
     if window is None:
         yield 0, load_audio(path, sample_rate)
         return
-    # A rest of less than a frame would be a window without a frame of its own.
+    # Fewer remaining samples than one frame would make a window without a spectrogram frame.
     min_samples = round(FRAME_SECONDS * sample_rate)
     yield from cut_windows(sound_blocks(path, sample_rate), window, hop or window, min_samples)
 
@@ -82,7 +82,8 @@ def cut_windows(
     start, kept = 0, np.zeros(0, np.float32)
     for block in blocks:
         kept = np.concatenate([kept, block]) if len(kept) else block
-        # Only with more samples than a window: this one may otherwise be the last.
+        # A window is complete when at least `min_samples` follow it. If fewer follow, it is the
+        # last one, and they lengthen it.
         while len(kept) >= window + min_samples:
             yield start, kept[:window]
             start, kept = start + hop, kept[hop:]

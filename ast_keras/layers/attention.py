@@ -12,8 +12,9 @@ from ast_keras.layers.initializers import truncated_normal
 class SelfAttention(keras.layers.Layer):
     """Multi-head self-attention with one joint projection to queries, keys and values.
 
-    `call` is attention as usual. Two more methods return a second result for special purposes:
-    `attend_with_cache` for streams, and `attend_and_return_keys` for token merging.
+    `call` computes standard attention. Two more methods also return a second result:
+    `attend_with_cache` the keys and values, for streams, and `attend_and_return_keys` the keys, for
+    token merging.
 
     Args:
         num_heads: Number of heads; must divide the embedding size.
@@ -132,7 +133,7 @@ class SelfAttention(keras.layers.Layer):
             return self._project_output(mixed), (key, value)
 
     def attend_and_return_keys(self, tokens, token_counts=None, num_queries=None):
-        """Attends to tokens of which some represent several, and returns the keys as well.
+        """Computes attention over tokens that may be merged ones, and also returns the keys.
 
         Args:
             tokens: `[batch, tokens, embed_dim]`.
@@ -174,7 +175,7 @@ class SelfAttention(keras.layers.Layer):
 
     def _split_heads(self, qkv, batch_shape):
         """Returns query, key and value, each `[batch, heads, tokens, head_dim]`."""
-        # Split before the reshape: tensors of five axes do not run on the GPUs of phones.
+        # Split before the reshape, because GPUs of phones do not support tensors of five axes.
         shape = (*batch_shape, self.num_heads, self.head_dim)
         parts = (ops.reshape(part, shape) for part in ops.split(qkv, 3, axis=-1))
         return [ops.transpose(part, (0, 2, 1, 3)) for part in parts]

@@ -1,10 +1,11 @@
 """Scaled dot-product attention in forms that save memory and time.
 
-TensorFlow's automatic gradients store every intermediate result. In AST-base those are the
-attention weights, 12 heads x 1,214 x 1,214 in each of 12 blocks. With `training=True` the functions
-here store only their inputs and compute the weights a second time for the gradient. That is also
-faster, because less memory is moved. With `training=False` they consist of plain operations, which
-TensorFlow fuses and which converters (TFLite, XLA) understand.
+TensorFlow's automatic gradients store every intermediate result. The largest are the attention
+weights: AST-base has 12 heads x 1,214 x 1,214 weights in each of its 12 blocks. With
+`training=True` the functions of this module store only their inputs and compute the weights a
+second time for the gradient. That is also faster, because less memory is read and written. With
+`training=False` they use only standard operations, which TensorFlow fuses and which TFLite and XLA
+can convert.
 
 For long clips the queries are processed in chunks, so that memory grows linearly with the length.
 """
@@ -103,8 +104,8 @@ def choose_chunk_size(query, key):
 class ChunkedAttention:
     """Attention over chunks of queries, one after another, with its own gradient.
 
-    Only the inputs and the result are stored. The gradient visits the same chunks again and adds
-    up the gradients for keys and values.
+    Only the inputs and the result are stored. The gradient is computed for the same chunks, and
+    the gradients for keys and values are summed over them.
 
     Args:
         key: `[batch, heads, keys, head_dim]`.
@@ -181,7 +182,7 @@ def _add_log_counts(query, key, token_counts):
 
 def _mask_scores(scores, mask):
     """Returns scores `[batch, heads, ...]` with the lowest number where `mask` is False."""
-    # The lowest finite number gives a weight of zero like minus infinity, but no NaN gradients.
+    # The lowest finite number gives a weight of zero, as minus infinity does, but no NaN gradients.
     lowest = float(ml_dtypes.finfo(scores.dtype.name).min)
     return tf.where(mask[:, None], scores, tf.constant(lowest, scores.dtype))
 
@@ -219,11 +220,13 @@ def _gradients(query, key, value, mask, mean, upstream):
     """
     weights = _softmax_weights(query + zero_depending_on(upstream), key, mask)
     for_value = tf.matmul(weights, upstream, transpose_a=True)
-    # The mean is one more column of the product: subtracting it afterwards would read and write
-    # all scores once more.
+    # The mean is subtracted by one more column of the product: a subtraction after the product
+    # would read and write all scores once more.
     upstream = tf.concat([upstream, -mean], axis=-1)
     value = tf.concat([value, tf.ones_like(value[..., :1])], axis=-1)
-    with tf.control_dependencies([for_value]):  # so that the next two reuse the weights' memory
+    # `for_value` is computed first. It is then no longer waiting to read `weights`, and TensorFlow
+    # can reuse the memory of `weights` for the results below.
+    with tf.control_dependencies([for_value]):
         for_scores = tf.matmul(upstream, value, transpose_b=True)
     for_scores = for_scores * weights
     for_key = tf.matmul(for_scores, query, transpose_a=True)

@@ -14,7 +14,7 @@ class DropPath(keras.layers.Layer):
 
     Args:
         rate: Probability of dropping the branch of an example, in [0, 1).
-        seed: Integer seed of the random draws, or None.
+        seed: Integer seed of the random draws. None chooses a random seed.
 
     Call arguments:
         branch: Output of a residual branch, `[batch, ...]`.

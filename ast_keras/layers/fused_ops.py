@@ -10,10 +10,17 @@ import tensorflow as tf
 
 
 def zero_depending_on(upstream):
-    """Returns a scalar zero of `upstream`'s dtype that depends on the upstream gradient.
+    """Returns a scalar zero that is only known once the gradient `upstream` is known.
 
-    Adding it to the input of a recomputation prevents common-subexpression elimination: TensorFlow
-    and XLA would otherwise detect the same computation in the forward pass, and store its result.
+    A custom gradient adds it to the input of a computation that it repeats. Without it, TensorFlow
+    and XLA recognise the computation of the forward pass (common-subexpression elimination) and
+    store its result, instead of computing it a second time.
+
+    Args:
+        upstream: Gradient with respect to the output of the operation, floating point.
+
+    Returns:
+        A scalar of the dtype of `upstream`: 0, or NaN or infinity if the gradient is not finite.
     """
     first = tf.reshape(upstream, (-1,))[0]
     # A compiler cannot simplify this to zero. If it is not zero, the gradient is not finite.
@@ -45,7 +52,7 @@ def gelu_dense(x, kernel, bias):
     def compute(x, kernel, bias):
         def gradient(upstream):
             # With z = x / sqrt(2): gelu(x) = x * double_cdf / 2, and its derivative is
-            # double_slope / 2. `upstream`, the smallest tensor, is the one that is halved.
+            # double_slope / 2. The halving is applied to `upstream`, which is the smallest tensor.
             z = x * (0.5**0.5 + zero_depending_on(upstream))
             double_cdf = 1 + tf.math.erf(z)
             double_slope = double_cdf + tf.exp(-tf.square(z)) * (z * (2 * math.pi**-0.5))

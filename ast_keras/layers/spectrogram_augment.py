@@ -25,7 +25,8 @@ def uniform_per_example(seeds, shape):
     """
 
     def draw(seed):
-        # Random bits of a fixed algorithm: XLA would convert them to other floats.
+        # Bits are drawn by a fixed algorithm and converted here, because XLA converts random bits
+        # to other floats than TensorFlow.
         bits = tf.random.stateless_uniform(
             shape, seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
         )
@@ -88,7 +89,7 @@ class SpectrogramAugment(keras.layers.Layer):
         roll_frames: Largest roll in frames.
         fill_value: Value of masked elements.
         seed: Integer seed of the layer's own random numbers, which are used if `seeds` is not
-            given to `call`; or None.
+            given to `call`. None chooses a random seed.
 
     Call arguments:
         spectrogram: Floating-point tensor `[batch, frames, mel]`.
@@ -167,7 +168,7 @@ class SpectrogramAugment(keras.layers.Layer):
         return spectrogram
 
     def _add_noise(self, spectrogram, amplitude, seeds):
-        # A second random stream of the same seeds; the first one gave the six draws of `call`.
+        # A second random stream from the same seeds: the first one is used by `call`.
         seeds = tf.cast(seeds, tf.int32) + tf.constant([0, 1 << 30])
         field = uniform_per_example(seeds, _shape(spectrogram)[1:])
         noise = field * amplitude[:, None, None] / 10.0

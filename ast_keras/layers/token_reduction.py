@@ -6,7 +6,7 @@ from keras import ops
 
 from ast_keras.errors import ArgumentError
 
-# Names of `Patchout`'s arguments in configs written before 0.1.0 was released.
+# Names of `Patchout`'s arguments in configs that an earlier version wrote.
 _EARLIER_NAMES = {"share": "patch_rate", "mel": "mel_rate", "time": "time_rate"}
 
 
@@ -24,7 +24,7 @@ class Patchout(keras.layers.Layer):
         mel_rate: Fraction of the rows of patches (mel bands) to drop, in [0, 1).
         time_rate: Fraction of the columns of patches (time) to drop, in [0, 1).
         num_special_tokens: Number of tokens before the patches. They are never dropped.
-        seed: Seed of the random draws, an int or None.
+        seed: Integer seed of the random draws. None chooses a random seed.
 
     Call arguments:
         tokens: `[batch, special tokens + patches, embed_dim]`, patches in mel-major order.

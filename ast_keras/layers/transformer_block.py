@@ -15,9 +15,9 @@ from ast_keras.layers.token_reduction import merge_similar_tokens
 class TransformerBlock(keras.layers.Layer):
     """A pre-norm transformer block: self-attention, then a perceptron with one hidden layer.
 
-    Both parts read normalised tokens and add their result to the tokens. `call` is the block as
-    usual. Two more methods are for inference only and return a second result: `step` for streams,
-    and `call_and_merge` for token merging.
+    Both parts read normalised tokens and add their result to the tokens. `call` computes the
+    standard block. Two more methods are for inference only and return a second result: `step` the
+    keys and values, for streams, and `call_and_merge` the token counts, for token merging.
 
     Args:
         num_heads: Number of attention heads.
@@ -199,7 +199,7 @@ class TransformerBlock(keras.layers.Layer):
 def normalize_and_project(norm, dense, rows, training=None):
     """Applies a LayerNorm and then a dense layer.
 
-    In training the normalised rows are computed a second time for the gradient, not stored.
+    In training the normalised rows are not stored, but computed a second time for the gradient.
 
     Args:
         norm: A `TokenNormalization`.

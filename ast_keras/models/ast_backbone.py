@@ -24,16 +24,20 @@ class ASTBackbone(keras.Model):
     patch size, stride, number of frames and number of mel bins are possible. The weights are
     random; `ASTBackbone.from_preset` loads released or saved ones.
 
-    The computation is `call` -> `encode` -> `embed_tokens`, then the blocks, then a LayerNorm:
+    The layers are applied in this order, by three methods:
 
-    1. "patches" projects overlapping patches of the spectrogram.
-    2. "special_tokens" puts the class token and the distillation token before them.
-    3. "positions" adds the position embedding, "patchout" drops patches in training.
-    4. "block_0", "block_1", ... are the transformer blocks, "norm" is the last LayerNorm.
+    1. `call` projects overlapping patches of the spectrogram ("patches") and calls `encode`.
+    2. `encode` first calls `embed_tokens`, which puts the class token and the distillation token
+       before the patches ("special_tokens") and adds the position embedding ("positions").
+    3. `encode` then applies "position_dropout" and "patchout", which drops patches in training.
+    4. It applies the transformer blocks ("block_0", "block_1", ...) and a LayerNorm ("norm").
+
+    A subclass with another order of tokens, as `CausalASTBackbone`, overrides `embed_tokens`,
+    `pool`, `num_pooled_tokens`, `min_frames`, `count_tokens` and `describe_positions`.
 
     With `padding="masked"` the model takes any number of frames, also more than `num_frames`, and
-    clips of different lengths in one batch. Padding is not attended to, so that each clip gives
-    the same result as alone. Only whole patches are used, at least one per clip.
+    clips of different lengths in one batch. Padding is not attended to, so that the result of a
+    clip does not depend on the batch. Only whole patches are used, at least one per clip.
 
     Keras sees a functional model: `summary()`, `get_layer(...).output` and `plot_model` show the
     graph for clips of `num_frames` frames. `call` computes the same for such clips; masks,
@@ -61,8 +65,9 @@ class ASTBackbone(keras.Model):
         patchout: Fraction of single patches dropped from each training example, in [0, 1).
         patchout_mel: Fraction of the rows of patches dropped in training, in [0, 1).
         patchout_time: Fraction of the columns of patches dropped in training, in [0, 1).
-        merge_tokens: Number of tokens merged in every block except the last. Applies at inference,
-            and only when `num_tokens` is given (as `ASTClassifier` does). 0 disables merging.
+        merge_tokens: Number of tokens merged in every block except the last, at inference. 0
+            disables merging. Calls without `num_tokens` merge nothing, because merged tokens
+            cannot be returned; `ASTClassifier` passes it.
         gradient_checkpointing: Whether blocks are computed a second time for the gradient, which
             takes less memory and about a quarter more time. All dropout rates must be 0.
         dtype: Dtype policy of all layers, a name or a `keras.DTypePolicy`; None for the global one.
@@ -146,7 +151,7 @@ class ASTBackbone(keras.Model):
         )
         positions = PositionEmbedding(grid=grid, dtype=policy, name="positions")
         position_dropout = keras.layers.Dropout(dropout, dtype=policy, name="position_dropout")
-        drop_patches = Patchout(
+        patchout_layer = Patchout(
             grid=grid,
             patch_rate=patchout,
             mel_rate=patchout_mel,
@@ -170,10 +175,11 @@ class ASTBackbone(keras.Model):
         ]
         norm = TokenNormalization(epsilon=layer_norm_epsilon, dtype=policy, name="norm")
 
-        # --- Functional model --- (tells Keras the shape of every weight)
+        # --- Functional model ---
+        # Creates the weights and the graph that Keras shows. The forward pass that runs is `call`.
         spectrogram = keras.Input((num_frames, num_mel_bins), name="spectrogram")
         tokens = positions(special_tokens(patches(spectrogram)))
-        tokens = drop_patches(position_dropout(tokens))
+        tokens = patchout_layer(position_dropout(tokens))
         for block in blocks:
             tokens = block(tokens)
         super().__init__(inputs=spectrogram, outputs=norm(tokens), name=name, trainable=trainable)
@@ -195,8 +201,11 @@ class ASTBackbone(keras.Model):
         self.gradient_checkpointing = gradient_checkpointing
         self.policy = policy
         self.token_options = token_options
-        for option in TokenOptions.names():
-            setattr(self, option, getattr(token_options, option))
+        self.padding = padding
+        self.patchout = patchout
+        self.patchout_mel = patchout_mel
+        self.patchout_time = patchout_time
+        self.merge_tokens = merge_tokens
 
     @classmethod
     def from_preset(cls, preset, **overrides):
@@ -238,7 +247,7 @@ class ASTBackbone(keras.Model):
 
     @property
     def num_pooled_tokens(self):
-        """Number of tokens that `pool` reads, counted from the first; None for all."""
+        """Number of tokens at the start of the output that `pool` reads; None if it reads all."""
         return self.num_special_tokens
 
     @property
@@ -279,6 +288,7 @@ class ASTBackbone(keras.Model):
             tokens, attention_mask = patchout(
                 tokens, training=training, attention_mask=attention_mask
             )
+        # Merged tokens cannot be returned, so nothing is merged if all tokens are requested.
         if self.merge_tokens and num_tokens is not None and not training:
             tokens = self._run_merging(tokens, attention_mask, num_tokens)
         else:
@@ -301,8 +311,8 @@ class ASTBackbone(keras.Model):
         positions = self.get_layer("positions")
         if self.padding == "original":
             return positions(tokens), None
-        width = ops.shape(patches)[1] // self.grid[0]
-        if columns is None:
+        width = ops.shape(patches)[1] // self.grid[0]  # columns of patches, valid or not
+        if columns is None:  # all are valid: one number for all clips, `[1]`
             return positions(tokens, columns=ops.reshape(width, (1,))), None
         # Index of each token among the patches, negative for special tokens. In mel-major order
         # the remainder by the width is the column.
@@ -316,18 +326,15 @@ class ASTBackbone(keras.Model):
             tokens = self._call_block(block, tokens, attention_mask, training)
         return self._call_block(last, tokens, attention_mask, training, num_tokens)
 
-    def _call_block(self, block, tokens, attention_mask, training, num_queries=None):
+    def _call_block(self, block, tokens, attention_mask, training, num_tokens=None):
         def run(tokens):
             return block(
-                tokens,
-                attention_mask=attention_mask,
-                training=training,
-                num_queries=num_queries,
+                tokens, attention_mask=attention_mask, training=training, num_queries=num_tokens
             )
 
         if self.gradient_checkpointing and training:
-            # Not `keras.RematScope`: on TensorFlow it is `tf.recompute_grad` too, but passes on
-            # keyword arguments such as `training`, which that refuses in a graph (Keras 3.15).
+            # `keras.RematScope` also calls `tf.recompute_grad`, but passes it keyword arguments,
+            # which fail inside a graph (Keras 3.15).
             return tf.recompute_grad(run)(tokens)
         return run(tokens)
 
@@ -359,7 +366,7 @@ class ASTBackbone(keras.Model):
         return max(whole, 1) if isinstance(whole, int) else ops.maximum(whole, 1)
 
     def count_tokens(self, num_frames):
-        """Returns the number of tokens, special ones included, in `num_frames` frames, an int."""
+        """Returns the number of tokens in `num_frames` frames, special tokens included."""
         return self.num_special_tokens + self.grid[0] * self.count_columns(num_frames)
 
     def compute_output_shape(self, spectrogram_shape, lengths_shape=None, num_tokens=None):
@@ -399,7 +406,7 @@ class ASTBackbone(keras.Model):
         return maps
 
     def describe_positions(self, columns):
-        """Returns the end of a sentence about the positions used for `columns` patches in time."""
+        """Returns the end of a sentence, for example ", with the first 50 of 101 positions"."""
         known = self.grid[1]
         if columns <= known:
             return f", with the first {columns} of {known} positions"
@@ -432,7 +439,7 @@ class ASTBackbone(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        # Models saved by development versions have this option; it was always None in use.
+        # Models that earlier versions saved have this option; its value was always None.
         if config.pop("attention_window", None) is not None:
             raise ArgumentError(
                 "attention_window is no longer supported: save the model without it, or use an "

@@ -46,8 +46,9 @@ class AudioClassifier(keras.Model):
         num_classes: Number of classes, which is the number of logits.
         frontend: A `LogMelFilterbank` with the backbone's `num_frames` and `num_mel_bins`; None for
             a model that takes normalised spectrograms.
-        augment: A `SpectrogramAugment` applied in training; None for none.
-        labels: A `LabelSet` with one label for each class, saved with the model; None for none.
+        augment: A `SpectrogramAugment` applied in training. None disables it.
+        labels: A `LabelSet` with one label for each class, saved with the model. None leaves the
+            classes without names.
         score_activation: "softmax" if exactly one class is right, "sigmoid" if several may be. It
             is applied by `scores`; the output of the model stays logits.
         head_layer_norm_epsilon: Epsilon of the head's LayerNorm; 1e-5 in the authors' code.
@@ -232,7 +233,7 @@ class AudioClassifier(keras.Model):
 
     @property
     def max_input_samples(self):
-        """Largest number of samples of which nothing is cut off; None for any number.
+        """Largest number of samples that is processed without cutting; None if there is no limit.
 
         One sample more would add a frame to the spectrogram, which the model drops. Up to one
         frame step more than `frontend.num_samples` fits, because it does not fill a frame.

@@ -13,20 +13,21 @@ from ast_keras.models.ast_backbone import ASTBackbone
 class CausalASTBackbone(ASTBackbone):
     """An AST whose tokens attend to their own block of time and to a fixed number of earlier ones.
 
-    Time is divided into blocks of `block_columns` patches. Every block has its own special tokens,
-    which the classifier reads, so there is a result for every block. `num_frames` is the reach of
-    attention: the current block and the past ones. The positions repeat with this period, so that
-    any two blocks that attend to each other have different positions.
+    Time is divided into blocks of `block_columns` patches. Every block has its own special tokens.
+    The classifier reads these, so that it gives a result for every block. Attention covers
+    `num_frames` frames: the current block and the `past_blocks` blocks before it. The positions
+    repeat with this period, so that any two blocks within it have different positions.
 
-    Computed block by block with a cache of keys and values (`step`), the result equals that of the
-    whole clip, and the cost of a block does not grow with the length of the stream.
+    `step` computes one block of a stream with a cache of keys and values. The result equals that of
+    `call` for the whole clip, and the cost of a block does not grow with the length of the stream.
 
     The weights have the shapes of an `ASTBackbone` of the same sizes, but the model must be trained
     or fine-tuned before it is useful: see `ast_keras.to_causal`, or `model.block_columns` in a
     recipe. Only whole blocks of a clip are processed, at least one.
 
     Args:
-        block_columns: Number of patches along time in a block; must divide that of `num_frames`.
+        block_columns: Number of patches along time in a block; must divide `grid[1]`, the number in
+            `num_frames`.
         **arguments: Arguments of `ASTBackbone`. `padding` is always "masked". The options that drop
             or merge tokens are refused, because every token must keep its place.
 
@@ -125,7 +126,7 @@ class CausalASTBackbone(ASTBackbone):
 
     @property
     def num_pooled_tokens(self):
-        # None for all: every block has its own special tokens, in between the patches.
+        # All tokens: the special tokens of each block lie between the patches.
         return None
 
     def describe_positions(self, columns):
@@ -162,7 +163,7 @@ class CausalASTBackbone(ASTBackbone):
         block_index = ops.arange(blocks)
         tokens = tokens + ops.cast(self._block_positions(block_index), tokens.dtype)
         tokens = ops.reshape(tokens, (-1, blocks * self.block_tokens, self.embed_dim))
-        block_index = ops.repeat(block_index, self.block_tokens)  # of every token
+        block_index = ops.repeat(block_index, self.block_tokens)  # block of each token
         age = block_index[:, None] - block_index[None, :]  # blocks between query and key
         return tokens, ((age >= 0) & (age <= self.past_blocks))[None]
 
@@ -246,7 +247,8 @@ class CausalASTBackbone(ASTBackbone):
         new_cache = []
         for block, past in zip(self.blocks, cache, strict=True):
             tokens, (keys, values) = block.step(tokens, past, attention_mask)
-            oldest = self.block_tokens  # the tokens that the next block does not attend to
+            # The next block does not attend to the oldest one, whose tokens are removed.
+            oldest = self.block_tokens
             new_cache.append((keys[:, :, oldest:], values[:, :, oldest:]))
         return self.get_layer("norm")(tokens), new_cache
 

@@ -100,7 +100,9 @@ def _find_in_hub_cache(preset: ReleasedWeights) -> pathlib.Path | None:
         return None
     for filename in (preset.filename, _OLDER_FILENAME):
         cached = try_to_load_from_cache(preset.hub_id, filename, revision=preset.revision)
-        if isinstance(cached, str):  # another object means "known not to exist"
+        # The result is None if the file is not in the cache, and a marker object if the cache knows
+        # that the repository does not have it.
+        if isinstance(cached, str):
             return pathlib.Path(cached)
     return None
 
@@ -116,7 +118,7 @@ def _download(
     except ImportError as error:
         reason = f"huggingface_hub cannot be imported ({one_line(error)}); pip install it"
         raise WeightsError(_advice(preset, folder, endpoint, reason)) from None
-    # Every version of huggingface_hub raises other types of errors: all are caught.
+    # All errors are caught, because their types differ between versions of huggingface_hub.
     try:
         try:
             filename, found = preset.filename, _metadata(preset, preset.filename, endpoint)
@@ -135,7 +137,8 @@ def _download(
                 )
             )
 
-        for name in _CONFIGURATION:  # before the weights, which would be misread without
+        # Before the weights, which would be misread without these files.
+        for name in _CONFIGURATION:
             try:  # a single request, because hf_hub_download retries for minutes
                 _metadata(preset, name, endpoint)
             except EntryNotFoundError:

@@ -28,7 +28,7 @@ from typing import Any
 
 import h5py
 import keras
-from keras.src.saving import saving_lib  # as keras-hub does: only here can layers be skipped
+from keras.src.saving import saving_lib  # as keras-hub does: no public function skips layers
 
 from ast_keras.errors import WeightsError
 from ast_keras.files import replacing_folder, require_disk_space
@@ -148,7 +148,7 @@ def _write_files(model: ASTClassifier, folder: pathlib.Path) -> None:
     }
     _write_json(folder / "metadata.json", metadata)
     model.backbone.save_weights(folder / _BACKBONE_WEIGHTS)
-    # The state of an optimizer, twice the size of the weights, would be saved as well.
+    # The optimizer is skipped, because its state is twice the size of the weights.
     skipped = [model.backbone, *filter(None, [getattr(model, "optimizer", None)])]
     saving_lib.save_weights_only(model, str(folder / _TASK_WEIGHTS), objects_to_skip=skipped)
 
@@ -160,7 +160,7 @@ def _write_json(path: pathlib.Path, value: Any) -> None:
 def _require_known_format(folder: pathlib.Path) -> None:
     """Refuses a folder of a later version of this package, before anything in it is interpreted."""
     path = folder / "metadata.json"
-    metadata = _read_json(path) if path.is_file() else {}  # format version 1 does without
+    metadata = _read_json(path) if path.is_file() else {}  # format version 1 may lack this file
     version = metadata.get("format_version", 1) if isinstance(metadata, dict) else None
     if type(version) is not int or version < 1:
         raise WeightsError(f"format_version must be a positive integer. Received: {path}")

@@ -140,7 +140,7 @@ def draw_spectrogram(
         log_mel: Spectrogram `[frames, mel]`, natural logarithm of power, normalised or not.
         path: Path of the file, or a binary stream that receives a PNG.
         frame_step_seconds: Time between two frames.
-        title: Heading of the figure; empty for none.
+        title: Heading of the figure. An empty one is left out.
         mel_range_hz: Lower and upper edge of the filterbank in Hz, for a frequency axis in Hz.
             None labels the axis by mel bins.
         num_valid_frames: Number of frames before the padding, whose start is marked by a dashed

@@ -30,8 +30,8 @@ class RunCheckpoints:
         self._history = history
         self._state = _RunState(history, fingerprint(context.dataset))
         checkpoint = tf.train.Checkpoint(
-            # As lists of variables: TensorFlow does not find the state of Keras's seed generators
-            # by following the attributes of a model.
+            # Lists of variables are saved, because TensorFlow does not find the state of Keras's
+            # seed generators by following the attributes of a model.
             model=[variable.value for variable in context.model.variables],
             optimizer=[variable.value for variable in trainer.optimizer.variables],
             global_step=trainer.global_step,
@@ -53,7 +53,7 @@ class RunCheckpoints:
 
     @property
     def latest(self) -> str:
-        """The newest checkpoint, in words if there is none."""
+        """Path of the newest checkpoint, for messages; a phrase if there is none."""
         return self._manager.latest_checkpoint or "none, no checkpoint was written yet"
 
     def save(self) -> None:
@@ -65,7 +65,8 @@ class RunCheckpoints:
         variables = self._context.model.trainable_variables
         if not tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in variables]):
             raise self.diverged("The weights are no longer finite.")
-        # A step may be saved before and after it is scored: the epochs make the number unique.
+        # A checkpoint may be written before and after the scoring of an epoch, at the same step.
+        # Adding the number of scored epochs gives the two different numbers.
         number = int(self._trainer.global_step.numpy()) + len(self._history)
         if self._context.workers.is_chief:
             self._manager.save(checkpoint_number=number)
@@ -89,7 +90,7 @@ class RunCheckpoints:
             raise TrainingError(f"No checkpoint of this run can be read. Received: {self.latest}")
         if self._state.restored_data not in (None, self._state.data):
             raise RecipeError(
-                "The data is not what this run began with (labels, files or their number changed): "
+                "The data has changed since this run started (labels, files or their number): "
                 "restore it, or start again in another --workdir. "
                 f"Received: {self._context.dataset}"
             )

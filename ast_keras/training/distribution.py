@@ -1,8 +1,8 @@
 """Devices and workers: distribution strategy, input per device, and agreement between workers.
 
 A worker is a process with its own devices, usually one per machine. All workers run the same
-program, and the first one (the chief) also writes the files. The environment variable `TF_CONFIG`
-lists the workers and says which one a process is, as everywhere in TensorFlow:
+program, and the first one (the chief) also writes the files. TensorFlow's environment variable
+`TF_CONFIG` lists the workers and gives the index of the worker that the process is:
 
     TF_CONFIG='{"cluster": {"worker": ["host0:12345", "host1:12345"]},
                 "task": {"type": "worker", "index": 0}}'
@@ -32,7 +32,7 @@ from ast_keras.errors import ArgumentError, WorkerError
 _START_SECONDS = 600.0  # time for all workers to start
 _CPUINFO = pathlib.Path("/proc/cpuinfo")
 _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})  # Linux's names
-# TensorFlow's errors after the loss of a worker; which one depends on the operation that waited.
+# Errors that TensorFlow raises when a worker is lost. Each depends on the operation that waited.
 _LOST_WORKER_ERRORS = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -123,7 +123,7 @@ def read_tf_config(text: str) -> tuple[list[str], int]:
 
 
 def await_workers(addresses: list[str], index: int, seconds: float = _START_SECONDS) -> None:
-    """Waits until all workers have started. TensorFlow would wait for an hour.
+    """Waits until all workers have started, for minutes. TensorFlow would wait for an hour.
 
     Args:
         addresses: "host:port" of each worker.
@@ -135,7 +135,7 @@ def await_workers(addresses: list[str], index: int, seconds: float = _START_SECO
     """
     missing = [address for i, address in enumerate(addresses) if i != index]
     started, logged = time.monotonic(), False
-    with _listening(addresses[index], len(addresses)):  # the other workers look for this one
+    with _listening(addresses[index], len(addresses)):  # the other workers check this port
         while missing := [address for address in missing if not _is_listening(address)]:
             waited = time.monotonic() - started
             if waited > seconds:

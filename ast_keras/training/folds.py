@@ -4,7 +4,7 @@
 |---|---|
 | fold_1/, fold_2/, ... | one run each (`training.run`) |
 | folds.json, folds.csv | scores of each fold, mean and standard deviation |
-| folds.png, report.html | the same for reading |
+| folds.png, report.html | the same scores as a figure and as a page |
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def run_folds(
     numbers = folds_to_train(recipe, folds)
     strategy = make_strategy()  # before TensorFlow computes anything
     is_chief = Workers(strategy).is_chief
-    datasets = read_folds(recipe, numbers)  # all of them: a mistake stops before any training
+    datasets = read_folds(recipe, numbers)  # all folds, so that errors appear before any training
     if is_chief:
         _check_folder(workdir, resolve(recipe, datasets[numbers[0]]))
     with _without_retracing_warnings():

@@ -14,11 +14,11 @@ from ast_keras.errors import ArgumentError
 class AdamL2(keras.optimizers.Optimizer):
     """Applies Adam to the gradient plus `l2` times the variable, in PyTorch's arithmetic.
 
-    The penalty passes through both moments. The decoupled `weight_decay` of Keras does not, and
-    requires `l2=0`; the result is then PyTorch's AdamW. `epsilon` is added after the bias
-    correction of the second moment. `keras.optimizers.Adam` adds it before, so that the two differ
-    early in training. Every trainable variable is penalised, including biases and normalisation.
-    The penalty is not part of the loss that training reports.
+    The L2 term is part of the gradient and so enters both moments, unlike Keras's decoupled
+    `weight_decay`, which requires `l2=0` and gives PyTorch's AdamW. `epsilon` is added after the
+    bias correction of the second moment. `keras.optimizers.Adam` adds it before, so that the two
+    differ early in training. Every trainable variable is penalised, including biases and
+    normalisation. The penalty is not part of the loss that training reports.
 
     Args:
         learning_rate: A number or a `keras.optimizers.schedules.LearningRateSchedule`.
@@ -102,9 +102,9 @@ class AdamL2(keras.optimizers.Optimizer):
                 self.assign(moments[index], tf.zeros_like(variable))
         rate = ops.cast(learning_rate, "float32") / self._mean_correction
         root, zero = ops.sqrt(self._square_correction), ops.cast(0, dtype)
-        # A single operation updates variable and moments in place. With Keras's operations it would
-        # be a dozen, each reading and writing the memory of all weights. The operation's own bias
-        # corrections lose digits and are switched off by powers of zero.
+        # A single operation updates variable and moments in place. With Keras's operations there
+        # would be a dozen, and each would read and write the memory of all weights. The operation's
+        # own bias corrections lose digits; powers of zero disable them.
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._means[index].value.handle,

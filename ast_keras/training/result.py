@@ -27,7 +27,8 @@ from ast_keras.training.build import make_pipeline
 from ast_keras.training.context import RunContext
 from ast_keras.training.run_folder import epoch_models
 
-# Written in this order. A run that has both is finished; without the second, it is written again.
+# The last files of a run, written in this order. A run is finished when both exist. If only one
+# exists, the resumed run writes both again.
 EVALUATION, REPORT = "evaluation.json", "report.html"
 
 Row = Mapping[str, Any]
@@ -82,7 +83,7 @@ class Result:
 
 
 def best_epoch(history: Sequence[Row], metric: str) -> Row:
-    """Returns the row of the epoch with the highest score; of equal ones, the first.
+    """Returns the row of the epoch with the highest score, the first of several equal ones.
 
     Args:
         history: One row for each epoch.
@@ -92,7 +93,7 @@ def best_epoch(history: Sequence[Row], metric: str) -> Row:
 
 
 def finished_result(context: RunContext, history: Sequence[Row]) -> Result | None:
-    """Returns the result of a run that is finished; None if there is something left to do.
+    """Returns the result of a run that is finished; None if it is not.
 
     Args:
         context: The prepared run.

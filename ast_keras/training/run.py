@@ -10,7 +10,8 @@
 | evaluation.json, confusion.png | scores of the final model |
 | report.html | all results on one page, with the worst mistakes |
 
-Until the run ends, model/ is that of the best epoch so far; `training.result` then chooses.
+Until the run ends, model/ holds the model of the best epoch so far. At the end, `training.result`
+replaces it by the model that `train.final_model` selects.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class Run:
     >>> settings += ["train.num_epochs=1", "data.num_train=10", "data.num_test=10"]
     >>> recipe = override(load_recipe("quickstart"), settings)
     >>> run = Run.prepare(recipe, tempfile.mkdtemp(), progress=Progress(quiet=True))
-    >>> run.context.num_steps  # `run.train()` would take it
+    >>> run.context.num_steps  # the number of steps that `run.train()` would take
     1
     """
 
@@ -195,7 +196,7 @@ class Run:
                     self._train_epochs()
                 except Interrupted:
                     self._save()
-                    workers.wait()  # a worker that exits stops the others, also while they save
+                    workers.wait()  # one that exits stops the others, even while they save
                     raise
                 finally:
                     self.context.progress.stop()
@@ -236,7 +237,7 @@ class Run:
             global_step=self.trainer.global_step,
             strategy=self.context.strategy,
             steps_per_loop=lambda _: self._loop_length,
-            checkpoint_manager=None,  # `RunCheckpoints` saves, and never after a loss of NaN
+            checkpoint_manager=None,  # `RunCheckpoints` saves instead, but not if the loss is NaN
             summary_dir=events and str(events / "train"),
             eval_summary_dir=events and str(events / "validation"),
             train_actions=[self._after_loop],
@@ -254,7 +255,8 @@ class Run:
         output["learning_rate"] = float(self._schedule(step - 1))
         self.context.progress.update(step, output["epoch_loss"], output["learning_rate"])
         due = time.monotonic() - self._saved_at > 60 * self.recipe.train.checkpoint_minutes
-        # Clocks differ, and a signal reaches one process: all workers act on the gathered values.
+        # Clocks differ between workers, and a signal may reach only one of them. All workers
+        # therefore decide by the values gathered from all.
         signals, dues, lengths = self.context.workers.gather(
             self._signals.number, due, self._steps_per_loop(step)
         ).T

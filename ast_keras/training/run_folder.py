@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Seconds until a file written on one machine must be visible on all machines.
 _FILE_SYSTEM_SECONDS = 60.0
 # Settings that may change when a run is resumed, or differ between its workers. They do not change
-# the result, except that accumulation rounds differently, as another number of devices does.
+# the result, except that `accumulate_steps`, like the number of devices, changes its rounding.
 _NOT_DECISIVE = {
     ("data", "path"),
     ("data", "labels_path"),
@@ -65,7 +65,7 @@ def check_workdir(recipe: Recipe, workdir: pathlib.Path) -> None:
     """
     saved = workdir / "recipe.json"
     if saved.is_file():
-        # A run without a checkpoint has nothing to lose: its recipe may change.
+        # Without a checkpoint, no training is lost if the recipe changes.
         if (workdir / "checkpoints" / "checkpoint").is_file():
             _require_same_recipe(recipe, load_recipe(saved), workdir)
     elif workdir.is_dir() and any(not path.name.startswith(".") for path in workdir.iterdir()):

@@ -19,7 +19,8 @@ class EpochDecaySchedule(keras.optimizers.schedules.LearningRateSchedule):
     `warmup_steps` is not a multiple of `warmup_update_steps`, the base rate is never reached.
     After the last epoch the rate stays constant.
 
-    A step is one call of the optimizer. With gradient accumulation, count batches, not updates.
+    A step is one call of the optimizer. With Keras's `gradient_accumulation_steps` that is one
+    batch, so pass the number of batches.
 
     Args:
         base_learning_rate: Rate before any decay.
@@ -28,7 +29,7 @@ class EpochDecaySchedule(keras.optimizers.schedules.LearningRateSchedule):
         decay_start_epoch: Epoch after which the rate first decays, counted from 1.
         decay_every_epochs: Number of epochs from one decay to the next.
         decay_rate: Factor of the rate at each decay.
-        warmup_steps: Step at which the warm-up ends (published for AudioSet: 1000). 0 for none.
+        warmup_steps: Step at which the warm-up ends (published for AudioSet: 1000). 0 disables it.
         warmup_update_steps: Number of steps between two updates of the rate during the warm-up.
 
     Call arguments:

@@ -55,9 +55,9 @@ def to_one_channel(kernel: Array, rgb_reduction: str = "sum") -> Array:
 def resize_kernel(kernel: Array, size: Grid) -> Array:
     """Resizes a patch kernel to another patch size.
 
-    The output for an enlarged patch is the one of the original kernel for the original patch. For a
-    smaller size, it is the closest in the sense of least squares. No released AST uses this: the
-    authors keep the patch size of the image network.
+    A larger kernel gives the same output for an enlarged patch as the original kernel for the
+    original patch. A smaller kernel approximates it by least squares. No released AST uses this:
+    the authors keep the patch size of the image network.
 
     Args:
         kernel: The kernel, `[embed, channels, mel, time]`.

@@ -4,7 +4,7 @@
 |---|---|
 | `class_folders` | a folder for each class |
 | `manifest` | a CSV file with paths and labels |
-| `esc50`, `speech_commands` | the public data sets, as their archives unpack |
+| `esc50`, `speech_commands` | the public data sets, in the folders of their archives |
 | `audioset`, `audioset_lists`, `audioset_clips` | AudioSet: segment lists, and clips in a folder |
 | `array_record`, `array_record_index` | data sets written by `ast_keras.data.builders` |
 | `synthetic`, `synthetic_sounds` | ten classes of sounds, rendered in memory |

@@ -19,7 +19,7 @@ AUDIO_SUFFIXES = (
 
 
 def is_audio(name: str) -> bool:
-    """Returns whether a file name has an audio suffix. Hidden files (macOS's `._x.wav`) have not.
+    """Returns whether a file name has an audio suffix and is not hidden (as macOS's `._x.wav`).
 
     Example:
 

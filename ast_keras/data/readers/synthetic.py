@@ -62,8 +62,8 @@ def synthetic_sounds(
 
     Args:
         num_train: Number of training clips.
-        num_validation: Number of validation clips; 0 for none.
-        num_test: Number of test clips; 0 for none.
+        num_validation: Number of validation clips. 0 makes no validation split.
+        num_test: Number of test clips. 0 makes no test split.
         clip_seconds: Length of every clip in seconds, at least 0.5.
         seed: Seed, not negative; another seed gives other clips of the same classes.
         sample_rate: Sample rate in Hz, at least 8000.

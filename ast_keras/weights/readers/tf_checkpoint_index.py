@@ -1,9 +1,9 @@
 """The index of a TensorFlow checkpoint: a table of keys and values, in the format of LevelDB.
 
-TensorFlow reads such tables itself and verifies their checksums, but it trusts the sizes in them: a
-false shape aborts the process, a false size allocates any amount of memory. `read_table` therefore
-reads the table first, and checks every size. (Reading in a child process with limits would be no
-shorter, and would import TensorFlow once more for each file.)
+TensorFlow reads such tables itself and verifies their checksums, but not the sizes in them: a wrong
+shape aborts the process, and a wrong size allocates any amount of memory. `read_table` therefore
+reads the table before TensorFlow does and checks every size. The alternative, a child process with
+a memory limit, would need as much code and import TensorFlow again for each file.
 """
 
 from __future__ import annotations
@@ -59,7 +59,11 @@ def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _block(data: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yields the keys and values of one block. A key repeats the beginning of the last."""
+    """Yields the keys and values of one block.
+
+    A key is stored as the number of bytes that it has in common with the key before it, and the
+    bytes that follow them.
+    """
     if start + size + _BLOCK_TRAILER_BYTES > len(data) - _FOOTER_BYTES or size < 4:
         raise ValueError("a block extends beyond the index")
     if data[start + size] != 0:
@@ -80,7 +84,8 @@ def _block(data: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes]]:
         key = key[:shared] + block[at : at + added]
         at += added + length
         yield key, block[at - length : at]
-    # TensorFlow's lookups start at these positions: between entries, they would find another one.
+    # TensorFlow's lookups start at these positions. One that is not the start of a whole key would
+    # make them read a wrong entry.
     if not whole.issuperset(memoryview(block[end:-4]).cast("I")):
         raise ValueError("a block of the index points between its entries")
 

@@ -202,7 +202,7 @@ def test_run_is_not_resumed_on_other_data(own_recordings, tmp_path):
     shutil.copytree(folder / "run", tmp_path / "run")
     write_manifest(tmp_path, labels=("hum", "howl"))
     recipe = override(recipe, [f"data.path={tmp_path / 'sounds.csv'}"])
-    with pytest.raises(RecipeError, match="not what this run began with"):
+    with pytest.raises(RecipeError, match="has changed since this run started"):
         prepare(recipe, tmp_path / "run").train()
 
 
