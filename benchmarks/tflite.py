@@ -161,11 +161,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="+", default=["ast_tiny", "ast_base"])
     parser.add_argument("--peer_python", help="interpreter with torch, transformers, onnxruntime")
-    parser.add_argument("--clips", type=int, default=6, help="clips of ten seconds in a round")
+    parser.add_argument("--clips", type=int, default=6, help="clips of 10 s in a round, 2 or more")
     parser.add_argument("--rounds", type=int, default=3, help="runs of every file")
     parser.add_argument("--threads", type=int, default=2, help="threads of every runtime")
     parser.add_argument("--output", type=pathlib.Path, help="JSON file for the numbers")
     options = parser.parse_args()
+    if options.clips < 2 or min(options.rounds, options.threads) < 1:
+        parser.error("--clips must be at least 2, --rounds and --threads at least 1")
     results = {}
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as folder:

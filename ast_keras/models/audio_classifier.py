@@ -328,18 +328,19 @@ class AudioClassifier(keras.Model):
 
         save_to_preset(self, folder)
 
-    def export(self, path, format="tf_saved_model", **options):
+    def export(self, filepath, format="tf_saved_model", verbose=None, **options):
         """Exports the model for serving or for phones, and checks the exported file.
 
         In contrast to `keras.Model.export`, the filterbank is exported in a form that other
         runtimes support, every weight is stored once, and the result runs in another process and
-        must give the model's scores before it appears at `path`.
+        must give the model's scores before it appears at `filepath`.
 
         Args:
-            path: For "tf_saved_model" the folder in which TensorFlow Serving expects versions; for
-                "litert" the file, by convention `*.tflite`.
+            filepath: For "tf_saved_model" the folder in which TensorFlow Serving expects versions;
+                for "litert" the file, by convention `*.tflite`.
             format: "tf_saved_model" (`ast_keras.export_saved_model`) or "litert"
                 (`ast_keras.export_tflite`).
+            verbose: Accepted for compatibility with Keras; the report is returned, not printed.
             **options: Keyword arguments of that function, such as `quantize="int8"` for "litert".
 
         Returns:
@@ -347,20 +348,26 @@ class AudioClassifier(keras.Model):
             for "litert" the report.
 
         Raises:
-            ArgumentError: If the format is another one.
+            ArgumentError: If the format is another one, or `input_signature` is given: the
+                signatures of the exported model are fixed.
             ExportError: If an option is wrong or the exported model differs too much.
         """
         if format not in _EXPORT_FORMATS:
             raise ArgumentError(
                 f"format must be one of {', '.join(_EXPORT_FORMATS)}. Received: format={format!r}"
             )
+        if "input_signature" in options:
+            raise ArgumentError(
+                "The signatures of an exported model are fixed: leave input_signature out. "
+                f"Received: input_signature={options['input_signature']!r}"
+            )
         if format == "litert":
             from ast_keras.export.tflite import export_tflite  # late: export imports models
 
-            return export_tflite(self, path, **options)
+            return export_tflite(self, filepath, **options)
         from ast_keras.export.saved_model import export_saved_model  # late, as above
 
-        return export_saved_model(self, path, **options)
+        return export_saved_model(self, filepath, **options)
 
     def compute_output_shape(self, input_shape):
         if isinstance(input_shape, Mapping):

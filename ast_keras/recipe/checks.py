@@ -1,7 +1,8 @@
 """Rules between fields of a recipe; ranges of single fields are declared with the fields.
 
 Only what can be decided without data, start weights and TensorFlow is checked here. The backbone
-checks which of its options can be combined when the model is built.
+checks its options again; the rules that users break most are also here, so that a run does not
+download data before it fails.
 """
 
 from __future__ import annotations
@@ -18,12 +19,29 @@ def check_combinations(recipe: Any) -> None:
         RecipeError: If two fields contradict each other. The message states the rule.
     """
     _check_epochs(recipe.train)
+    _check_network(recipe.model)
     if recipe.optimizer.l2 and recipe.optimizer.weight_decay:
         raise RecipeError(
             "optimizer.l2 (added to the gradient) and optimizer.weight_decay (decoupled) exclude "
             f"each other: set one to 0. Received: l2={recipe.optimizer.l2}, "
             f"weight_decay={recipe.optimizer.weight_decay}"
         )
+
+
+def _check_network(model: Any) -> None:
+    for field in ("dropout", "attention_dropout", "drop_path"):
+        if model.gradient_checkpointing and getattr(model, field):
+            raise RecipeError(
+                "model.gradient_checkpointing computes blocks twice, and dropout would draw "
+                f"differently the second time: --set model.{field}=0. "
+                f"Received: model.{field}={getattr(model, field)}"
+            )
+    for field in ("patchout", "patchout_mel", "patchout_time"):
+        if model.block_columns is not None and getattr(model, field):
+            raise RecipeError(
+                "A causal model (model.block_columns) needs all of its tokens: "
+                f"--set model.{field}=0. Received: model.{field}={getattr(model, field)}"
+            )
 
 
 def _check_epochs(train: Any) -> None:

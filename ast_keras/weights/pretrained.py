@@ -263,7 +263,8 @@ def _geometry(
         num_mel_bins=settings.num_mel_bins,
         strides=settings.strides,
     )
-    return infer_geometry(num_patches, kernel.shape[2:], stated, fallback_geometry)
+    patch_size = (kernel.shape[2], kernel.shape[3])
+    return infer_geometry(num_patches, patch_size, stated, fallback_geometry)
 
 
 def _with_labels(network: PretrainedNetwork) -> PretrainedNetwork:

@@ -258,6 +258,16 @@ def test_export_rejects_another_format(model, tmp_path):
         model.export(tmp_path / "model", format="onnx")
 
 
+def test_export_takes_the_arguments_of_keras(monkeypatch, model):
+    calls = []
+    exporter = "ast_keras.export.saved_model.export_saved_model"
+    monkeypatch.setattr(exporter, lambda *args, **options: calls.append((args, options)))
+    model.export(filepath="served", verbose=False)
+    assert calls == [((model, "served"), {})]
+    with pytest.raises(ArgumentError, match="leave input_signature out"):
+        model.export("served", input_signature=[])
+
+
 # --- Errors ---
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import ast_keras
-from ast_keras.errors import ArgumentError, InferenceError, RecipeError
+from ast_keras.errors import ArgumentError, InferenceError, RecipeError, WeightsError
 from ast_keras.inference.embedder import Embedder
 from ast_keras.inference.explanation import attention_rollout, gradient_times_input
 from ast_keras.labels import LabelSet
@@ -193,3 +193,8 @@ def test_inference_rejects_what_needs_a_single_attention_map(model, waveform):
     # Other explanations and embeddings work for causal models.
     assert gradient_times_input(model, waveform[0], 1, steps=1).shape == (998, 128)
     assert Embedder(model).model is model
+
+
+def test_plain_preset_is_not_loaded_as_causal():
+    with pytest.raises(WeightsError, match=r"ASTBackbone\.from_preset, or ast_keras\.to_causal"):
+        CausalASTBackbone.from_preset("ast_test", num_frames=126)

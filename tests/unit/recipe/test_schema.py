@@ -387,3 +387,14 @@ def test_load_recipe_uses_defaults_for_fields_missing_in_json(tmp_path):
     expected = Recipe(name="x", data=recipe_module.Data(clip_seconds=5.0))
     assert load_recipe(path) == expected
     assert isinstance(load_recipe(path).data.clip_seconds, float)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fix"),
+    [
+        (["model.gradient_checkpointing=true", "model.drop_path=0.1"], "model.drop_path=0"),
+        (["model.block_columns=10", "model.patchout_time=0.5"], "model.patchout_time=0"),
+    ],
+)
+def test_contradicting_network_options_are_rejected_before_anything_is_read(settings, fix):
+    assert f"--set {fix}" in error_of(override, load_recipe("quickstart"), settings)
