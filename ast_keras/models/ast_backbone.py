@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from ast_keras.errors import ArgumentError, WeightsError
+from ast_keras.errors import ArgumentError
 from ast_keras.layers.patch_embedding import PatchEmbedding, patch_grid
 from ast_keras.layers.position_embedding import PositionEmbedding
 from ast_keras.layers.special_tokens import SpecialTokens
@@ -216,9 +216,6 @@ class ASTBackbone(keras.Model):
             **overrides: Arguments of `ASTBackbone` that keep the architecture, such as `padding`,
                 `num_frames` and `dtype`.
 
-        Raises:
-            WeightsError: If there is no such preset, or it holds another kind of backbone.
-
         Example:
 
         >>> ASTBackbone.from_preset("ast_test", num_frames=128).grid
@@ -226,14 +223,7 @@ class ASTBackbone(keras.Model):
         """
         from ast_keras.presets.loading import backbone_from_preset  # late: presets import models
 
-        backbone = backbone_from_preset(preset, **overrides)
-        if not isinstance(backbone, cls):
-            raise WeightsError(
-                f"This preset holds another kind of backbone: use {type(backbone).__name__}"
-                ".from_preset, or ast_keras.to_causal for a causal model. "
-                f"Received: {cls.__name__}.from_preset({str(preset)!r})"
-            )
-        return backbone
+        return backbone_from_preset(preset, kind=cls, **overrides)
 
     @property
     def num_special_tokens(self):

@@ -154,11 +154,14 @@ def from_preset(
     return build_classifier(loaded.network, head, geometry, **(parts | overrides))
 
 
-def backbone_from_preset(preset: str | os.PathLike[str], **overrides: Any) -> ASTBackbone:
+def backbone_from_preset(
+    preset: str | os.PathLike[str], kind: type[ASTBackbone] = ASTBackbone, **overrides: Any
+) -> ASTBackbone:
     """Loads or creates a backbone, without filterbank and head.
 
     Args:
         preset: A name, a folder or a file, as for `from_preset`.
+        kind: Class that the backbone must have, such as `CausalASTBackbone`.
         **overrides: Arguments of the backbone, and `format` and `num_heads` of weights files, as
             for `from_preset`.
 
@@ -166,14 +169,24 @@ def backbone_from_preset(preset: str | os.PathLike[str], **overrides: Any) -> AS
         The backbone, of the class that the preset has.
 
     Raises:
-        WeightsError: As `from_preset`.
+        WeightsError: As `from_preset`, or if the preset holds another kind of backbone.
 
     Example:
 
     >>> backbone_from_preset("ast_test", num_frames=128).grid
     (12, 12)
     """
-    name = os.fspath(preset)
+    backbone = _any_backbone(os.fspath(preset), overrides)
+    if not isinstance(backbone, kind):
+        raise WeightsError(
+            f"This preset holds another kind of backbone: use {type(backbone).__name__}"
+            ".from_preset, or ast_keras.to_causal for a causal model. "
+            f"Received: {kind.__name__}.from_preset({os.fspath(preset)!r})"
+        )
+    return backbone
+
+
+def _any_backbone(name: str, overrides: dict[str, Any]) -> ASTBackbone:
     if name in SIZES:
         return _new_backbone(name, overrides)
     if is_saved_model(pathlib.Path(name)) and not overrides:
