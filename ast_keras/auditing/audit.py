@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from typing import Any
 
@@ -15,6 +14,7 @@ from ast_keras.data.prefetch import map_ahead
 from ast_keras.data.readers import READERS, load_dataset
 from ast_keras.data.readers.audio_folder import subfolders
 from ast_keras.errors import AudioWarning, DatasetError
+from ast_keras.progress import ProgressBar
 
 
 def audit(
@@ -36,7 +36,7 @@ def audit(
         max_files: Maximum number of sounds to inspect, the same ones every time. 0 inspects all.
         num_workers: Number of threads. 0 starts one for each core.
         statistics: Whether to compute log-mels, which needs TensorFlow.
-        progress: Whether to show a progress bar on standard error if that is a terminal.
+        progress: Whether to show the progress on standard error.
 
     Returns:
         A report that JSON can hold. Its `problems` are empty if the data can be trained on.
@@ -44,8 +44,6 @@ def audit(
     Raises:
         DatasetError: If the path does not hold such a data set.
     """
-    from tqdm import tqdm
-
     kind = kind or recognise(path)
     dataset, settings, missing = _read(kind, path, settings or {})
     chosen = sample(dataset, max_files)
@@ -59,10 +57,7 @@ def audit(
         return inspect_sound(dataset.splits[split].sources[index], log_mel)  # type: ignore[arg-type]
 
     inspections = map_ahead(inspect, places, num_workers, num_ahead=4 * num_workers)
-    bar = tqdm(
-        total=len(places), unit=" sounds", leave=False, file=sys.stderr,
-        disable=None if progress else True,
-    )  # fmt: skip
+    bar = ProgressBar(len(places), " sounds", quiet=not progress)
     with bar, warnings.catch_warnings():
         warnings.simplefilter("ignore", AudioWarning)  # the report contains them
         for (split, index), inspection in zip(places, inspections, strict=True):

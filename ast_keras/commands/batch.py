@@ -45,18 +45,21 @@ def process_files(
         print(f"{len(paths) - len(rest)} files are in the resume log.", file=sys.stderr)
     progress = FileProgress(len(rest), sample_rate)
     fresh = prefetch(rest, read, jobs)
-    for path in paths:
-        if keys[path] in done:
-            yield path, done[keys[path]]  # type: ignore[misc]
-            continue
-        _, segments = next(fresh)
-        try:
-            result = process(path, progress.watch(path, segments))
-        except (AudioError, InferenceError, OSError) as error:
-            print_error(error)
-            continue
-        if log:
-            log.add(keys[path], result)  # type: ignore[arg-type]
-        yield path, result
-        progress.finish_file()
-    progress.close()
+    try:
+        for path in paths:
+            if keys[path] in done:
+                yield path, done[keys[path]]  # type: ignore[misc]
+                continue
+            _, segments = next(fresh)
+            try:
+                result = process(path, progress.watch(path, segments))
+            except (AudioError, InferenceError, OSError) as error:
+                print_error(error)
+                progress.finish_file()
+                continue
+            if log:
+                log.add(keys[path], result)  # type: ignore[arg-type]
+            progress.finish_file()
+            yield path, result
+    finally:
+        progress.close()

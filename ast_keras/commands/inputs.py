@@ -12,6 +12,7 @@ from typing import Any
 
 from ast_keras.data.readers.audio_folder import is_audio
 from ast_keras.errors import AudioError, AudioWarning, CommandError
+from ast_keras.progress import print_line
 
 STDIN = "-"  # as the path of a file: standard input
 
@@ -66,7 +67,7 @@ def show_audio_warnings() -> None:
 
     def show(message: Any, category: type[Warning], *args: Any, **kwargs: Any) -> None:
         if issubclass(category, AudioWarning):
-            print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+            print_line(f"warning: {' '.join(str(message).split())}")
         else:
             show_other(message, category, *args, **kwargs)
 

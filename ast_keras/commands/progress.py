@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import tqdm
+from ast_keras.progress import ProgressBar, print_line
 
 _DELAY_SECONDS = 5.0  # short commands show no progress
-_LOG_SECONDS = 10.0  # between two lines if standard error is not a terminal
 
 
 class FileProgress:
@@ -24,15 +22,7 @@ class FileProgress:
     def __init__(self, num_files: int, sample_rate: int) -> None:
         self.sample_rate = sample_rate
         self._began, self._finished_seconds = time.monotonic(), 0.0
-        self._bar = tqdm.tqdm(
-            total=num_files,
-            unit="file",
-            delay=_DELAY_SECONDS,
-            mininterval=0.5 if sys.stderr.isatty() else _LOG_SECONDS,
-            miniters=0,
-            leave=False,
-            file=sys.stderr,
-        )
+        self._bar = ProgressBar(num_files, " files", delay_seconds=_DELAY_SECONDS)
 
     def watch(self, path: str, segments: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
         """Yields the segments of a file, and shows the position in it.
@@ -47,13 +37,12 @@ class FileProgress:
             seconds = (start + len(samples)) / self.sample_rate
             speed = (self._finished_seconds + seconds) / (time.monotonic() - self._began)
             text = f"{path} at {seconds:.0f} s; {speed:.0f} times real time"
-            self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update(0)
+            self._bar.update(0, text)
         self._finished_seconds += seconds
 
     def finish_file(self) -> None:
-        """Counts a file as finished."""
-        self._bar.update(1)
+        """Counts a file as finished, whether it was processed or could not be."""
+        self._bar.update()
 
     def close(self) -> None:
         """Removes the progress bar."""
@@ -61,5 +50,5 @@ class FileProgress:
 
 
 def print_error(error: Exception) -> None:
-    """Prints an error as one line on standard error, without breaking a progress bar."""
-    tqdm.tqdm.write(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    """Prints an error as one line on standard error, above the bar if one is displayed."""
+    print_line(f"error: {' '.join(str(error).split())}")

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import tqdm
 
-_LOG_SECONDS = 10.0  # between two lines of a log
+from ast_keras.progress import LOG_SECONDS
 
 
 class Progress:
@@ -96,7 +96,7 @@ class Progress:
             learning_rate: Learning rate of the last step.
         """
         now = time.monotonic()
-        if self._quiet or (self._bar is None and now - self._logged_at < _LOG_SECONDS):
+        if self._quiet or (self._bar is None and now - self._logged_at < LOG_SECONDS):
             return
         self._logged_at = now
         epoch, in_epoch = divmod(step - 1, self._steps_per_epoch)

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from typing import Any, BinaryIO
 
-import tqdm
+from ast_keras.progress import ProgressBar
 
 _BLOCK_BYTES = 1 << 20
 _TIMEOUT_SECONDS = 30.0
@@ -34,8 +34,8 @@ def download(
 
     Until then the bytes that arrived are in NAME.part, and the version of the file on the server
     (its ETag) in NAME.part.tag. A later call requests only the rest, provided that the version on
-    the server is still the same. A connection that breaks is resumed at once. On a terminal a
-    progress bar is shown on standard error.
+    the server is still the same. A connection that breaks is resumed at once. Progress
+    is shown on standard error.
 
     Args:
         url: URL with the scheme http or https. Redirections are followed.
@@ -123,14 +123,7 @@ def _total(response: Any, start: int) -> int | None:
 
 
 def _copy(response: Any, file: BinaryIO, total: int | None, max_bytes: int) -> None:
-    bar = tqdm.tqdm(
-        initial=file.tell(),
-        total=total,
-        unit="B",
-        unit_scale=True,
-        disable=None,  # where standard error is not a terminal
-    )
-    with bar:
+    with ProgressBar(total, "B", initial=file.tell(), unit_scale=True, leave=True) as bar:
         while True:
             try:
                 block = response.read(_BLOCK_BYTES)

@@ -320,6 +320,14 @@ def test_the_recommended_command_is_a_valid_recipe(odd, report):
     assert recipe.data.path == odd
 
 
+def test_progress_in_a_log_is_lines_and_off_by_default(odd, monkeypatch, capsys):
+    monkeypatch.setattr("ast_keras.progress.LOG_SECONDS", 0.0)
+    audit(odd, max_files=4, statistics=False)
+    assert capsys.readouterr().err == ""
+    audit(odd, max_files=4, statistics=False, progress=True)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("100% 3/3 [")
+
+
 def test_audit_of_a_sample_counts_every_label(odd):
     report = audit(odd, max_files=4, statistics=False)
     assert report["num_inspected"] == 3

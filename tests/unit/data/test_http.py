@@ -119,3 +119,12 @@ def test_download_shows_a_progress_bar_on_a_terminal_only(server, tmp_path, monk
         fetch(server, tmp_path / "file")
         assert ("3.00M/3.00M" in stream.getvalue()) == terminal
         assert bool(stream.getvalue()) == terminal
+
+
+def test_long_download_writes_lines_to_a_log(server, tmp_path, monkeypatch, capsys):
+    server.files["file"] = CONTENT
+    monkeypatch.setattr("ast_keras.progress.LOG_SECONDS", 0.0)
+    fetch(server, tmp_path / "file")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4  # at the start and after each MiB
+    assert lines[-1].startswith("100% 3.00M/3.00M [")
