@@ -27,7 +27,7 @@ class Options(CommandOptions):
     recipe: str = flag(
         flags.DEFINE_string, None,
         f"A name ({', '.join(list_recipes())}), a Python file or a saved recipe.json.",
-        required=True,
+        required=True, hint=f"one of {', '.join(list_recipes())}, or a file",
     )  # fmt: skip
     workdir: str | None = flag(
         flags.DEFINE_string, None, "Folder of the run. Default: runs/RECIPE-seedN."

@@ -62,6 +62,8 @@ def flag(
     *,
     name: str | None = None,
     alias: str | None = None,
+    required: bool = False,
+    hint: str = "",
     **settings: Any,
 ) -> Any:
     """Declares a field of `CommandOptions` as a flag.
@@ -72,14 +74,18 @@ def flag(
         help: Text for `--help`.
         name: Name of the flag if it is not the field's, for example "class".
         alias: Second name of the flag.
-        **settings: Further arguments of `define`, such as `lower_bound`, `enum_values` or
-            `required=True`. A required flag has the default None.
+        required: Whether the flag must be given; its default is then None.
+        hint: Text that the error about a missing required flag adds, such as the possible values.
+        **settings: Further arguments of `define`, such as `lower_bound` or `enum_values`.
 
     Returns:
         A dataclass field.
     """
-    metadata = {"define": define, "help": help, "name": name, "alias": alias, "settings": settings}
-    if settings.get("required"):
+    metadata = {
+        "define": define, "help": help, "name": name, "alias": alias, "required": required,
+        "hint": hint, "settings": settings,
+    }  # fmt: skip
+    if required:
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -195,7 +201,13 @@ def options_from_flags(
 
     Raises:
         CommandError: If there are too few or too many arguments.
+        absl.flags.Error: If a required flag is missing.
     """
+    for field in _flag_fields(kind):
+        # Not absl's own check, whose message is "Flag --x must have a value other than None".
+        if field.metadata["required"] and values[_name(field)].value is None:
+            hint = field.metadata["hint"]
+            raise flags.Error(f"--{_name(field)} is required{hint and f': {hint}'}")
     found = {field.name: values[_name(field)].value for field in _flag_fields(kind)}
     found = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
     positional = next((f for f in dataclasses.fields(kind) if "arguments" in f.metadata), None)

@@ -6,6 +6,7 @@ import functools
 import pytest
 from absl import flags
 
+from ast_keras import list_recipes, train
 from ast_keras.commands.flags import (
     CommandOptions,
     arguments,
@@ -59,7 +60,7 @@ def test_options_that_are_not_given_have_the_defaults_of_the_dataclass():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (["a.wav"], "--model"),
+        (["a.wav"], "--model is required"),
         ([*LINE, "--padding", "none"], "original|masked"),
         ([*LINE, "--top", "0"], "top"),
         ([*LINE, "--events"], "--events needs --window_seconds"),
@@ -78,3 +79,11 @@ def test_the_number_of_arguments_is_checked():
         parse_options(Options, ["--model", "m"])
     with pytest.raises(CommandError, match=r"Unexpected argument. Received: 'c'"):
         parse_options(Options, [*LINE, "b", "c"])
+
+
+def test_train_names_the_recipes_if_none_is_given():
+    with pytest.raises(flags.Error) as error:
+        parse_options(train.Options, [])
+    assert (
+        str(error.value) == f"--recipe is required: one of {', '.join(list_recipes())}, or a file"
+    )
