@@ -136,7 +136,7 @@ def explain_file(
         start_seconds=start_seconds,
         duration_seconds=duration_seconds,
     )
-    waveform = valid_part(model, waveform, path)
+    waveform = valid_part(model, waveform, path, has_windows=False)
     scores = np.asarray(model.scores(model(waveform[None], training=False)))[0]
     best = np.argsort(-scores, kind="stable")[:top]
     indices = [class_index(model, name) for name in classes] or list(best)

@@ -92,7 +92,7 @@ class Predictor:
             if hop_seconds is None:
                 hop_seconds = windows.window_seconds / 2
             self._hop = round(hop_seconds * self.sample_rate)
-            check_hop(self._hop, self._window)
+            check_hop(self._hop, self._window, self.sample_rate)
             ScoreAggregator(windows.aggregate)
             self._warn_if_interpolated("windows", self._window)
         self._logits = tf.function(

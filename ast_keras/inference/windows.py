@@ -120,27 +120,30 @@ def window_samples(model: Any, window_seconds: float) -> int:
     return window
 
 
-def check_hop(hop: int, window: int) -> None:
+def check_hop(hop: int, window: int, sample_rate: int | None = None) -> None:
     """Raises InferenceError unless windows follow each other without a gap.
 
     Args:
         hop: Number of samples from the start of one window to that of the next.
         window: Number of samples in a window.
+        sample_rate: Rate in Hz, for a message in seconds; None for a message in samples.
     """
     if not 0 < hop <= window:
+        unit, scale = ("samples", 1) if sample_rate is None else ("s", sample_rate)
         raise InferenceError(
             "The hop must be positive and at most a window, or samples between two windows would "
-            f"be skipped. Received: window={window} samples, hop={hop} samples"
+            f"be skipped. Received: window={window / scale:g} {unit}, hop={hop / scale:g} {unit}"
         )
 
 
-def valid_part(model: Any, waveform: Array, source: str) -> Array:
+def valid_part(model: Any, waveform: Array, source: str, has_windows: bool = True) -> Array:
     """Returns the part of a waveform that a model processes without windows.
 
     Args:
         model: An `AudioClassifier` with a frontend.
         waveform: `[samples]`.
         source: Name of the sound, for messages.
+        has_windows: Whether messages advise windows, or else to choose a part of the sound.
 
     Returns:
         The whole waveform with `padding="masked"`, else as many samples as the model was built for.
@@ -156,15 +159,21 @@ def valid_part(model: Any, waveform: Array, source: str) -> Array:
     limit = model.max_input_samples
     if limit is None:
         if seconds > LONGEST_SECONDS:
+            advice = "add --window_seconds 10" if has_windows else "add --duration_seconds 10"
             raise InferenceError(
-                f"A sound longer than {LONGEST_SECONDS:.0f} s is processed in windows: add "
-                f"--window_seconds 10. Received: {source}, {seconds:.1f} s"
+                f"A sound longer than {LONGEST_SECONDS:.0f} s is not processed at once: {advice}. "
+                f"Received: {source}, {seconds:.1f} s"
             )
         return waveform
     if len(waveform) > limit:
+        advice = (
+            "--window_seconds (in Python, window_seconds=) processes all of it"
+            if has_windows
+            else "--start_seconds (in Python, start_seconds=) chooses another part"
+        )
         warnings.warn(
             f"{source} is {seconds:.1f} s long; the model processes only the first "
-            f"{frontend.num_samples / rate:.1f} s.",
+            f"{frontend.num_samples / rate:.1f} s. {advice}.",
             AudioWarning,
             stacklevel=2,
         )

@@ -6,6 +6,7 @@ import soundfile
 
 from ast_keras.audio import load_audio
 from ast_keras.errors import ArgumentError, AudioWarning, InferenceError
+from ast_keras.inference.explanation import explain_file
 from ast_keras.inference.formats import as_csv, write_rows
 from ast_keras.inference.predictor import Predictor, Windows
 from ast_keras.labels import LabelSet
@@ -77,7 +78,7 @@ def test_events_lie_where_the_scores_are(model, recording):
     [
         (Windows(2.0), r"processes 0.99 s at once.*--padding masked"),
         (Windows(0.01), "at least 25 ms"),
-        (Windows(1.0, 1.5), "at most a window"),
+        (Windows(0.9, 1.5), r"at most a window.* window=0\.9 s, hop=1\.5 s"),
         (Windows(1.0, 0.5, aggregate="sum"), "one of max, mean, attention"),
     ],
 )
@@ -87,13 +88,19 @@ def test_windows_that_do_not_fit_are_rejected(model, windows, words):
 
 
 def test_a_file_longer_than_the_model_is_cut_with_a_warning(model, recording):
-    with pytest.warns(AudioWarning, match=r"is 5.6 s long; the model processes only the first 1.0"):
+    message = r"is 5.6 s long; .* only the first 1.0 s. --window_seconds .* processes all of it\.$"
+    with pytest.warns(AudioWarning, match=message):
         row = Predictor(model).predict(recording, top=3)
     sound = load_audio(recording)[None, : model.frontend.num_samples]
     expected = model.scores(model(sound))[0].numpy()
     for prediction in row["predictions"]:
         assert prediction["score"] == pytest.approx(expected[prediction["index"]], abs=1e-5)
     assert row["seconds"] == 5.6
+
+
+def test_explanation_of_a_long_file_advises_another_part(model, recording):
+    with pytest.warns(AudioWarning, match=r"first 1.0 s. --start_seconds .* another part\.$"):
+        explain_file(model, recording, "attention")
 
 
 def test_masked_model_processes_a_minute_at_once_but_no_more(recording, tmp_path):
