@@ -11,7 +11,7 @@ from absl import logging
 
 from ast_keras.data.dataset import SoundDataset
 from ast_keras.data.pipeline import Pipeline
-from ast_keras.errors import EvaluationError, LabelError
+from ast_keras.errors import ArgumentError, EvaluationError, LabelError
 from ast_keras.evaluation.evaluator import evaluate
 from ast_keras.evaluation.metrics import Evaluation, evaluate_predictions
 from ast_keras.models.ast_classifier import ASTClassifier
@@ -138,7 +138,10 @@ def _class_indices(
     name: str, model: ASTClassifier, pipeline: Pipeline, dataset: SoundDataset
 ) -> tuple[int, ...]:
     """Checks that a model fits the data; returns the index of each of the data's classes."""
-    model.require_frontend()
+    try:
+        model.require_frontend()
+    except ArgumentError as error:
+        raise ArgumentError(f"{error} of {name}") from None
     if model.frontend.sample_rate != pipeline.sample_rate:
         raise EvaluationError(
             "The sample rate of the model must be that of the data: set frontend.sample_rate, and "

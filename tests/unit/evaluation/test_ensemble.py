@@ -153,7 +153,11 @@ def test_models_that_do_not_fit_are_refused_before_anything_is_scored(models, mo
     monkeypatch.setattr(ensemble, "from_preset", lambda name: made.get(name) or from_preset(name))
     for name, error, message in (
         ("slow", EvaluationError, r"set frontend\.sample_rate.* slow with 8000 Hz, .* 16000 Hz"),
-        ("spectrograms", ArgumentError, "takes spectrograms"),
+        (
+            "spectrograms",
+            ArgumentError,
+            "takes spectrograms.* Received: frontend=None of spectrograms",
+        ),
         (
             "foreign",
             LabelError,
