@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -55,7 +56,10 @@ def average_models(names: Sequence[str | os.PathLike[str]]) -> Any:
     first: Mapping[str, Any] = {}
     model = None
     for name in names:
-        model = None  # otherwise the earlier model would stay in memory while this one is loaded
+        # A Keras model is part of reference cycles: only a garbage collection frees its memory, and
+        # Python may not run one before the next model is loaded.
+        model = None
+        gc.collect()
         model = from_preset(name)
         if not sums:
             first = _description(model)
