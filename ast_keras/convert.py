@@ -71,11 +71,10 @@ def main(options: Options) -> int:
     from ast_keras.presets.loading import FileHints
 
     hints = FileHints(options.format, options.num_heads)
-    result = convert_weights(
-        options.source, output, options.to, hints, geometry, options.num_classes, labels
-    )
-    print(f"{options.source}: {result.description}\n\n{result.table}")
-    for line in result.notes:
+    conversion = convert_weights(options.source, hints, geometry, options.num_classes, labels)
+    # Before writing, which may fail and explains less than the table.
+    print(f"{options.source}: {conversion.description}\n\n{conversion.table}", flush=True)
+    for line in conversion.write(output, options.to):
         print(f"note: {line}")
     print(f"\nwritten, read back and equal to the bit: {output}")
     return 0

@@ -22,35 +22,53 @@ from ast_keras.weights.pretrained import PretrainedNetwork
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """The result of a conversion.
+    """Weights that are read and fitted to a model, but not yet written.
 
     Args:
         description: Format and size of the source, in one line.
         table: A line for each tensor: the weight, its shape, the source's tensor, the change.
-        notes: Differences between the model and what the other implementation will compute.
+        model: The model with the weights.
     """
 
     description: str
     table: str
-    notes: list[str]
+    model: ASTClassifier
+
+    def write(self, output: pathlib.Path, to: str = "keras") -> list[str]:
+        """Writes the weights, reads them back and compares every number.
+
+        Args:
+            output: A new or empty folder.
+            to: "keras" for a saved model, "authors" or "transformers".
+
+        Returns:
+            Differences between the model and what the other implementation will compute.
+
+        Raises:
+            WeightsError: If the other implementation has no such network, or if the output does not
+                read back with the same numbers.
+        """
+        notes: list[str] = []
+        if to == "keras":
+            loading.save_to_preset(self.model, output)
+        else:
+            notes = export_weights(self.model, output, to)
+        _require_same_when_read(self.model, output)
+        return notes
 
 
 def convert_weights(
     source: str,
-    output: pathlib.Path,
-    to: str = "keras",
     hints: loading.FileHints | None = None,
     geometry: Geometry | None = None,
     num_classes: int | None = None,
     labels: LabelSet | None = None,
 ) -> Conversion:
-    """Converts weights, reads the result back and compares every number.
+    """Reads weights and fits them to a model; `Conversion.write` writes them.
 
     Args:
         source: A weights file, its folder, the folder of a saved model, or the name of released
             weights.
-        output: A new or empty folder.
-        to: "keras" for a saved model, "authors" or "transformers".
         hints: Format and number of heads, for files that do not show them.
         geometry: The spectrogram that the weights are fitted to.
         num_classes: Number of classes of a fresh head; None keeps the head.
@@ -60,8 +78,7 @@ def convert_weights(
         What was converted, and how.
 
     Raises:
-        WeightsError: If the source cannot be read, if the other implementation has no such network,
-            or if the output does not read back with the same numbers.
+        WeightsError: If the source cannot be read.
         LabelError: If `num_classes` is not the number of labels.
     """
     geometry = geometry or Geometry()
@@ -79,14 +96,8 @@ def convert_weights(
         geometry.rgb_reduction,
         geometry.position_resize,
     ).changes
-    if to == "keras":
-        loading.save_to_preset(model, output)
-        notes = []
-    else:
-        notes = export_weights(model, output, to)
-    _require_same_when_read(model, output)
     description = f"{network.weights.variant}, {network.description}"
-    return Conversion(description, _table(network, model, head, changes), notes)
+    return Conversion(description, _table(network, model, head, changes), model)
 
 
 def _require_same_when_read(model: ASTClassifier, output: pathlib.Path) -> None:
@@ -124,6 +135,7 @@ def _table(
         rows.append((path, shape, first, change or "unchanged"))
         rows += [("", "", origin, "") for origin in others]  # several tensors make one weight
     rows += [("", "", name, f"not used: {reason}") for name, reason in unused.items()]
+    # Not `reports.tables.format_table`: presets must not import the reports, which build on them.
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(
         "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]])

@@ -192,8 +192,9 @@ def test_failed_write_leaves_no_folder(converted, tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr("ast_keras.presets.saving._write_json", fail)
-    status, _, error = converted(num_heads=3, num_frames=256)
+    status, table, error = converted(num_heads=3, num_frames=256)
     assert (status, error) == (1, "error: disk full\n")
+    assert row(table, "head/kernel") == "unchanged"  # printed before the weights are written
     assert list(tmp_path.iterdir()) == []
 
 
