@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOME` lists the same names
     from ast_keras.export.saved_model import export_saved_model as export_saved_model
     from ast_keras.export.tflite import export_tflite as export_tflite
     from ast_keras.inference.embedder import Embedder as Embedder
+    from ast_keras.inference.explanation import explain_file as explain_file
     from ast_keras.inference.predictor import Predictor as Predictor
     from ast_keras.inference.streaming import StreamingClassifier as StreamingClassifier
     from ast_keras.labels import LabelSet as LabelSet
@@ -84,6 +85,7 @@ _HOME = {
     "audio_info": "audio.loading",
     "average_models": "evaluation.averaging",
     "evaluate_predictions": "evaluation.metrics",
+    "explain_file": "inference.explanation",
     "export_saved_model": "export.saved_model",
     "export_tflite": "export.tflite",
     "export_weights": "weights.export",
