@@ -16,6 +16,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ast_keras.reports.tables import format_cell
+
 if TYPE_CHECKING:
     import jinja2
 
@@ -74,7 +76,7 @@ def _environment() -> jinja2.Environment:
     environment.globals["asset"] = lambda name: markupsafe.Markup(
         (_FOLDER / name).read_text(encoding="utf-8")
     )
-    environment.filters |= {"data_uri": _data_uri, "cell": _cell_text, "missing": _is_missing}
+    environment.filters |= {"data_uri": _data_uri, "cell": _page_cell, "missing": _is_missing}
     environment.filters["plain"] = lambda v: v if isinstance(v, str) else json.dumps(v)
     return environment
 
@@ -87,9 +89,5 @@ def _is_missing(value: Cell) -> bool:
     return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
-def _cell_text(value: Cell) -> str:
-    if isinstance(value, str):
-        return value
-    if value is None or not math.isfinite(value):
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+def _page_cell(value: Cell) -> str:
+    return "-" if _is_missing(value) else format_cell(value)  # tables of text print infinity

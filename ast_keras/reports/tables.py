@@ -47,7 +47,7 @@ def format_table(rows: Sequence[Sequence[object]], align: str = "", indent: str 
             "All rows of a table, and align, must have the same length. "
             f"Received: rows of {sorted({len(row) for row in rows})} cells, align={align!r}"
         )
-    texts = [[_cell_text(cell) for cell in row] for row in rows]
+    texts = [[format_cell(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     return "\n".join(
         (indent + "  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, align, widths, strict=True)))
@@ -56,7 +56,12 @@ def format_table(rows: Sequence[Sequence[object]], align: str = "", indent: str 
     )  # fmt: skip
 
 
-def _cell_text(cell: object) -> str:
+def format_cell(cell: object) -> str:
+    """Returns the text of a cell: see `format_table`.
+
+    Args:
+        cell: Text, a number, or None.
+    """
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return "-"
     if isinstance(cell, float):
