@@ -213,11 +213,11 @@ def test_run_is_not_resumed_on_other_data(own_recordings, tmp_path):
     ("settings", "error", "message"),
     [
         (["data.validation_split=valid"], DatasetError, "valid"),
-        (["model.block_columns=4", "model.patchout=0.5"], ArgumentError, "patchout"),
+        (["model.patch_size=256,2"], ArgumentError, "at least one patch"),
         (["train.accumulate_steps=5"], RecipeError, r"at least train\.accumulate_steps times"),
         (["model.size=ast_huge"], RecipeError, r"model\.size must be one of ast_"),
     ],
-    ids=["split", "network options", "batch size", "size"],
+    ids=["split", "patch size", "batch size", "size"],
 )
 def test_impossible_recipe_is_refused_before_anything_is_written(
     settings, error, message, tmp_path
