@@ -1,7 +1,8 @@
 """Every step of every published recipe equals the authors' step, over the whole run.
 
 The recipes are compared with `tests/reference/authors_recipes.py` at the real sizes of the data.
-Nothing is decoded.
+Nothing is decoded. The file is longer than others, because all checks share one cached run of each
+recipe, which is expensive to make.
 """
 
 import csv

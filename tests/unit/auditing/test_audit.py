@@ -1,4 +1,7 @@
-"""The audit finds every planted defect and no others; its statistics agree with an oracle."""
+"""The audit finds every planted defect and no others; its statistics agree with an oracle.
+
+The file is longer than others, because the parts of the audit are tested on the same recordings.
+"""
 
 import csv
 import io

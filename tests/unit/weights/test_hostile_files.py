@@ -1,7 +1,8 @@
 """Damaged and hostile weights files: refused in one line, in little time and memory, and not run.
 
 By default each file is read once, in bounded time, and once more in a process of limited memory.
-The slow tests measure the memory of each file, and damage the stored files in more ways.
+The slow tests measure the memory of each file, and damage the stored files in more ways. This
+module is longer than others, because each hostile file is listed once and goes through all tests.
 """
 
 import json
