@@ -25,9 +25,10 @@ test-latest: $(LATEST)/ready
 
 # Programs of others that read what is exported. One that cannot be installed is skipped, with the
 # reason; `installed` holds, for each, what the tests are told.
-test-clients: $(VENV)/ready $(CLIENTS)/installed $(WEB)/node_modules/installed
+test-clients: $(VENV)/ready $(CLIENTS)/installed $(CLIENTS)/onnx/installed $(WEB)/node_modules/installed
 	$(RUN) AST_KERAS_CLIENTS_PYTHON="$$(cat $(CLIENTS)/installed)" \
 	AST_KERAS_CLIENTS_WEB="$$(cat $(WEB)/node_modules/installed)" \
+	AST_KERAS_CLIENTS_ONNX="$$(cat $(CLIENTS)/onnx/installed)" \
 	$(VENV)/bin/python -m pytest -q -m clients -rs tests/clients
 
 check: $(VENV)/ready
@@ -64,6 +65,14 @@ $(CLIENTS)/installed: requirements-clients.txt
 	$(PYTHON) -m venv $(CLIENTS)
 	@if $(CLIENTS)/bin/python -m pip install --quiet -r requirements-clients.txt 2>$(CLIENTS)/errors; \
 	then echo "$(CURDIR)/$(CLIENTS)/bin/python" >$@; \
+	else echo "missing: $$(tail -n 1 $(CLIENTS)/errors)" >$@; fi
+
+# tf2onnx needs TensorFlow: it runs in the project's environment, from a folder next to it.
+$(CLIENTS)/onnx/installed: requirements-onnx.txt | $(VENV)/ready $(CLIENTS)/installed
+	@mkdir -p $(CLIENTS)/onnx
+	@if $(VENV)/bin/python -m pip install --quiet --upgrade --no-deps --target $(CLIENTS)/onnx \
+		-r requirements-onnx.txt 2>$(CLIENTS)/errors; \
+	then echo "$(CURDIR)/$(CLIENTS)/onnx" >$@; \
 	else echo "missing: $$(tail -n 1 $(CLIENTS)/errors)" >$@; fi
 
 # The browser and a Vulkan driver that needs no GPU are Debian's; only root can install them.
