@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ast_keras.audio import decoding
 from ast_keras.audio.loading import FRAME_SECONDS, LOUD_PEAK, audio_from_array
+from ast_keras.data.segment import Segment
 from ast_keras.errors import AudioError, AudioSampleError
 
 Array = npt.NDArray[Any]
@@ -70,13 +71,13 @@ class Inspection:
     frame_squares: Array | None = None
 
 
-def inspect_sound(source: decoding.Source, log_mel: LogMel | None = None) -> Inspection:
+def inspect_sound(source: decoding.Source | Segment, log_mel: LogMel | None = None) -> Inspection:
     """Decodes a sound and describes it. A sound that cannot be read is described, too.
 
     Only the first minute of a recording is decoded, and only the first 10.24 s give log-mels.
 
     Args:
-        source: Path of a file, or the bytes of a whole file.
+        source: Path of a file, the bytes of a whole file, or a segment of a file.
         log_mel: Function from float32 `[samples]` at 16 kHz to log-mels `[frames, 128]`, from
             `log_mel_function`. None computes no log-mels and no fingerprint.
 
@@ -90,9 +91,17 @@ def inspect_sound(source: decoding.Source, log_mel: LogMel | None = None) -> Ins
     ('FLAC PCM_16', 1.0, {'silent': 'digital silence'})
     """
     notes: list[str] = []
+    segment = source if isinstance(source, Segment) else None
+    file, start, length = (
+        (source, 0.0, None)
+        if segment is None
+        else (segment.path, segment.start_seconds, segment.duration_seconds)
+    )
     try:
-        info = decoding.read_info(source, [])
-        frames, rate = decoding.read_frames(source, 0.0, MAX_SECONDS, notes)
+        info = decoding.read_info(file, [])
+        frames, rate = decoding.read_frames(
+            file, start, min(length or MAX_SECONDS, MAX_SECONDS), notes
+        )
         waveform = audio_from_array(frames, rate, SAMPLE_RATE, channel_axis=1)
     except AudioSampleError as error:
         return Inspection(defects={"invalid_samples": _reason(error)})
@@ -100,8 +109,11 @@ def inspect_sound(source: decoding.Source, log_mel: LogMel | None = None) -> Ins
         return Inspection(defects={"unreadable": _reason(error)})
     defects = {"damaged": " ".join(map(_reason, notes))} if notes else {}
     seconds = len(frames) / rate
-    if info.frames and seconds >= MAX_SECONDS:
-        seconds = info.frames / rate
+    if seconds >= MAX_SECONDS:
+        total = info.frames / rate - start if info.frames else seconds
+        seconds = total if length is None else min(length, total)
+    if segment is not None and (overhang := segment.overhang_seconds(seconds)):
+        defects["past_end"] = f"by {overhang:.3g} s"
     defects |= _find_defects(waveform, frames, _FULL_SCALE.get(info.codec, _NEARLY_ONE))
     is_silent = "silent" in defects
     inspection = Inspection(

@@ -15,6 +15,7 @@ _DEFECTS = {
     "unreadable": "cannot be decoded",
     "invalid_samples": "NaN, infinite, or integers stored as floats",
     "damaged": "cut short, or without a header",
+    "past_end": "segments that end after their recording",
     "silent": "below -60 dBFS",
     "clipped": "runs of samples at full scale",
     "offset": "mean beyond 0.01 of full scale (harmless: the frontend removes it)",

@@ -14,6 +14,7 @@ from absl import logging
 
 from ast_keras.audio import loading
 from ast_keras.data.dataset import Source, Split
+from ast_keras.data.segment import Segment
 from ast_keras.errors import AudioError, AudioNotFoundError
 
 # More unreadable files in a row than this are due to a broken disk, not to broken downloads.
@@ -66,9 +67,8 @@ class Clips:
         if cached is not None:
             return cached
         source = self.sources[index]
-        if not isinstance(source, np.ndarray):
-            source = loading.load_audio(source, self.sample_rate)
-        clip = np.ascontiguousarray(source[: self.clip_samples], dtype=np.float32)
+        waveform = source if isinstance(source, np.ndarray) else _decode(source, self.sample_rate)
+        clip = np.ascontiguousarray(waveform[: self.clip_samples], dtype=np.float32)
         self._cache.add(index, clip)
         return clip
 
@@ -85,7 +85,7 @@ class Clips:
             source = self.sources[index]
             if isinstance(source, np.ndarray):
                 return min(len(source), self.clip_samples)
-            seconds = loading.audio_info(source).duration_seconds
+            seconds = _seconds(source)
         except AudioError:
             seconds = None
         if seconds is None:
@@ -127,14 +127,30 @@ class Clips:
                 )
 
 
+def _decode(source: str | bytes | Segment, sample_rate: int) -> Array:
+    if isinstance(source, Segment):
+        return source.load(sample_rate)
+    return loading.load_audio(source, sample_rate)
+
+
+def _seconds(source: str | bytes | Segment) -> float | None:
+    """Returns the length that the labels or the header state; None if neither does."""
+    if not isinstance(source, Segment):
+        return loading.audio_info(source).duration_seconds
+    if source.duration_seconds is not None:
+        return source.duration_seconds
+    total = loading.audio_info(source.path).duration_seconds
+    return None if total is None else max(0.0, total - source.start_seconds)
+
+
 class SharedDecoder:
-    """Decodes each file once, also if it is in several splits, as in cross-validation.
+    """Decodes each file or segment once, also if it is in several splits, as in cross-validation.
 
     Args:
         sample_rate: Sample rate in Hz; files at another rate are resampled.
         clip_samples: Length to which longer clips are cut, in samples.
         cache_bytes: Memory for decoded clips, in bytes. When it is full, the splits give the paths
-            of the remaining files.
+            or segments of the remaining files.
 
     Example:
 
@@ -164,15 +180,15 @@ class SharedDecoder:
         names = [split.source_name(index) for index in range(len(split))]
         return dataclasses.replace(split, sources=_Waveforms(split.sources, self), names=names)
 
-    def decode(self, path: str) -> Array | str:
-        """Returns the waveform of a file, or its path if the cache is full."""
-        waveform = self._cache.get(path)
+    def decode(self, source: str | Segment) -> Array | str | Segment:
+        """Returns the waveform of a file or segment; if the cache is full, what it was given."""
+        waveform = self._cache.get(source)
         if waveform is None:
             if self._cache.is_full:
-                return path
-            waveform = loading.load_audio(path, self._sample_rate)[: self._clip_samples]
+                return source
+            waveform = _decode(source, self._sample_rate)[: self._clip_samples]
             waveform = np.array(waveform, np.float32)  # a copy, not a view of a longer waveform
-            self._cache.add(path, waveform)
+            self._cache.add(source, waveform)
         return waveform
 
 
@@ -187,7 +203,7 @@ class _Waveforms(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         source = self._sources[index]
-        return self._decoder.decode(source) if isinstance(source, str) else source
+        return self._decoder.decode(source) if isinstance(source, (str, Segment)) else source
 
 
 class _Cache:

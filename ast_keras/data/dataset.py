@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ast_keras.data.packed import PackedPaths, PackedTargets
+from ast_keras.data.segment import Segment
 from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
 
-Source = str | bytes | npt.NDArray[np.float32]
+Source = str | Segment | bytes | npt.NDArray[np.float32]
 
 # The names of splits that folders and manifests may use.
 SPLIT_NAMES = {
@@ -32,9 +33,9 @@ class Split:
     """Holds the examples of one split: a source and target for each.
 
     Args:
-        sources: Source of each example: the path of a file, the bytes of an encoded file, or a mono
-            float32 waveform `[samples]` at the `sample_rate` of the data set. The pipeline only
-            indexes it, so that a sequence may read or render on access.
+        sources: Source of each example: the path of a file, a `Segment` of a file, the bytes of an
+            encoded file, or a mono float32 waveform `[samples]` at the `sample_rate` of the data
+            set. The pipeline only indexes it, so that a sequence may read or render on access.
         targets: Label indices of each example, in ascending order.
         names: Name of each example in messages. The default is its path.
 
@@ -68,13 +69,13 @@ class Split:
 
         Example:
 
-        >>> Split(sources=["a/dog.wav"], targets=[(0,)]).source_name(0)
-        'a/dog.wav'
+        >>> Split(sources=[Segment("dog.wav", 2.0, 3.5)], targets=[(0,)]).source_name(0)
+        'dog.wav[2-3.5 s]'
         """
         if self.names is not None:
             return self.names[index]
         source = self.sources[index]
-        return source if isinstance(source, str) else f"example {index}"
+        return str(source) if isinstance(source, (str, Segment)) else f"example {index}"
 
     def _description(self) -> Iterator[bytes]:
         """Yields bytes that identify the examples, independent of the folder of the files."""
@@ -169,19 +170,19 @@ def fingerprint(dataset: SoundDataset) -> str:
 def from_examples(
     name: str,
     labels: LabelSet,
-    examples: Mapping[str, Iterable[tuple[str, tuple[int, ...]]]],
+    examples: Mapping[str, Iterable[tuple[Source, tuple[int, ...]]]],
     *,
     multi_label: bool = False,
     notes: Sequence[str] = (),
 ) -> SoundDataset:
-    """Makes a data set from pairs of path and targets.
+    """Makes a data set from pairs of source and targets.
 
     The labels without a training example are listed in the notes.
 
     Args:
         name: Name of the data set in messages.
         labels: Labels in the order of the model's outputs.
-        examples: For each split its pairs of path and label indices.
+        examples: For each split its pairs of source (a path or a `Segment`) and label indices.
         multi_label: Whether an example may have any number of labels.
         notes: Further messages for the user.
 

@@ -1,0 +1,54 @@
+"""Segments of recordings as the sources of a split: decoded by span, everywhere alike."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from ast_keras.auditing.inspect_sound import inspect_sound
+from ast_keras.data.clips import Clips, SharedDecoder
+from ast_keras.data.dataset import Split
+from ast_keras.data.segment import Segment
+from ast_keras.errors import AudioEmptyError, AudioWarning
+
+RATE = 16_000
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """Returns a file of 3 s whose sample k is k / 65536."""
+    path = str(tmp_path / "monday.wav")
+    soundfile.write(path, np.arange(3 * RATE) / 65_536, RATE, subtype="FLOAT")
+    return path
+
+
+def ramp(start_seconds, end_seconds):
+    return np.arange(round(start_seconds * RATE), round(end_seconds * RATE)) / 65_536
+
+
+def test_a_segment_gives_the_samples_of_its_span_only(recording):
+    segments = [Segment(recording, 0.5, 1.25), Segment(recording, 2.5), Segment(recording, 0, 0.25)]
+    split = Split(sources=segments, targets=[(0,)] * 3)
+    expected = [ramp(0.5, 1.25), ramp(2.5, 3.0), ramp(0, 0.25)]
+    for sources in (split.sources, SharedDecoder(RATE, 10 * RATE, 10**6).wrap(split).sources):
+        clips = Clips(sources, clip_samples=10 * RATE)
+        for index, samples in enumerate(expected):
+            np.testing.assert_array_equal(clips[index], samples)
+        assert clips.lengths().tolist() == [len(samples) for samples in expected]
+    assert split.source_name(0) == f"{recording}[0.5-1.25 s]"
+
+
+def test_a_segment_after_the_end_of_its_recording_is_reported(recording):
+    with pytest.warns(AudioWarning, match=r"ends 1 s after its recording.*\[2.5-4 s\]"):
+        samples = Segment(recording, 2.5, 4.0).load(RATE)
+    np.testing.assert_array_equal(samples, ramp(2.5, 3.0))
+    with pytest.raises(AudioEmptyError, match=r"monday.wav\[3.5-4 s\]"):
+        Segment(recording, 3.5, 4.0).load(RATE)
+    assert inspect_sound(Segment(recording, 2.5, 4.0)).defects["past_end"] == "by 1 s"
+    assert "unreadable" in inspect_sound(Segment(recording, 3.5, 4.0)).defects
+
+
+def test_the_audit_inspects_the_span(recording):
+    found = inspect_sound(Segment(recording, 0.5, 1.25))
+    assert (found.seconds, found.sample_rate, found.format) == (0.75, RATE, "WAV FLOAT")
+    assert found.defects == {"offset": f"mean {ramp(0.5, 1.25).mean():+.3f}"}
+    assert inspect_sound(Segment(recording, 1.0)).seconds == 2.0
