@@ -91,17 +91,12 @@ def inspect_sound(source: decoding.Source | Segment, log_mel: LogMel | None = No
     ('FLAC PCM_16', 1.0, {'silent': 'digital silence'})
     """
     notes: list[str] = []
-    segment = source if isinstance(source, Segment) else None
-    file, start, length = (
-        (source, 0.0, None)
-        if segment is None
-        else (segment.path, segment.start_seconds, segment.duration_seconds)
-    )
+    file = source.path if isinstance(source, Segment) else source
+    span = source if isinstance(source, Segment) else Segment("", 0.0)
+    limit = min(MAX_SECONDS, span.duration_seconds or MAX_SECONDS)
     try:
         info = decoding.read_info(file, [])
-        frames, rate = decoding.read_frames(
-            file, start, min(length or MAX_SECONDS, MAX_SECONDS), notes
-        )
+        frames, rate = decoding.read_frames(file, span.start_seconds, limit, notes)
         waveform = audio_from_array(frames, rate, SAMPLE_RATE, channel_axis=1)
     except AudioSampleError as error:
         return Inspection(defects={"invalid_samples": _reason(error)})
@@ -110,9 +105,9 @@ def inspect_sound(source: decoding.Source | Segment, log_mel: LogMel | None = No
     defects = {"damaged": " ".join(map(_reason, notes))} if notes else {}
     seconds = len(frames) / rate
     if seconds >= MAX_SECONDS:
-        total = info.frames / rate - start if info.frames else seconds
-        seconds = total if length is None else min(length, total)
-    if segment is not None and (overhang := segment.overhang_seconds(seconds)):
+        total = info.frames / rate - span.start_seconds if info.frames else seconds
+        seconds = min(span.duration_seconds or total, total)
+    if overhang := span.overhang_seconds(seconds):
         defects["past_end"] = f"by {overhang:.3g} s"
     defects |= _find_defects(waveform, frames, _FULL_SCALE.get(info.codec, _NEARLY_ONE))
     is_silent = "silent" in defects
