@@ -59,12 +59,14 @@ class Options(CommandOptions):
 def main(options: Options) -> int:
     """Prints the scores of one or several models and returns the exit status."""
     recipe, names = _recipe_and_models(options)
-    from ast_keras.evaluation.ensemble import evaluate_models, member_names
+    from ast_keras.evaluation.ensemble import evaluate_models, member_names, with_model_labels
     from ast_keras.reports import tables
     from ast_keras.training import build
 
     names = member_names(names)
-    dataset = build.make_dataset(recipe)
+    dataset = with_model_labels(names[0], build.make_dataset(recipe))
+    for note in dataset.notes:
+        print(note, file=sys.stderr)
     pipeline = build.make_pipeline(recipe, dataset, options.split)
     members, evaluation = evaluate_models(
         names, pipeline, dataset, log=lambda line: print(line, file=sys.stderr)

@@ -103,7 +103,7 @@ class LabelSet:
         """
         return LabelSet(tuple(self.names[i] for i in indices), tuple(self.ids[i] for i in indices))
 
-    def indices_of(self, other: LabelSet) -> tuple[int, ...]:
+    def indices_of(self, other: LabelSet, *, partial: bool = False) -> tuple[int, ...]:
         """Returns the index in this set of each label of another set with the same labels.
 
         `scores[:, model_labels.indices_of(data_labels)]` reorders the scores of a model to the
@@ -112,17 +112,19 @@ class LabelSet:
 
         Args:
             other: Label set with the same labels in any order.
+            partial: Whether `other` may lack labels of this set.
 
         Raises:
-            LabelError: If a label is missing in either set, or if ids and names disagree. The
-                message names the first labels concerned.
+            LabelError: If a label is missing in this set, or without `partial` in either set, or if
+                ids and names disagree. The message names the first labels concerned.
 
         Example:
 
         >>> LabelSet(("dog", "cow", "hen")).indices_of(LabelSet(("hen", "dog", "cow")))
         (2, 0, 1)
         """
-        by_id, by_name = _positions(self.ids, other.ids), _positions(self.names, other.names)
+        by_id = _positions(self.ids, other.ids, partial)
+        by_name = _positions(self.names, other.names, partial)
         if by_id is not None and by_name is not None and by_id != by_name:
             index = next(i for i, (a, b) in enumerate(zip(by_id, by_name, strict=True)) if a != b)
             raise LabelError(
@@ -253,9 +255,12 @@ class LabelSet:
             writer.writerows(zip(range(len(self)), self.ids, self.names, strict=True))
 
 
-def _positions(ours: Sequence[str], theirs: Sequence[str]) -> tuple[int, ...] | None:
-    """Returns the index in `ours` of each item of `theirs`; None if the two sets differ."""
-    if set(ours) != set(theirs):
+def _positions(ours: Sequence[str], theirs: Sequence[str], partial: bool) -> tuple[int, ...] | None:
+    """Returns the index in `ours` of each item of `theirs`; None if the two sets differ.
+
+    With `partial`, `theirs` may be a part of `ours`.
+    """
+    if not set(theirs) <= set(ours) or (not partial and len(theirs) < len(ours)):
         return None
     index = {label: position for position, label in enumerate(ours)}
     return tuple(index[label] for label in theirs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ast_keras.data.packed import PackedPaths, PackedTargets
 from ast_keras.data.segment import Segment
-from ast_keras.errors import DatasetError
+from ast_keras.errors import DatasetError, LabelError, did_you_mean
 from ast_keras.labels import LabelSet
 
 Source = str | Segment | bytes | npt.NDArray[np.float32]
@@ -139,6 +139,50 @@ class SoundDataset:
             )
         return self.splits[name]
 
+    def with_labels(self, labels: LabelSet) -> SoundDataset:
+        """Returns the data set with the labels of a model, which may be more than its own.
+
+        Scores then cover all classes of the model, with those of the data at the right places.
+
+        Args:
+            labels: Labels that include all of the data's. They are matched by id or by name.
+
+        Raises:
+            LabelError: If the data has a label that `labels` lacks.
+
+        Example:
+
+        >>> cows = Split(sources=["cow.wav"], targets=[(0,)])
+        >>> dataset = SoundDataset("mine", LabelSet(("cow",)), {"test": cows}, False)
+        >>> dataset.with_labels(LabelSet(("hen", "cow"))).split("test").targets
+        [(1,)]
+        """
+        try:
+            order = labels.indices_of(self.labels, partial=True)
+        except LabelError:
+            unknown = [name for name in self.labels.names if name not in labels.names]
+            if not unknown:
+                raise
+            raise LabelError(
+                "The data has labels that the model does not know: rename them as the model does, "
+                f"or leave their sounds out. {did_you_mean(unknown[0], labels.names)} "
+                f"Received: {_listed(unknown)} in {self.name}"
+            ) from None
+        splits = {
+            name: replace(
+                split, targets=[tuple(sorted(order[t] for t in target)) for target in split.targets]
+            )
+            for name, split in self.splits.items()
+        }
+        absent = [labels.names[i] for i in sorted(set(range(len(labels))) - set(order))]
+        notes = [*self.notes]
+        if absent:
+            notes.append(
+                f"{len(absent)} of {len(labels)} classes of the model do not occur in the data: "
+                f"{_listed(absent)}"
+            )
+        return replace(self, labels=labels, splits=splits, notes=tuple(notes))
+
     @cached_property
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(repr(self.labels.names).encode())
@@ -219,6 +263,9 @@ def unused_label_notes(labels: LabelSet, used: Iterable[int]) -> list[str]:
     unused = [labels.names[index] for index in sorted(set(range(len(labels))) - set(used))]
     if not unused:
         return []
-    first = ", ".join(unused[:5]) + (", ..." if len(unused) > 5 else "")
     verb = "has" if len(unused) == 1 else "have"
-    return [f"{len(unused)} of {len(labels)} labels {verb} no training example: {first}"]
+    return [f"{len(unused)} of {len(labels)} labels {verb} no training example: {_listed(unused)}"]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

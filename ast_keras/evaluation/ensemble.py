@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from ast_keras.data.pipeline import Pipeline
 from ast_keras.errors import ArgumentError, EvaluationError, LabelError
 from ast_keras.evaluation.evaluator import evaluate
 from ast_keras.evaluation.metrics import Evaluation, evaluate_predictions
+from ast_keras.labels import LabelSet
 from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.presets.loading import from_preset
 from ast_keras.presets.released import ENSEMBLES
@@ -60,6 +62,27 @@ def member_names(names: Sequence[str]) -> list[str]:
                 f"Each model may be named once: all have the same weight. Received: {member} twice"
             )
     return members
+
+
+def with_model_labels(name: str, dataset: SoundDataset) -> SoundDataset:
+    """Returns the data set with the labels of a model, if the data lacks some of the classes.
+
+    A test set without a rare class is scored on all classes of the model: a sound may be taken for
+    one of that class, which itself counts in no mean.
+
+    Args:
+        name: Name or path of the model, or of the first one of an ensemble.
+        dataset: The data set.
+
+    Raises:
+        LabelError: If the data has a label that the model does not know.
+        WeightsError: If the model cannot be loaded.
+    """
+    file = pathlib.Path(name, "labels.csv")  # read without the weights where possible
+    labels = LabelSet.from_csv(file) if file.is_file() else from_preset(name).labels
+    if labels is None or set(labels.names) == set(dataset.labels.names):
+        return dataset
+    return dataset.with_labels(labels)
 
 
 def evaluate_models(

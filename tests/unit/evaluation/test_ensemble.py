@@ -12,6 +12,7 @@ import pytest
 from absl import flags
 
 from ast_keras import evaluate as command
+from ast_keras.audio.encoding import write_wav
 from ast_keras.commands.flags import parse_options
 from ast_keras.errors import ArgumentError, EvaluationError, LabelError, WeightsError
 from ast_keras.evaluation import ensemble
@@ -207,3 +208,31 @@ def test_command_prints_and_writes_every_model_and_the_mean(models, tmp_path, ca
 def test_command_needs_a_model_and_data(line):
     with pytest.raises(flags.Error, match="Give --workdir DIR, or --model DIR and --recipe NAME"):
         parse_options(command.Options, line.split())
+
+
+def test_a_test_table_without_a_rare_class_is_scored_on_all_classes(models, tmp_path, capsys):
+    split = DATASET.split("test")
+    kept = [i for i in range(20) if split.targets[i] != (4,)]
+    for index in kept:
+        write_wav(tmp_path / f"{index}.wav", np.asarray(split.sources[index]), 16000)
+    rows = [f"{index}.wav,{NAMES[split.targets[index][0]]},test\n" for index in kept]
+    (tmp_path / "test.csv").write_text("".join(["path,labels,split\n", *rows]))
+    line = ["--recipe", "quickstart", "--output", str(tmp_path / "scores.json")]
+    line += ["--model", models[0], "--model", models[1], "--set", "data.clip_seconds=0.5"]
+    line += ["--set", "data.kind=manifest", "--set", f"data.path={tmp_path / 'test.csv'}"]
+    line += ["--set", "data.num_train=none", "--set", "data.num_test=none"]
+    line += ["--set", "data.num_validation=none"]
+    assert command.main(parse_options(command.Options, line)) == 0
+    assert f"1 of 10 classes of the model do not occur in the data: {NAMES[4]}" in (
+        capsys.readouterr().err
+    )
+    saved = json.loads((tmp_path / "scores.json").read_text())
+    assert [row["label"] for row in saved["per_class"]] == list(NAMES)
+    assert [row["examples"] for row in saved["per_class"]] == [2, 2, 2, 2, 0, 2, 2, 2, 2, 2]
+    true = np.array([split.targets[index][0] for index in kept])
+    scores = [scores_by_hand(name)[kept] for name in models[:2]]
+    assert saved["scores"]["accuracy"] == np.mean((scores[0] + scores[1]).argmax(1) == true)
+
+    (tmp_path / "test.csv").write_text(f"path,labels,split\n{kept[0]}.wav,howl,test\n")
+    with pytest.raises(LabelError, match=r"the model does not know.* Received: howl in test"):
+        command.main(parse_options(command.Options, line))
