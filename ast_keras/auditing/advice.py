@@ -174,6 +174,11 @@ def list_remarks(report: Mapping[str, Any]) -> list[str]:
         remarks.append(
             "labels with similar names are different classes: check whether one was meant"
         )
+    if {"inverted_channel", "dead_channel"} & set(report["defects"]):
+        remarks.append(
+            "stereo sounds with an inverted or dead channel are lost or too quiet in the mean of "
+            "their channels: train and predict with one channel, for example data.channel=0"
+        )
     if "silent" in report["defects"]:
         remarks.append(
             "silent sounds teach the model a label for silence: remove them unless that is intended"

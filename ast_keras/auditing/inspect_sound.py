@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ast_keras.audio import decoding
+from ast_keras.audio.channels import channel_defect
 from ast_keras.audio.loading import FRAME_SECONDS, LOUD_PEAK, audio_from_array
 from ast_keras.data.segment import Segment
 from ast_keras.errors import AudioError, AudioSampleError
@@ -153,11 +154,15 @@ def _digest(waveform: Array) -> int:
 def _find_defects(waveform: Array, frames: Array, full_scale: float) -> dict[str, str]:
     """Returns the defects of a mono waveform and of the file's `[samples, channels]`."""
     defects = {}
+    if found := channel_defect(frames):
+        kind, usable = found
+        defects[f"{kind}_channel"] = f"set data.channel={usable}"
     offset = float(waveform.mean(dtype=np.float64))
     peak = float(np.abs(waveform - np.float32(offset)).max())
     if len(waveform) < FRAME_SECONDS * SAMPLE_RATE:
         defects["too_short"] = f"{1e3 * len(waveform) / SAMPLE_RATE:.3g} ms"
-    if 20 * np.log10(max(peak, 1e-9)) < SILENCE_DBFS:
+    # The mean of a sound and its inverse is silent; the sound is not.
+    if 20 * np.log10(max(peak, 1e-9)) < SILENCE_DBFS and "inverted_channel" not in defects:
         level = f"peak {20 * np.log10(peak):.0f} dBFS" if peak > 1e-6 else "digital silence"
         defects["silent"] = level
     if peak > LOUD_PEAK:

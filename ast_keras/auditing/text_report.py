@@ -16,6 +16,8 @@ _DEFECTS = {
     "invalid_samples": "NaN, infinite, or integers stored as floats",
     "damaged": "cut short, or without a header",
     "past_end": "segments that end after their recording",
+    "inverted_channel": "channels cancel each other in their mean",
+    "dead_channel": "a silent channel lowers the level of the mean",
     "silent": "below -60 dBFS",
     "clipped": "runs of samples at full scale",
     "offset": "mean beyond 0.01 of full scale (harmless: the frontend removes it)",
