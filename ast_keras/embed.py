@@ -16,7 +16,7 @@ from absl import flags
 from ast_keras.commands import flags as shared
 from ast_keras.commands.batch import process_files
 from ast_keras.commands.flags import flag
-from ast_keras.commands.inputs import load_model, show_audio_warnings, sound_files
+from ast_keras.commands.inputs import load_model, sound_files
 from ast_keras.commands.runner import run_app
 from ast_keras.inference.embedding_files import check_output, write_embeddings
 
@@ -43,7 +43,6 @@ class Options(shared.CommandOptions):
 def main(options: Options) -> int:
     paths = list(sound_files(options.files))
     check_output(options.output)
-    show_audio_warnings()
     from ast_keras.inference.embedder import Embedder
 
     model = load_model(options.model, options.padding)

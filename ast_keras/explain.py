@@ -21,7 +21,7 @@ from absl import flags
 
 from ast_keras.commands import flags as shared
 from ast_keras.commands.flags import flag
-from ast_keras.commands.inputs import load_model, show_audio_warnings
+from ast_keras.commands.inputs import load_model
 from ast_keras.commands.runner import run_app
 from ast_keras.files import replacing
 
@@ -60,7 +60,6 @@ class Options(shared.CommandOptions):
 
 
 def main(options: Options) -> int:
-    show_audio_warnings()
     from ast_keras.inference.explanation import explain_file
     from ast_keras.reports.explanation_report import evidence_picture, write_evidence_page
 

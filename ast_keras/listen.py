@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from ast_keras.commands.flags import CommandOptions, flag, model_flag, padding_flag
-from ast_keras.commands.inputs import load_model, show_audio_warnings
+from ast_keras.commands.inputs import load_model
 from ast_keras.commands.runner import run_app
 from ast_keras.commands.streams import file_stream, microphone_stream
 from ast_keras.training.interruption import SignalGuard
@@ -42,7 +42,6 @@ class Options(CommandOptions):
 
 
 def main(options: Options) -> int:
-    show_audio_warnings()
     from ast_keras.inference.streaming import StreamingClassifier
 
     model = load_model(options.model, options.padding)

@@ -61,7 +61,6 @@ def main(options: Options) -> int:
         raise CommandError("--format audacity writes one label track per file: add --output FOLDER")
     if inputs.STDIN in paths and (len(paths) > 1 or options.output):
         raise CommandError('"-", standard input, must be the only file, without --output')
-    inputs.show_audio_warnings()
     from ast_keras.inference.predictor import Predictor
 
     predictor = Predictor(inputs.load_model(options.model, options.padding), options.windows())

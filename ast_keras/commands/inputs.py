@@ -1,4 +1,4 @@
-"""Inputs of commands: sound files, warnings about them, and the model."""
+"""Inputs of commands: sound files and the model."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import pathlib
 import shutil
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ast_keras.data.readers.audio_folder import is_audio
-from ast_keras.errors import AudioError, AudioWarning, CommandError
-from ast_keras.progress import print_line
+from ast_keras.errors import AudioError, CommandError
 
 STDIN = "-"  # as the path of a file: standard input
 
@@ -59,19 +57,6 @@ def open_input(read: Callable[[str], Iterator[Any]]) -> Callable[[str], Iterator
                 raise type(error)(message) from None
 
     return read_any
-
-
-def show_audio_warnings() -> None:
-    """Prints each `AudioWarning` as one line on standard error."""
-    show_other = warnings.showwarning
-
-    def show(message: Any, category: type[Warning], *args: Any, **kwargs: Any) -> None:
-        if issubclass(category, AudioWarning):
-            print_line(f"warning: {' '.join(str(message).split())}")
-        else:
-            show_other(message, category, *args, **kwargs)
-
-    warnings.showwarning = show
 
 
 def load_model(name: str, padding: str | None = None) -> Any:

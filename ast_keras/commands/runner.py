@@ -12,6 +12,8 @@ from typing import NoReturn, TypeVar
 from absl import app, flags, logging
 
 from ast_keras.commands.flags import CommandOptions, define_flags, options_from_flags
+from ast_keras.commands.tensorflow_import import quiet_tensorflow_import
+from ast_keras.commands.warning_lines import warning_lines
 from ast_keras.errors import AstKerasError, CommandError
 from ast_keras.training.interruption import Interrupted
 
@@ -51,8 +53,8 @@ def run_app(main: Callable[[_Options], int], kind: type[_Options]) -> NoReturn:
 def run_command(main: Callable[[_Arguments], int], options: _Arguments) -> int:
     """Calls the main function of a command and returns its exit status.
 
-    `AstKerasError` and OSError, which the user can fix, are printed as one line on standard error.
-    Any other exception is a defect of the program and propagates.
+    `AstKerasError` and OSError, which the user can fix, are printed as one line on standard error,
+    and so are warnings. Any other exception is a defect of the program and propagates.
 
     Args:
         main: Function that takes the options and returns the exit status.
@@ -69,7 +71,8 @@ def run_command(main: Callable[[_Arguments], int], options: _Arguments) -> int:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     logging.set_verbosity(logging.WARNING)
     try:
-        return main(options)
+        with warning_lines(), quiet_tensorflow_import():
+            return main(options)
     except Interrupted as stop:
         print(f"Stopped by {stop}; saved. Run the same command to resume.")
         return 128 + stop.signal_number

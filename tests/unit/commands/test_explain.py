@@ -53,4 +53,5 @@ def test_installed_command_runs(line, tmp_path):
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     assert (tmp_path / "out" / "my sound.html").exists()
