@@ -56,3 +56,9 @@ def _check_epochs(train: Any) -> None:
             "train.final_model=average needs the first and the last epoch to average, such as "
             "--set train.keep_epochs=6,25. Received: train.keep_epochs=None"
         )
+    if train.final_model == "average" and train.patience is not None:
+        raise RecipeError(
+            "train.final_model=average needs all epochs of train.keep_epochs, and train.patience "
+            "may end the run before them: --set train.patience=none or "
+            f"--set train.final_model=best. Received: train.patience={train.patience}"
+        )

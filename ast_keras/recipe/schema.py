@@ -305,7 +305,18 @@ class Optimizer:
 class Train:
     """The training loop: its length, its loss, and which models and checkpoints are kept."""
 
-    num_epochs: int = setting(25, "Number of epochs.", range=POSITIVE)
+    num_epochs: int = setting(
+        25,
+        "Number of epochs. The same work directory with a larger number goes on from the last "
+        "checkpoint.",
+        range=POSITIVE,
+    )
+    patience: int | None = setting(
+        None,
+        "Number of epochs without a better metric after which training ends before num_epochs. "
+        "None always trains num_epochs.",
+        range=POSITIVE,
+    )
     batch_size: int = setting(
         48, "Number of examples in a batch, over all devices and accumulated parts.", range=POSITIVE
     )

@@ -74,14 +74,15 @@ def draw_fold_curves(
     """Draws one metric by epoch: a thin line for each fold, a thick line for the mean.
 
     Args:
-        folds: For each fold, by name, one mapping for each epoch with `epoch` and the metric.
+        folds: For each fold, by name, one mapping for each epoch with `epoch` and the metric. The
+            mean is drawn for the epochs of all folds.
         metric: Key of the value to draw.
         path: Path of the file.
         marked_epoch: Epoch to mark with a vertical line; None draws no line.
         title: Heading of the figure.
 
     Raises:
-        ArgumentError: If there is no fold, or the folds have different epochs.
+        ArgumentError: If there is no fold, or the folds do not start with the same epochs.
         ImportError: If matplotlib is not installed.
 
     Example:
@@ -261,13 +262,17 @@ def _fold_curves(
     folds: Mapping[str, Sequence[Row]], metric: str, marked_epoch: float | None, title: str
 ) -> "Figure":
     epochs = [_series(rows, "epoch").tolist() for rows in folds.values()]
-    if not epochs or not epochs[0] or any(other != epochs[0] for other in epochs):
-        raise ArgumentError(f"folds must have the same epochs. Received: epochs={epochs}")
-    lines = {f"fold {name}": _series(rows, metric) for name, rows in folds.items()}
+    longest: list[float] = max(epochs, key=len, default=[])
+    if not all(epochs) or any(other != longest[: len(other)] for other in epochs) or not longest:
+        raise ArgumentError(f"folds must start with the same epochs. Received: epochs={epochs}")
+    lines = {
+        f"fold {name}": _series([*rows, *[{}] * (len(longest) - len(rows))], metric)
+        for name, rows in folds.items()
+    }
     lines["mean"] = np.mean(list(lines.values()), axis=0)
     figure = new_figure(8.0, 4.2)
     axes = figure.add_subplot()
-    _draw_lines(axes, np.array(epochs[0]), lines)
+    _draw_lines(axes, np.array(longest), lines)
     for line in axes.lines[:-1]:
         line.set(linewidth=0.9, markersize=2.5)
     axes.lines[-1].set(linewidth=3.0, markersize=0, color="black")

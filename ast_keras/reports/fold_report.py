@@ -32,7 +32,7 @@ class Rule:
 
     Args:
         name: Name of the rule.
-        epoch: The chosen epoch, or "first-last" for averaged weights.
+        epoch: The chosen epoch; "first-last" for averaged weights, or if it differs between folds.
         folds: Scores of each fold, by its number.
     """
 
@@ -102,8 +102,11 @@ def read_fold_scores(workdir: str | os.PathLike[str]) -> FoldScores:
         if not (folder / "evaluation.json").is_file():
             continue
         report = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        history = _history(folder / "epochs.csv")
+        if report["last_epoch"]["epoch"] != len(history):
+            continue  # this fold was finished and goes on with more epochs
         recipe = recipe or load_recipe(folder / "recipe.json")
-        histories[number] = _history(folder / "epochs.csv")
+        histories[number] = history
         if report.get("average"):
             averages[number] = _numbers(report["average"])
     if recipe is None:
@@ -131,16 +134,23 @@ def fold_folders(workdir: str | os.PathLike[str]) -> dict[int, pathlib.Path]:
 
 
 def _rules(histories: Mapping[int, Sequence[Row]], metric: str) -> list[Rule]:
-    epochs = range(len(next(iter(histories.values()))))
+    # `train.patience` may end folds after different epochs.
+    lengths = sorted(map(len, histories.values()))
+    first, last = lengths[0], lengths[-1]
 
     def mean(epoch: int) -> float:
         value = statistics.fmean(history[epoch][metric] for history in histories.values())
         return -math.inf if math.isnan(value) else value
 
-    def rule(name: str, epoch: int) -> Rule:
-        return Rule(name, epoch + 1, {n: history[epoch] for n, history in histories.items()})
-
-    return [rule("best mean", max(epochs, key=mean)), rule("last epoch", epochs[-1])]
+    best = max(range(first), key=mean)
+    return [
+        Rule("best mean", best + 1, {n: history[best] for n, history in histories.items()}),
+        Rule(
+            "last epoch",
+            last if first == last else f"{first}-{last}",
+            {n: history[-1] for n, history in histories.items()},
+        ),
+    ]
 
 
 def _history(path: pathlib.Path) -> list[Row]:
@@ -175,7 +185,7 @@ def write_fold_scores(scores: FoldScores) -> None:
     ]
     means = [
         {"epoch": rows[0]["epoch"], metric: statistics.fmean(row[metric] for row in rows)}
-        for rows in zip(*histories.values(), strict=True)
+        for rows in zip(*histories.values(), strict=False)  # the epochs of all folds
     ]
     result = {"metric": metric, "folds": list(histories), "rules": rules, "mean_by_epoch": means}
     write_json(scores.workdir / "folds.json", result)

@@ -12,6 +12,7 @@
 | `distribution` | devices, workers (`TF_CONFIG`), fast precision |
 | `checkpoints` | saving and restoring the state of a run |
 | `run_folder` | the work directory: ownership, locking, kept epochs |
+| `history` | the best epoch, and whether a run has ended |
 | `result` | the final model, its scores and the report |
 | `progress`, `interruption` | lines for the user; signals |
 """

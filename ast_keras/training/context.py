@@ -85,12 +85,14 @@ def make_context(
         tf.config.experimental.enable_op_determinism()
     strategy = strategy or make_strategy()  # before TensorFlow computes anything
     workers = Workers(strategy)
+    progress = (progress or Progress()) if workers.is_chief else Progress(quiet=True)
     dataset = dataset or build.make_dataset(recipe)
     recipe = resolve(recipe, dataset)
     _check_batch_size(recipe, strategy.num_replicas_in_sync)
     require_same_work(recipe, fingerprint(dataset), workers)
     if workers.is_chief:
-        check_workdir(recipe, workdir)
+        for warning in check_workdir(recipe, workdir):
+            progress.log(f"warning: {warning}")
     train_pipeline = build.make_pipeline(recipe, dataset, "train", training=True)
     validation_split = build.validation_split(recipe, dataset)
     validation_pipeline = build.make_pipeline(recipe, dataset, validation_split)
@@ -101,7 +103,7 @@ def make_context(
         workdir=workdir,
         strategy=strategy,
         workers=workers,
-        progress=(progress or Progress()) if workers.is_chief else Progress(quiet=True),
+        progress=progress,
         dataset=dataset,
         train_pipeline=train_pipeline,
         validation_split=validation_split,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,6 +24,12 @@ from ast_keras.reports.tables import per_class, score_table
 from ast_keras.reports.worst_mistakes import Mistake, describe_mistake, worst_mistakes
 from ast_keras.training.build import make_pipeline
 from ast_keras.training.context import RunContext
+from ast_keras.training.history import (
+    best_epoch,
+    describe_early_end,
+    ended_early,
+    has_ended,
+)
 from ast_keras.training.run_folder import epoch_models
 
 # The last files of a run, written in this order. A run is finished when both exist. If only one
@@ -82,16 +87,6 @@ class Result:
         return "\n".join(lines)
 
 
-def best_epoch(history: Sequence[Row], metric: str) -> Row:
-    """Returns the row of the epoch with the highest score, the first of several equal ones.
-
-    Args:
-        history: One row for each epoch.
-        metric: Name of the score.
-    """
-    return max(history, key=lambda row: -math.inf if math.isnan(row[metric]) else row[metric])
-
-
 def finished_result(context: RunContext, history: Sequence[Row]) -> Result | None:
     """Returns the result of a run that is finished; None if it is not.
 
@@ -100,9 +95,11 @@ def finished_result(context: RunContext, history: Sequence[Row]) -> Result | Non
         history: One row for each finished epoch.
     """
     files = (context.workdir / EVALUATION, context.workdir / REPORT)
-    if len(history) < context.recipe.train.num_epochs or not all(f.is_file() for f in files):
+    if not has_ended(history, context.recipe.train) or not all(f.is_file() for f in files):
         return None
     saved = json.loads(files[0].read_text(encoding="utf-8"))
+    if saved["last_epoch"]["epoch"] != len(history):
+        return None  # these are the files of a shorter run, which went on since
     return _make_result(context, history, saved.get("average"), saved["test"])
 
 
@@ -148,6 +145,8 @@ def finish(
     test = scores if split != validation else None
     result = _make_result(context, history, average, test)
     if context.workers.is_chief:
+        # After a longer run is scored, the report of the shorter one must not pass for its own.
+        (context.workdir / REPORT).unlink(missing_ok=True)
         _write_evaluation(context, result, evaluator, split)
         try:
             _write_report(context, history, result, evaluator, split)
@@ -221,6 +220,11 @@ def _chosen_in_words(context: RunContext, result: Result) -> str:
     return f"epoch {result.chosen['epoch']} ({reason.replace('_', ' ')})"
 
 
+def _early_end(context: RunContext, history: Sequence[Row]) -> str:
+    train = context.recipe.train
+    return f"; {describe_early_end(history, train)}" if ended_early(history, train) else ""
+
+
 def _write_evaluation(
     context: RunContext, result: Result, evaluator: ASTEvaluator, split: str
 ) -> None:
@@ -257,7 +261,7 @@ def _write_report(
         environment=json.loads((workdir / "environment.json").read_text(encoding="utf-8")),
         data=str(dataset),
         split=split,
-        chosen=_chosen_in_words(context, result),
+        chosen=_chosen_in_words(context, result) + _early_end(context, history),
         evaluation=evaluator.evaluation,
         labels=dataset.labels,
         rows=result.rows(),

@@ -12,6 +12,10 @@
 
 Until the run ends, model/ holds the model of the best epoch so far. At the end, `training.result`
 replaces it by the model that `train.final_model` selects.
+
+The same folder with more epochs (`train.num_epochs`) or more patience (`train.patience`) goes on
+from the last checkpoint. With `optimizer.schedule=epoch_decay` it ends in the same weights as a run
+that had these settings from its start. The files of the shorter run stay until the longer one ends.
 """
 
 from __future__ import annotations
@@ -40,9 +44,15 @@ from ast_keras.training import build
 from ast_keras.training.checkpoints import RunCheckpoints
 from ast_keras.training.context import RunContext, make_context
 from ast_keras.training.distribution import distribute
+from ast_keras.training.history import (
+    best_epoch,
+    describe_early_end,
+    ended_early,
+    has_ended,
+)
 from ast_keras.training.interruption import Interrupted, SignalGuard
 from ast_keras.training.progress import Progress
-from ast_keras.training.result import Result, best_epoch, finish, finished_result
+from ast_keras.training.result import Result, finish, finished_result
 from ast_keras.training.run_folder import (
     claim_workdir,
     delete_unfinished_epochs,
@@ -67,8 +77,8 @@ class Run:
 
     Args:
         recipe: The recipe to train.
-        workdir: A new folder, or one in which a run of the same recipe was stopped. All workers
-            must see the same folder, on a file system that they share.
+        workdir: A new folder, or one that holds a run of the same recipe, stopped or with fewer
+            epochs. All workers must see the same folder, on a file system that they share.
         strategy: Devices to train on. None for all visible devices of all workers.
         progress: Where progress is printed. None for standard output.
         dataset: The recipe's data set, if it is read already.
@@ -190,6 +200,7 @@ class Run:
             self._restore()
             result = finished_result(self.context, self.history)
             if workers.gather(result is not None).all():
+                self._log_early_end()
                 return result
             with self._signals.deferred(), self._translate_errors(), workers.translate_errors():
                 try:
@@ -200,6 +211,7 @@ class Run:
                     raise
                 finally:
                     self.context.progress.stop()
+                self._log_early_end()
                 result = finish(self.context, self.history, self.evaluate)
                 workers.wait()
                 return result
@@ -222,12 +234,22 @@ class Run:
             batch_size=train.batch_size,
             first_step=first_step,
         )
-        while len(self.history) < train.num_epochs:
+        while not self._has_ended():
             last_step = (len(self.history) + 1) * steps_per_epoch
             with _without_orbit_lines():
                 controller.train(last_step, checkpoint_at_completion=False)
                 scores = controller.evaluate()
             self._end_epoch(scores)
+        self.trainer.train_dataset = None  # stops the threads that make further batches
+
+    def _log_early_end(self) -> None:
+        train = self.recipe.train
+        if ended_early(self.history, train):
+            self.context.progress.log(describe_early_end(self.history, train))
+
+    def _has_ended(self) -> bool:
+        # All workers follow the first one: scores are rounded differently on other processors.
+        return bool(self.context.workers.gather(has_ended(self.history, self.recipe.train))[0])
 
     def _make_controller(self) -> orbit.Controller:
         events = self.workdir / "tensorboard" if self.context.workers.is_chief else None

@@ -25,7 +25,7 @@ import filelock
 from ast_keras import __version__
 from ast_keras.errors import EvaluationError, RecipeError
 from ast_keras.files import write_json, write_text
-from ast_keras.recipe import Recipe, load_recipe
+from ast_keras.recipe import Recipe, Train, load_recipe
 
 if TYPE_CHECKING:
     from ast_keras.models.ast_classifier import ASTClassifier
@@ -48,17 +48,24 @@ _NOT_DECISIVE = {
     ("train", "keep_checkpoints"),
     ("train", "accumulate_steps"),
 }
+# Settings that may grow: the epochs trained so far are also those of a longer run.
+_MAY_GROW = ("num_epochs", "patience", "keep_epochs")  # of the group train
 _EPOCHS = "epochs"
 
 # --- Ownership ---
 
 
-def check_workdir(recipe: Recipe, workdir: pathlib.Path) -> None:
+def check_workdir(recipe: Recipe, workdir: pathlib.Path) -> list[str]:
     """Checks that a run of this recipe may start or continue in a folder. Writes nothing.
+
+    A run may go on with more epochs or more patience than it started with.
 
     Args:
         recipe: The resolved recipe of the run.
         workdir: The work directory; it need not exist.
+
+    Returns:
+        Warnings about what changes while the run goes on, one line each.
 
     Raises:
         RecipeError: If the folder holds a run of another recipe, or other files.
@@ -67,12 +74,15 @@ def check_workdir(recipe: Recipe, workdir: pathlib.Path) -> None:
     if saved.is_file():
         # Without a checkpoint, no training is lost if the recipe changes.
         if (workdir / "checkpoints" / "checkpoint").is_file():
-            _require_same_recipe(recipe, load_recipe(saved), workdir)
+            earlier = load_recipe(saved)
+            _require_same_recipe(recipe, earlier, workdir)
+            return _warnings(recipe, earlier)
     elif workdir.is_dir() and any(not path.name.startswith(".") for path in workdir.iterdir()):
         raise RecipeError(
             "A work directory must be new, or hold a run of this recipe. "
             f"Received: {workdir}, which holds other files"
         )
+    return []
 
 
 def require_same_work(recipe: Recipe, data: str, workers: Workers) -> None:
@@ -167,12 +177,40 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
 def _require_same_recipe(recipe: Recipe, saved: Recipe, workdir: pathlib.Path) -> None:
     settings, others = _decisive_settings(recipe), _decisive_settings(saved)
     for (group, field, value), (*_, other) in zip(settings, others, strict=True):
-        if value != other:
-            name = f"{group}.{field}" if field else group
-            raise RecipeError(
-                f"This work directory holds a run with {name}={other!r}: use a new one, or "
-                f"continue it with --recipe {workdir}/recipe.json. Received: {name}={value!r}"
-            )
+        name = f"{group}.{field}" if field else group
+        may_grow = group == "train" and field in _MAY_GROW
+        if value == other or (may_grow and _grows(field, recipe.train, saved.train)):
+            continue
+        rule = ", which may only grow" if may_grow and other is not None else ""
+        # last/ is written when a run ends, model/ after its first epoch.
+        models = [workdir / folder for folder in ("last", "model")]
+        start = next((model for model in models if model.is_dir()), None)
+        from_its_weights = f", or a new one from its weights with --set model.start={start}"
+        raise RecipeError(
+            f"This work directory holds a run with {name}={other!r}{rule}: continue it with "
+            f"--recipe {workdir}/recipe.json, or use another --workdir"
+            f"{from_its_weights if start else ''}. Received: {name}={value!r}"
+        )
+
+
+def _grows(field: str, train: Train, saved: Train) -> bool:
+    """Returns whether a run with these settings begins with the epochs of the saved one."""
+    new, old = getattr(train, field), getattr(saved, field)
+    if field == "keep_epochs":
+        # Epochs that were not kept are lost, so only a range that went to the end may grow.
+        return bool(new and old and new[0] == old[0] and new[1] > old[1] == saved.num_epochs)
+    return new is None or (old is not None and new > old)  # None is no limit
+
+
+def _warnings(recipe: Recipe, saved: Recipe) -> list[str]:
+    before, after = saved.train.num_epochs, recipe.train.num_epochs
+    if before == after or recipe.optimizer.schedule != "warmup_cosine":
+        return []
+    return [
+        f"train.num_epochs grows from {before} to {after}: from here on the learning rate is that "
+        f"of a run of {after} epochs, while the earlier epochs followed the cosine of {before}. "
+        "Only with optimizer.schedule=epoch_decay is the result that of one long run"
+    ]
 
 
 def _decisive_settings(recipe: Recipe) -> list[tuple[str, str, object]]:

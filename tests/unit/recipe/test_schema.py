@@ -85,6 +85,7 @@ SETTINGS = [
     ("optimizer.warmup_steps", "1000", 1000),
     ("optimizer.final_fraction", "0.01", 0.01),
     ("train.num_epochs", "5", 5),
+    ("train.patience", "4", 4),
     ("train.batch_size", "12", 12),
     ("train.accumulate_steps", "2", 2),
     ("train.eval_batch_size", "24", 24),
@@ -303,6 +304,8 @@ def test_recipe_survives_every_setting(name):
         together = [*TOGETHER.get(field, [])]
         if field == "train.num_epochs" and recipe.train.keep_epochs:
             together.append("train.keep_epochs=1,2")  # epochs that are kept must be trained
+        if field == "train.patience":
+            together.append("train.final_model=best")  # an average needs all of its epochs
         changed = override(recipe, [f"{field}={text}", *together])
         assert value_of(changed, field) == value
 

@@ -87,6 +87,9 @@ def test_fold_curves_show_each_fold_their_mean_and_the_marked_epoch(drawn):
         np.testing.assert_allclose(lines[name], values, rtol=1e-15)
         assert name in texts
     assert list(axes.lines[-1].get_xdata()) == [2.0, 2.0]
+    drawn(figures.draw_fold_curves, {**FOLDS, "2": FOLDS["1"][:1]}, "accuracy")  # ended early
+    lines = {line.get_label(): line.get_ydata() for line in drawn.figure.axes[0].lines}
+    np.testing.assert_array_equal(lines["fold 2"], [0.2, math.nan])
 
 
 def test_confusion_matrix_shows_fractions_counts_and_names(drawn):
@@ -136,9 +139,9 @@ BAD = [
     (figures.draw_learning_curves, ([],), "rows must hold"),
     (figures.draw_learning_curves, ([{"train_loss": 1.0}],), "rows must hold"),
     (figures.draw_learning_curves, ([{"epoch": 1}],), "rows must hold"),
-    (figures.draw_fold_curves, ({}, "accuracy"), "folds must have the same epochs"),
-    (figures.draw_fold_curves, ({"1": []}, "accuracy"), "folds must have the same epochs"),
-    (figures.draw_fold_curves, ({**FOLDS, "2": FOLDS["1"][:1]}, "accuracy"), "same epochs"),
+    (figures.draw_fold_curves, ({}, "accuracy"), "folds must start with the same epochs"),
+    (figures.draw_fold_curves, ({"1": []}, "accuracy"), "folds must start with the same epochs"),
+    (figures.draw_fold_curves, ({**FOLDS, "2": FOLDS["1"][1:]}, "accuracy"), "same epochs"),
     (figures.draw_confusion_matrix, (COUNTS, NAMES[:2]), "matrix must"),
     (figures.draw_confusion_matrix, (COUNTS[:2], NAMES[:2]), "matrix must"),
     (figures.draw_confusion_matrix, ([], []), "matrix must"),

@@ -14,8 +14,9 @@ from ast_keras.reports.worst_mistakes import worst_mistakes
 from ast_keras.training import result as result_module
 from ast_keras.training import run as run_module
 from ast_keras.training.build import make_pipeline
+from ast_keras.training.history import best_epoch
 from ast_keras.training.progress import Progress
-from ast_keras.training.result import best_epoch, save_final_model, scored_examples
+from ast_keras.training.result import save_final_model, scored_examples
 from ast_keras.training.run import Run
 from ast_keras.training.run_folder import kept_epochs
 from tests.helpers.arrays import assert_same
