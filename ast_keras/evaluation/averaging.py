@@ -12,7 +12,9 @@ import numpy as np
 from ast_keras.errors import EvaluationError
 
 # Arguments that affect training only, and `dtype`, which is compared as "precision".
-_NOT_COMPARED = ("name", "trainable", "dtype", "dropout", "attention_dropout", "drop_path")
+_NOT_COMPARED = (
+    "name", "trainable", "trainable_parts", "dtype", "dropout", "attention_dropout", "drop_path",
+)  # fmt: skip
 
 
 def average_models(names: Sequence[str | os.PathLike[str]]) -> Any:

@@ -14,6 +14,7 @@ from ast_keras.layers.token_normalization import TokenNormalization
 from ast_keras.layers.token_reduction import Patchout
 from ast_keras.layers.transformer_block import TransformerBlock
 from ast_keras.models.token_options import TokenOptions
+from ast_keras.models.trainable_parts import trainable_config, with_trainable_parts
 
 
 @keras.saving.register_keras_serializable(package="ast_keras")
@@ -182,7 +183,8 @@ class ASTBackbone(keras.Model):
         tokens = patchout_layer(position_dropout(tokens))
         for block in blocks:
             tokens = block(tokens)
-        super().__init__(inputs=spectrogram, outputs=norm(tokens), name=name, trainable=trainable)
+        super().__init__(inputs=spectrogram, outputs=norm(tokens), name=name)
+        self.trainable = trainable  # as an argument it would not reach the layers (Keras 3.15)
 
         # --- Config ---
         self.embed_dim = embed_dim
@@ -201,11 +203,8 @@ class ASTBackbone(keras.Model):
         self.gradient_checkpointing = gradient_checkpointing
         self.policy = policy
         self.token_options = token_options
-        self.padding = padding
-        self.patchout = patchout
-        self.patchout_mel = patchout_mel
-        self.patchout_time = patchout_time
-        self.merge_tokens = merge_tokens
+        for option, value in dataclasses.asdict(token_options).items():
+            setattr(self, option, value)
 
     @classmethod
     def from_preset(cls, preset, **overrides):
@@ -433,12 +432,13 @@ class ASTBackbone(keras.Model):
             "gradient_checkpointing": self.gradient_checkpointing,
             "dtype": keras.saving.serialize_keras_object(self.policy),
             "name": self.name,
-            "trainable": self.trainable,
+            **trainable_config(self),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
+        parts = config.pop("trainable_parts", {})
         # Models that earlier versions saved have this option; its value was always None.
         if config.pop("attention_window", None) is not None:
             raise ArgumentError(
@@ -447,4 +447,4 @@ class ASTBackbone(keras.Model):
             )
         if isinstance(config.get("dtype"), dict):
             config["dtype"] = keras.saving.deserialize_keras_object(config["dtype"])
-        return cls(**config)
+        return with_trainable_parts(cls(**config), parts)

@@ -13,6 +13,7 @@ from ast_keras.layers.log_mel_filterbank import LogMelFilterbank  # noqa: F401  
 
 # Keras finds a class of a saved model only if its module is loaded, hence these two imports.
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment  # noqa: F401
+from ast_keras.models.trainable_parts import trainable_config, with_trainable_parts
 
 _ACTIVATIONS = {"softmax": ops.softmax, "sigmoid": ops.sigmoid}
 _EXPORT_FORMATS = ("tf_saved_model", "litert")
@@ -386,12 +387,13 @@ class AudioClassifier(keras.Model):
             "score_activation": self.score_activation,
             "head_layer_norm_epsilon": self.head_layer_norm_epsilon,
             "name": self.name,
-            "trainable": self.trainable,
+            **trainable_config(self),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
+        parts = config.pop("trainable_parts", {})
         for part in ("backbone", "frontend", "augment"):
             if config.get(part) is not None:
                 config[part] = keras.saving.deserialize_keras_object(config[part], custom_objects)
@@ -399,7 +401,7 @@ class AudioClassifier(keras.Model):
         if labels:
             names = tuple(labels["names"])
             config["labels"] = LabelSet(names=names, ids=tuple(labels.get("ids", names)))
-        return cls(**config)
+        return with_trainable_parts(cls(**config), parts)
 
 
 def _require_float32(dtype):

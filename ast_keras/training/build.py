@@ -189,8 +189,11 @@ def _pretrained_classifier(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
         rgb_reduction=settings.rgb_reduction,
         position_resize=settings.position_resize,
     )
-    # The recipe, not the start weights, decides the class and the options of the backbone.
-    network = dataclasses.replace(network, backbone_class=None, backbone_arguments={})
+    # The recipe, not the start weights, decides the class and the options of the backbone, and what
+    # trains.
+    network = dataclasses.replace(
+        network, backbone_class=None, backbone_arguments={}, trainable_parts={}
+    )
     return build_classifier(
         network,
         head,

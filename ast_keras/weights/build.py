@@ -14,6 +14,7 @@ from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.models.ast_backbone import ASTBackbone
 from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.models.causal_ast_backbone import CausalASTBackbone
+from ast_keras.models.trainable_parts import trainable_parts, with_trainable_parts
 from ast_keras.weights import resize
 from ast_keras.weights.assign import assign_canonical, canonical_tensors
 from ast_keras.weights.geometry import Geometry
@@ -31,7 +32,7 @@ ARCHITECTURE_ARGUMENTS = frozenset(
     {
         *("embed_dim", "num_layers", "num_heads", "mlp_dim", "use_distillation_token"),
         *("num_mel_bins", "num_frames", "patch_size", "strides", "layer_norm_epsilon"),
-        *("name", "trainable"),
+        *("name", "trainable", "trainable_parts"),
     }
 )
 
@@ -185,7 +186,10 @@ def _assemble(
     adapted = adapt(network, backbone.grid, backbone.patch_size, *methods)
     tensors = {n: t for n, t in adapted.tensors.items() if not n.startswith("mlp_head.")}
     assign_canonical(model, tensors | head.tensors)
-    return model
+    # What was frozen stays frozen, but a fresh head has to train.
+    kept = ("backbone", "head") if head.tensors else ("backbone",)
+    parts = network.trainable_parts.items()
+    return with_trainable_parts(model, {path: v for path, v in parts if path.startswith(kept)})
 
 
 def _first(*values: Any) -> Any:
@@ -246,6 +250,7 @@ def as_pretrained(model: ASTClassifier) -> PretrainedNetwork:
         score_activation=model.score_activation,
         backbone_class=type(backbone),
         backbone_arguments=arguments,
+        trainable_parts=trainable_parts(model, trainable=True),
         **audio,
     )
 

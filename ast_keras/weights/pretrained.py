@@ -48,6 +48,7 @@ class PretrainedNetwork:
         backbone_class: Class of the backbone that computes this network; None for `ASTBackbone`.
         backbone_arguments: Arguments of the backbone besides architecture and geometry, such as
             `padding`, `dtype`, and `block_columns` of a causal backbone.
+        trainable_parts: What trains in the classifier, see `ast_keras.models.trainable_parts`.
     """
 
     weights: CanonicalWeights
@@ -65,6 +66,7 @@ class PretrainedNetwork:
     score_activation: str | None = None
     backbone_class: type[Any] | None = None
     backbone_arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    trainable_parts: Mapping[str, bool] = dataclasses.field(default_factory=dict)
 
     @property
     def tensors(self) -> Mapping[str, Array]:
