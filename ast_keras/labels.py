@@ -6,11 +6,14 @@ import csv
 import io
 import os
 import pathlib
-from collections.abc import Sequence, Sized
+import reprlib
+from collections.abc import Iterable, KeysView, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
+from typing import TypeAlias
 
-from ast_keras.errors import LabelError, did_you_mean
+from ast_keras.errors import ArgumentError, LabelError, did_you_mean
 from ast_keras.files import replacing
 
 HEADER = ("index", "mid", "display_name")
@@ -20,18 +23,22 @@ PUBLISHED = ("audioset", "esc50", "speech_commands")
 AUDIOSET_MEAN, AUDIOSET_STD = -4.2677393, 4.5689974
 LABEL_SETS_DIR = pathlib.Path(__file__).resolve().parent / "label_sets"
 
+# What a function takes as labels: `LabelSet.of` makes a label set of a list of names.
+Labels: TypeAlias = "LabelSet | Sequence[str]"
+
 
 @dataclass(frozen=True)
 class LabelSet:
     """The class labels of a data set or model, in the order of the model's outputs.
 
     Args:
-        names: Display name of each label, such as "Speech".
+        names: Display name of each label, such as "Speech"; a tuple, list or array.
         ids: Identifier of each label in files and programs, such as "/m/09x0r". Defaults to
             `names`.
 
     Raises:
-        LabelError: If a label is blank, occurs twice, or the two sequences differ in length.
+        LabelError: If a label is blank, no text, or occurs twice, if the labels have no order, as
+            in a set, or the two sequences differ in length.
 
     Example:
 
@@ -44,8 +51,8 @@ class LabelSet:
     ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", tuple(self.names))
-        object.__setattr__(self, "ids", tuple(self.ids) or self.names)
+        object.__setattr__(self, "names", _as_tuple("names", self.names))
+        object.__setattr__(self, "ids", _as_tuple("ids", self.ids) or self.names)
         if not self.names:
             raise LabelError("A label set needs at least one label. Received: names=()")
         if len(self.names) != len(self.ids):
@@ -103,7 +110,7 @@ class LabelSet:
         """
         return LabelSet(tuple(self.names[i] for i in indices), tuple(self.ids[i] for i in indices))
 
-    def indices_of(self, other: LabelSet, *, partial: bool = False) -> tuple[int, ...]:
+    def indices_of(self, other: Labels, *, partial: bool = False) -> tuple[int, ...]:
         """Returns the index in this set of each label of another set with the same labels.
 
         `scores[:, model_labels.indices_of(data_labels)]` reorders the scores of a model to the
@@ -111,7 +118,7 @@ class LabelSet:
         of names are equal (for example, because one list has no ids), labels are matched by name.
 
         Args:
-            other: Label set with the same labels in any order.
+            other: The same labels in any order, a label set or a list of names.
             partial: Whether `other` may lack labels of this set.
 
         Raises:
@@ -123,6 +130,7 @@ class LabelSet:
         >>> LabelSet(("dog", "cow", "hen")).indices_of(LabelSet(("hen", "dog", "cow")))
         (2, 0, 1)
         """
+        other = LabelSet.of(other)
         by_id = _positions(self.ids, other.ids, partial)
         by_name = _positions(self.names, other.names, partial)
         if by_id is not None and by_name is not None and by_id != by_name:
@@ -136,6 +144,23 @@ class LabelSet:
         if indices is None:
             raise LabelError(f"The two sets hold different labels: {_difference(self, other)}")
         return indices
+
+    @classmethod
+    def of(cls, labels: Labels) -> LabelSet:
+        """Returns a label set of a list, tuple or array of names; a label set is returned as it is.
+
+        Args:
+            labels: The labels.
+
+        Raises:
+            LabelError: If the labels are no list of different names.
+
+        Example:
+
+        >>> LabelSet.of(["dog", "hen"]).names
+        ('dog', 'hen')
+        """
+        return labels if isinstance(labels, cls) else cls(labels)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, name: str) -> LabelSet:
@@ -283,10 +308,27 @@ def _difference(first: LabelSet, second: LabelSet) -> str:
     return "; ".join(parts)
 
 
+def _as_tuple(argument: str, values: Iterable[str]) -> tuple[str, ...]:
+    """Returns labels as a tuple. A text would become its letters, and a set has no order."""
+    unordered = isinstance(values, Mapping | Set) and not isinstance(values, KeysView)
+    try:
+        if isinstance(values, str | bytes) or unordered:
+            raise TypeError
+        # The strings of NumPy are subclasses of `str` that print differently.
+        return tuple(str(value) if isinstance(value, str) else value for value in values)
+    except TypeError:  # a number, a path or an array without axes cannot be iterated over
+        raise LabelError(
+            "Labels are a list of names, such as ['dog', 'hen']; LabelSet.from_file reads a file. "
+            f"Received: {argument}={reprlib.repr(values)}"
+        ) from None
+
+
 def _check_labels(kind: str, values: Sequence[str]) -> None:
     seen: dict[str, int] = {}
     for index, value in enumerate(values):
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str):
+            raise LabelError(f"The {kind} of a label is a text. Received: {value!r} at {index}")
+        if not value.strip():
             raise LabelError(
                 f"The {kind} of a label may not be blank. Received: {value!r} at {index}"
             )
@@ -331,19 +373,31 @@ def _from_rows(path: str | os.PathLike[str], rows: Sequence[tuple[int, str, str]
         raise LabelError(f"{error} in {path}") from None
 
 
-def require_one_label_per_class(labels: Sized | None, num_classes: int | None) -> None:
-    """Checks that the number of labels equals the number of classes.
+def labels_of_classes(labels: Labels | None, num_classes: int | None) -> LabelSet | None:
+    """Returns the labels of a model as a `LabelSet`, after checking that there is one for a class.
 
     Args:
-        labels: Labels of the classes. None skips the check.
-        num_classes: Number of classes. None skips the check, for callers that then take the number
-            from the labels.
+        labels: Labels of the classes, a `LabelSet` or a list of names; None for no names.
+        num_classes: Number of classes; None for that of the labels.
 
     Raises:
-        LabelError: If the two numbers differ.
+        LabelError: If the labels are no list of different names, or not one for each class.
+        ArgumentError: If `num_classes` is not a positive integer.
+
+    Example:
+
+    >>> labels_of_classes(["dog", "hen"], num_classes=2).ids
+    ('dog', 'hen')
     """
-    if labels is not None and num_classes not in (None, len(labels)):
+    if num_classes is not None and (not isinstance(num_classes, Integral) or num_classes < 1):
+        raise ArgumentError(
+            "num_classes is a positive integer; the names of the classes are labels=[...]. "
+            f"Received: num_classes={num_classes!r}"
+        )
+    label_set = None if labels is None else LabelSet.of(labels)
+    if label_set is not None and num_classes not in (None, len(label_set)):
         raise LabelError(
             "There must be one label for each class: omit num_classes, or correct the labels. "
-            f"Received: {len(labels)} labels, num_classes={num_classes}"
+            f"Received: {len(label_set)} labels, num_classes={num_classes}"
         )
+    return label_set

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ast_keras.data.packed import PackedPaths, PackedTargets
 from ast_keras.data.segment import Segment
 from ast_keras.errors import DatasetError, LabelError, did_you_mean
-from ast_keras.labels import LabelSet
+from ast_keras.labels import Labels, LabelSet
 
 Source = str | Segment | bytes | npt.NDArray[np.float32]
 
@@ -95,7 +95,7 @@ class SoundDataset:
 
     Args:
         name: Name of the data set in messages.
-        labels: Labels in the order of the model's outputs.
+        labels: Labels in the order of the model's outputs, a `LabelSet` or a list of names.
         splits: Splits by name: "train", "validation" and "test". Empty splits are left out.
         multi_label: Whether an example may have any number of labels. Otherwise it has exactly one.
         notes: Messages for the user, with counts: files that are missing, ignored or held out.
@@ -115,6 +115,9 @@ class SoundDataset:
     multi_label: bool
     notes: tuple[str, ...] = ()
     sample_rate: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", LabelSet.of(self.labels))
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{len(split):,} {name}" for name, split in self.splits.items())
@@ -213,7 +216,7 @@ def fingerprint(dataset: SoundDataset) -> str:
 
 def from_examples(
     name: str,
-    labels: LabelSet,
+    labels: Labels,
     examples: Mapping[str, Iterable[tuple[Source, tuple[int, ...]]]],
     *,
     multi_label: bool = False,
@@ -225,7 +228,7 @@ def from_examples(
 
     Args:
         name: Name of the data set in messages.
-        labels: Labels in the order of the model's outputs.
+        labels: Labels in the order of the model's outputs, a `LabelSet` or a list of names.
         examples: For each split its pairs of source (a path or a `Segment`) and label indices.
         multi_label: Whether an example may have any number of labels.
         notes: Further messages for the user.
@@ -236,6 +239,7 @@ def from_examples(
     >>> from_examples("mine", labels, {"train": [("a.wav", (0,))], "test": []}).notes
     ('1 of 2 labels has no training example: hen',)
     """
+    labels = LabelSet.of(labels)
     splits = {}
     for split_name, pairs in examples.items():
         rows = list(pairs)

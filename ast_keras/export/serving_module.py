@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ast_keras.labels import LabelSet, require_one_label_per_class
+from ast_keras.labels import Labels, labels_of_classes
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.models.audio_classifier import AudioClassifier
 
@@ -115,18 +115,18 @@ def in_float32(model: AudioClassifier) -> AudioClassifier:
     return copy
 
 
-def label_names(model: AudioClassifier, labels: LabelSet | None = None) -> tuple[str, ...]:
+def label_names(model: AudioClassifier, labels: Labels | None = None) -> tuple[str, ...]:
     """Returns the names of the classes: the given ones, the model's own, or numbers.
 
     Args:
         model: Classifier whose classes are named.
-        labels: Labels to use instead of the model's own; None for those.
+        labels: Labels to use instead of the model's own, a `LabelSet` or a list; None for those.
 
     Raises:
         LabelError: If there is not one label for each class.
     """
-    labels = labels or model.labels
-    require_one_label_per_class(labels, model.num_classes)
-    if labels is None:
+    given = model.labels if labels is None else labels
+    label_set = labels_of_classes(given, model.num_classes)
+    if label_set is None:
         return tuple(f"class {index}" for index in range(model.num_classes))
-    return labels.names
+    return label_set.names

@@ -25,7 +25,7 @@ from ast_keras.export.serving_module import label_names
 from ast_keras.export.tflite_conversion import convert
 from ast_keras.export.tflite_metadata import add_metadata
 from ast_keras.files import replacing, write_json
-from ast_keras.labels import LabelSet
+from ast_keras.labels import Labels
 from ast_keras.models.audio_classifier import AudioClassifier
 
 _NOISE_CLIPS = 4  # clips on which the noise of each layer is measured
@@ -38,7 +38,7 @@ def export_tflite(
     *,
     quantize: str = "none",
     num_samples: int | None = None,
-    labels: LabelSet | None = None,
+    labels: Labels | None = None,
     method: str = "conv",
     takes_length: bool = False,
     clips: str | os.PathLike[str] | None = None,

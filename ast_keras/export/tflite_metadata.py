@@ -15,7 +15,7 @@ from typing import Any
 import flatbuffers
 
 from ast_keras.errors import ExportError
-from ast_keras.labels import require_one_label_per_class
+from ast_keras.labels import labels_of_classes
 
 LABELS_FILE = "labels.txt"
 _ENTRY = b"TFLITE_METADATA"
@@ -103,7 +103,7 @@ def _move_buffers_inside(model: Any, content: bytes | bytearray) -> None:
 
 
 def _check_labels(labels: Sequence[str], num_classes: int) -> None:
-    require_one_label_per_class(labels, num_classes)
+    labels_of_classes(labels, num_classes)
     broken = next((label for label in labels if "\n" in label or "\r" in label), None)
     if broken is not None:
         raise ExportError(f"A label must be one line. Received: {broken!r}")

@@ -50,8 +50,8 @@ class ASTClassifier(AudioClassifier):
             preset: A size such as "ast_base" (random weights), released weights such as
                 "ast_base_audioset", the folder of a saved model, or a weights file.
             num_classes: Number of classes of a new head; None keeps the head of the weights.
-            labels: A `LabelSet` of the classes, which implies `num_classes`. If the weights have
-                these classes, their head is kept, in the order of `labels`.
+            labels: The classes, a `LabelSet` or a list of names; they imply `num_classes`. If the
+                weights have these classes, their head is kept, in the order of `labels`.
             **overrides: See `ast_keras.from_preset`, for example `num_frames`, `padding`, `dtype`
                 and `frontend`.
 

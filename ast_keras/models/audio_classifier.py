@@ -7,7 +7,7 @@ from keras import ops
 
 from ast_keras.audio import mel
 from ast_keras.errors import ArgumentError
-from ast_keras.labels import LabelSet, require_one_label_per_class
+from ast_keras.labels import LabelSet, labels_of_classes
 from ast_keras.layers.initializers import truncated_normal
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank  # noqa: F401  (see below)
 
@@ -44,12 +44,12 @@ class AudioClassifier(keras.Model):
 
     Args:
         backbone: The encoder.
-        num_classes: Number of classes, which is the number of logits.
+        num_classes: Number of classes, which is the number of logits; None for that of the labels.
         frontend: A `LogMelFilterbank` with the backbone's `num_frames` and `num_mel_bins`; None for
             a model that takes normalised spectrograms.
         augment: A `SpectrogramAugment` applied in training. None disables it.
-        labels: A `LabelSet` with one label for each class, saved with the model. None leaves the
-            classes without names.
+        labels: A `LabelSet` or a list with one name for each class, saved with the model. None
+            leaves the classes without names. May be set later: `model.labels = ["dog", "hen"]`.
         score_activation: "softmax" if exactly one class is right, "sigmoid" if several may be. It
             is applied by `scores`; the output of the model stays logits.
         head_layer_norm_epsilon: Epsilon of the head's LayerNorm; 1e-5 in the authors' code.
@@ -104,7 +104,10 @@ class AudioClassifier(keras.Model):
         _require_float32(dtype)
         # Always float32: under a mixed policy Keras would cast the waveform to half precision.
         super().__init__(dtype="float32", **kwargs)
-        require_one_label_per_class(labels, num_classes)
+        labels = labels_of_classes(labels, num_classes)
+        if labels is num_classes is None:
+            raise ArgumentError("A classifier needs num_classes or labels. Received: None for both")
+        num_classes = num_classes or len(labels)
         _require_same_spectrogram(frontend, backbone)
         if score_activation not in _ACTIVATIONS:
             raise ArgumentError(
@@ -130,6 +133,15 @@ class AudioClassifier(keras.Model):
         self.head_norm.build((None, backbone.embed_dim))
         self.head.build((None, backbone.embed_dim))
         self.built = True
+
+    @property
+    def labels(self):
+        """The `LabelSet` of the classes, or None. A list of names may be assigned."""
+        return self._labels
+
+    @labels.setter
+    def labels(self, labels):
+        self._labels = labels_of_classes(labels, self.num_classes)
 
     @property
     def padding(self):

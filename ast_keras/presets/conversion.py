@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ast_keras.errors import WeightsError
-from ast_keras.labels import LabelSet
+from ast_keras.labels import Labels
 from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.presets import loading
 from ast_keras.weights.assign import canonical_tensors, layouts, weights_by_path
@@ -62,7 +62,7 @@ def convert_weights(
     hints: loading.FileHints | None = None,
     geometry: Geometry | None = None,
     num_classes: int | None = None,
-    labels: LabelSet | None = None,
+    labels: Labels | None = None,
 ) -> Conversion:
     """Reads weights and fits them to a model; `Conversion.write` writes them.
 

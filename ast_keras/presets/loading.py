@@ -9,7 +9,7 @@ import pathlib
 from typing import Any, TypeVar
 
 from ast_keras.errors import WeightsError, did_you_mean
-from ast_keras.labels import LabelSet, require_one_label_per_class
+from ast_keras.labels import Labels, LabelSet, labels_of_classes
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.models.ast_backbone import ASTBackbone
 from ast_keras.models.ast_classifier import ASTClassifier
@@ -95,7 +95,7 @@ class Preset:
 def from_preset(
     preset: str | os.PathLike[str],
     num_classes: int | None = None,
-    labels: LabelSet | None = None,
+    labels: Labels | None = None,
     **overrides: Any,
 ) -> ASTClassifier:
     """Loads or creates a classifier.
@@ -115,9 +115,9 @@ def from_preset(
     Args:
         preset: A name, a folder or a file; see the table above.
         num_classes: Number of classes of a fresh head. None keeps the existing head.
-        labels: The classes, which imply `num_classes`. If they are the classes of the existing
-            head, that head is kept, with its outputs in the order of the labels. Otherwise the
-            head is fresh.
+        labels: The classes, a `LabelSet` or a list of names; they imply `num_classes`. If they are
+            the classes of the existing head, that head is kept, with its outputs in the order of
+            the labels. Otherwise the head is fresh.
         **overrides: For a new model, arguments of `ASTBackbone`. For pretrained weights, `dtype`
             and any other argument of `ASTBackbone` that changes no weight (such as `padding`,
             `dropout` and `merge_tokens`), and `num_frames`, `num_mel_bins`, `patch_size`,
@@ -140,7 +140,7 @@ def from_preset(
     True
     """
     name = os.fspath(preset)
-    require_one_label_per_class(labels, num_classes)
+    labels = labels_of_classes(labels, num_classes)
     if name in SIZES:
         return _new_classifier(name, num_classes, labels, overrides)
     if is_saved_model(pathlib.Path(name)) and not overrides and num_classes is labels is None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ast_keras.errors import LabelError, WeightsError
-from ast_keras.labels import LabelSet, require_one_label_per_class
+from ast_keras.labels import Labels, LabelSet, labels_of_classes
 from ast_keras.weights.pretrained import PretrainedNetwork
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -36,7 +36,7 @@ class Head:
 def choose_head(
     network: PretrainedNetwork,
     num_classes: int | None = None,
-    labels: LabelSet | None = None,
+    labels: Labels | None = None,
     score_activation: str | None = None,
 ) -> Head:
     """Keeps the head of a pretrained network if it fits the requested classes; else a fresh one.
@@ -47,7 +47,7 @@ def choose_head(
     Args:
         network: The pretrained network.
         num_classes: Number of classes of a fresh head; None to keep the network's head.
-        labels: The requested classes.
+        labels: The requested classes, a `LabelSet` or a list of names.
         score_activation: "softmax" or "sigmoid"; None for that of a kept head, and "softmax" for a
             fresh one.
 
@@ -58,12 +58,11 @@ def choose_head(
         WeightsError: If the network has no head and no classes are given.
         LabelError: If `num_classes` is not the number of labels.
     """
-    head = _choose(network, num_classes, labels)
+    head = _choose(network, num_classes, labels_of_classes(labels, num_classes))
     return dataclasses.replace(head, score_activation=score_activation or head.score_activation)
 
 
 def _choose(network: PretrainedNetwork, num_classes: int | None, labels: LabelSet | None) -> Head:
-    require_one_label_per_class(labels, num_classes)
     own = {name: t for name, t in network.tensors.items() if name.startswith("mlp_head.")}
     activation = network.score_activation or "softmax"
     if labels is None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ast_keras.errors import WeightsError
-from ast_keras.labels import LabelSet, require_one_label_per_class
+from ast_keras.labels import LabelSet, labels_of_classes
 from ast_keras.weights import model_garden
 from ast_keras.weights.config_files import NetworkSettings, read_configuration
 from ast_keras.weights.geometry import Geometry, InferredGeometry, infer_geometry, square_grid
@@ -279,5 +279,5 @@ def _with_labels(network: PretrainedNetwork) -> PretrainedNetwork:
             activation = network.score_activation or "sigmoid"
             return dataclasses.replace(network, labels=published, score_activation=activation)
     if network.labels is not None:
-        require_one_label_per_class(network.labels, network.num_classes or 0)
+        labels_of_classes(network.labels, network.num_classes)
     return network

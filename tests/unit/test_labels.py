@@ -4,10 +4,12 @@ import os
 import pickle
 import stat
 
+import numpy as np
 import pytest
 
-from ast_keras.errors import LabelError, did_you_mean
-from ast_keras.labels import PUBLISHED, LabelSet
+from ast_keras.data.dataset import SoundDataset, Split, from_examples
+from ast_keras.errors import ArgumentError, LabelError, did_you_mean
+from ast_keras.labels import PUBLISHED, LabelSet, labels_of_classes
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_indices_of_names_the_differing_labels_in_its_error(ours, theirs, messag
         (("dog", "hen"), ("/d", "/d"), "id of a label may occur only once"),
         (("dog", "hen"), ("/d",), "2 names, 1 ids"),
         (("1", "2"), ("2", "1"), "may not be the id of another label. Received: '1' at"),
-        ((3, "dog"), (), "name of a label may not be blank. Received: 3"),
+        ((3, "dog"), (), "name of a label is a text. Received: 3"),
     ],
 )
 def test_label_set_rejects_ambiguous_labels(names, ids, message):
@@ -231,3 +233,70 @@ def test_from_file_rejects_missing_and_undecodable_files(tmp_path):
 def test_did_you_mean_lists_names_if_none_is_similar():
     assert did_you_mean("zzz", ["dog", "hen"]) == "Known: dog, hen."
     assert did_you_mean("zzz", map(str, range(20))).endswith("8, 9 and 10 more.")
+
+
+# --- Labels that are not a LabelSet ---
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["dog", "hen"],
+        ("dog", "hen"),
+        np.array(["dog", "hen"]),
+        np.array(["dog", "hen"], object),
+        {"dog": 0, "hen": 1}.keys(),
+        (name for name in ("dog", "hen")),
+        LabelSet(("dog", "hen")),
+    ],
+)
+def test_any_list_of_names_is_a_label_set(labels):
+    label_set = labels_of_classes(labels, 2)
+    assert label_set == LabelSet(("dog", "hen"))
+    assert {type(name) for name in label_set.names} == {str}  # not NumPy's, which print otherwise
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("ab", r"a list of names.*names='ab'"),
+        ("labels.csv", r"LabelSet.from_file reads a file.*names='labels.csv'"),
+        (b"ab", "a list of names"),
+        ({"dog": 0, "hen": 1}, "a list of names"),
+        ({"dog", "hen"}, "a list of names"),
+        (3, r"a list of names.*names=3"),
+        (np.array("dog"), "a list of names"),
+        ([0, 1], r"name of a label is a text.*0 at 0"),
+        ([b"dog"], r"is a text.*b'dog' at 0"),
+        (["dog", None], r"is a text.*None at 1"),
+        (np.array([["dog"], ["hen"]]), "is a text"),
+        (["dog", "dog"], r"only once.*indices 0 and 1"),
+        (["dog", " "], "may not be blank"),
+        ([], "at least one label"),
+        (["dog", "hen", "cow"], r"one label for each class.*3 labels, num_classes=2"),
+    ],
+)
+def test_labels_that_are_no_list_of_names_are_refused(labels, message):
+    with pytest.raises(LabelError, match=f"(?s){message}"):
+        labels_of_classes(labels, 2)
+
+
+@pytest.mark.parametrize("num_classes", [0, -1, 2.0, "2", ["dog", "hen"]])
+def test_a_number_of_classes_that_is_none_is_refused(num_classes):
+    with pytest.raises(ArgumentError, match="num_classes is a positive integer"):
+        labels_of_classes(None, num_classes)
+
+
+def test_ids_are_checked_as_names_are():
+    with pytest.raises(LabelError, match="ids='dh'"):
+        LabelSet(("dog", "hen"), "dh")
+    assert LabelSet(("dog", "hen")).indices_of(["hen", "dog"]) == (1, 0)
+
+
+def test_data_sets_take_a_list_of_labels():
+    split = Split(["a.wav"], [(0,)])
+    assert SoundDataset("mine", ["dog", "hen"], {"train": split}, False).labels.names[1] == "hen"
+    dataset = from_examples("mine", np.array(["dog", "hen"]), {"train": [("a.wav", (0,))]})
+    assert dataset.labels == LabelSet(("dog", "hen"))
+    with pytest.raises(LabelError, match="a list of names"):
+        SoundDataset("mine", "dog", {"train": split}, False)

@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ast_keras.errors import ArgumentError
+from ast_keras.errors import ArgumentError, LabelError
+from ast_keras.export.serving_module import label_names
 from ast_keras.labels import LabelSet
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment
 from ast_keras.models.ast_backbone import ASTBackbone
 from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.models.audio_classifier import AudioClassifier
+from ast_keras.presets.loading import from_preset
 from tests.helpers.arrays import random
 from tests.helpers.models import tiny_classifier
 
@@ -266,6 +268,33 @@ def test_export_takes_the_arguments_of_keras(monkeypatch, model):
     assert calls == [((model, "served"), {})]
     with pytest.raises(ArgumentError, match="leave input_signature out"):
         model.export("served", input_signature=[])
+
+
+# --- Labels ---
+
+
+@pytest.mark.parametrize(("num_classes", "labels"), [(3, None), (None, ["a", "b", "c"])])
+def test_a_list_of_labels_is_saved_with_the_model(num_classes, labels, one_block, tmp_path):
+    model = ASTClassifier(one_block, num_classes, labels=labels)
+    if labels is None:
+        model.labels = np.array(["a", "b", "c"])  # assigned later
+    assert model.num_classes == 3
+    model.save_to_preset(tmp_path / "preset")
+    assert from_preset(tmp_path / "preset").labels == LabelSet(("a", "b", "c"))
+    assert from_preset(tmp_path / "preset", labels=["c", "b", "a"]).labels.names == ("c", "b", "a")
+    assert ASTClassifier.from_config(model.get_config()).labels == model.labels
+    assert label_names(model) == ("a", "b", "c")
+    assert label_names(model, ["x", "y", "z"]) == ("x", "y", "z")
+
+
+def test_wrong_labels_are_refused_when_they_are_assigned(one_block):
+    model = ASTClassifier(one_block, 3, labels=["a", "b", "c"])
+    for wrong in (["a", "b"], "abc", ["a", "a", "b"]):
+        with pytest.raises(LabelError):
+            model.labels = wrong
+    assert model.labels.names == ("a", "b", "c")
+    with pytest.raises(ArgumentError, match="needs num_classes or labels"):
+        ASTClassifier(one_block, None)
 
 
 # --- Errors ---
