@@ -17,6 +17,7 @@ _OWN_RECIPE = {
     "speech_commands": "speech_commands",
     "audioset": "audioset_balanced",
 }
+_IMBALANCE = 5.0  # ratio of the most to the least frequent label from which a remark is made
 _FRAMES_STEP = 64  # gives 128, 512 and 1024 frames for 1, 5 and 10 s, as the authors use
 
 
@@ -169,6 +170,15 @@ def list_remarks(report: Mapping[str, Any]) -> list[str]:
     if report["label_defects"]["not_in_train"]:
         remarks.append(
             "labels without training examples cannot be learned, and count in every mean score"
+        )
+    imbalance = report["label_defects"]["imbalance"] or 1.0
+    if imbalance >= _IMBALANCE:
+        setting = (
+            "data.sampling=weighted" if report["multi_label"] else "train.class_weights=balanced"
+        )
+        remarks.append(
+            f"the most frequent label has {imbalance:g} times as many training sounds as the "
+            f"rarest: if rare labels matter as much, train with --set {setting}"
         )
     if report["label_defects"]["similar_names"]:
         remarks.append(

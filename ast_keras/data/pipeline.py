@@ -27,6 +27,7 @@ from ast_keras.data.sampling import (
     Sampling,
     Shuffled,
     Weighted,
+    balanced_class_weights,
     clip_weights,
     generator,
 )
@@ -51,7 +52,8 @@ class Pipeline:
     | waveform | float32 `[batch, up to clip_samples]` | samples in [-1, 1], zero-padded |
     | lengths | int32 `[batch]` | number of samples of each clip |
     | target | float32 `[batch, classes]` | 1 for each label; fractions after mixup |
-    | weight | float32 `[batch]` | 1 / (number of examples in the batch); 0 for filler rows |
+    | weight | float32 `[batch]` | class weight / (number of examples in the batch); 0 for filler \
+rows |
     | seeds | int32 `[batch, 2]` | seed of the augmentation that the model applies |
 
     These batches are always full: the last batch of an epoch is filled up with rows of weight 0, so
@@ -78,6 +80,10 @@ class Pipeline:
         sampling: "shuffled" to use every example once an epoch, or "weighted" to draw the same
             number of examples with replacement, with probabilities proportional to `clip_weights`.
             For training only.
+        class_weights: Weight of each class in the loss, `[classes]`, or "balanced" for
+            `balanced_class_weights`, which need one label for each example. An example that mixup
+            makes of two has the same mixture of their weights. None is 1 for all. For training
+            only. Excludes `sampling="weighted"`, which makes up for rare classes already.
         mixup_rate: Probability that a training example is mixed with another one, which is drawn
             uniformly from the split.
         shift_samples: Largest circular shift of a training example, in samples, in either
@@ -93,8 +99,8 @@ class Pipeline:
         clips: The decoded clips, a `Clips`; `clips.unreadable` lists the files skipped so far.
 
     Raises:
-        ArgumentError: If the split is empty, `sampling` is unknown, or no example has a label from
-            which to compute a weight.
+        ArgumentError: If the split is empty, `sampling` is unknown, no example has a label from
+            which to compute a weight, or the class weights do not fit.
 
     Example:
 
@@ -116,6 +122,7 @@ class Pipeline:
         # Training only.
         training: bool = False,
         sampling: str = "shuffled",
+        class_weights: str | npt.ArrayLike | None = None,
         mixup_rate: float = 0.0,
         shift_samples: int = 0,
         gain_db: float = 0.0,
@@ -146,6 +153,7 @@ class Pipeline:
         self.error: Exception | None = None  # the error that ended `batches`
         self._augment = WaveformAugment(mixup_rate, shift_samples, gain_db)
         self._sampling = self._make_sampling(sampling)
+        self._class_weights = self._make_class_weights(class_weights, sampling)
 
     def _make_sampling(self, kind: str) -> Sampling:
         if kind not in ("shuffled", "weighted"):
@@ -162,6 +170,25 @@ class Pipeline:
         if self.by_length:
             sampling = ByLength(sampling, self.clips.lengths, self.batch_size, self.seed)
         return sampling
+
+    def _make_class_weights(self, kind: str | npt.ArrayLike | None, sampling: str) -> Array | None:
+        if kind is None:
+            return None
+        if not self.training or sampling == "weighted":
+            raise ArgumentError(
+                'Class weights are for training with sampling="shuffled": leave one of the two '
+                f"out. Received: training={self.training}, sampling={sampling!r}"
+            )
+        balanced = balanced_class_weights(self.split.targets, self.num_classes)
+        if isinstance(kind, str) and kind == "balanced":
+            return balanced
+        weights = np.asarray([] if isinstance(kind, str) else kind, np.float64)
+        if weights.shape != (self.num_classes,) or not (weights >= 0).all():
+            raise ArgumentError(
+                'class_weights must be "balanced", or one number for each class that is not '
+                f"negative. Received: class_weights={kind!r} for {self.num_classes} classes"
+            )
+        return weights
 
     @property
     def num_examples(self) -> int:
@@ -205,6 +232,12 @@ class Pipeline:
             step: Zero-based step, counted from the start of training. It determines the epoch.
             rows: Rows of the global batch to make. A distributed worker makes only its own rows.
         """
+        batch = self._weighted_batch(step, rows)
+        batch["weight"] /= np.float32(self._num_real(step))
+        return batch
+
+    def _weighted_batch(self, step: int, rows: slice) -> Batch:
+        """Returns the batch of a step, with weights of 1 where there are no class weights."""
         epoch, batch_index = divmod(step, self.steps_per_epoch)
         first = batch_index * self.batch_size
         num_real = self._num_real(step)
@@ -223,7 +256,9 @@ class Pipeline:
             batch["waveform"][row, : len(waveform)] = waveform
             batch["lengths"][row] = len(waveform)
             skipped = not self.training and first + place in self.clips.unreadable
-            batch["weight"][row] = 0.0 if skipped else 1.0 / num_real
+            batch["weight"][row] = 0.0 if skipped else 1.0
+        if self._class_weights is not None:
+            batch["weight"] *= batch["target"] @ self._class_weights
         return batch
 
     def _num_real(self, step: int) -> int:
@@ -277,8 +312,9 @@ class Pipeline:
 
         Its elements are `({"waveform", "lengths", "seeds"}, target, weight)`. Unlike `batch`, it
         follows the conventions of Keras: the last batch of an epoch is smaller instead of filled
-        up, and the weight of an example is 1 (0 for an unreadable file in evaluation), so that
-        losses and metrics are means over the examples.
+        up, and the weight of an example is that of its class, or 1 (0 for an unreadable file in
+        evaluation), so that losses and metrics are means over the examples. Keras refuses its
+        argument `class_weight` for a dataset with weights: pass `class_weights` to the pipeline.
 
         With `training=True` the dataset is endless, because every epoch has another order and other
         augmentation: pass `steps_per_epoch`. Otherwise it holds every example once.
@@ -323,9 +359,7 @@ class Pipeline:
         return dataset.apply(tf.data.experimental.assert_cardinality(cardinality)).prefetch(2)
 
     def _fit_element(self, step: int) -> tuple[Batch, Array, Array]:
-        batch = self.batch(step, slice(0, self._num_real(step)))
-        batch["weight"] = (batch["weight"] > 0).astype(np.float32)
-        return _as_fit_element(batch)
+        return _as_fit_element(self._weighted_batch(step, slice(0, self._num_real(step))))
 
     def _signature(self, size: int | None) -> dict[str, Any]:
         """Returns the `tf.TensorSpec`s of a batch of `size` rows; None for any number of rows."""

@@ -216,6 +216,42 @@ class ByLength:
         return np.concatenate([*parts, order[full:]])
 
 
+def balanced_class_weights(targets: Sequence[tuple[int, ...]], num_classes: int) -> Array:
+    """Returns the loss weight of each class, in inverse proportion to its number of examples.
+
+    The mean weight of the examples is 1, so that the learning rate need not change. A class without
+    examples has weight 0.
+
+    Args:
+        targets: The one label index of each example.
+        num_classes: Number of classes.
+
+    Returns:
+        Weights, float64 `[classes]`.
+
+    Raises:
+        ArgumentError: If an example has no label or several.
+
+    Example:
+
+    >>> balanced_class_weights([(0,), (0,), (0,), (1,)], num_classes=2).round(3).tolist()
+    [0.667, 2.0]
+    """
+    rows = PackedTargets.pack(targets).rows
+    if len(rows.lengths) and not (rows.lengths == 1).all():
+        raise ArgumentError(
+            "Class weights need exactly one label for each example: with several labels (or none) "
+            'use sampling="weighted" (in a recipe data.sampling=weighted). Received: examples with '
+            f"{rows.lengths.min()} to {rows.lengths.max()} labels"
+        )
+    counts = np.bincount(rows.flat(), minlength=num_classes)
+    present = np.count_nonzero(counts)
+    weights: Array = np.divide(
+        len(rows.lengths), present * counts, out=np.zeros(num_classes), where=counts > 0
+    )
+    return weights
+
+
 def clip_weights(targets: Sequence[tuple[int, ...]], num_classes: int) -> Array:
     """Returns the sampling weight of each example, which is larger for examples with rare labels.
 

@@ -20,6 +20,13 @@ def check_combinations(recipe: Any) -> None:
     """
     _check_epochs(recipe.train)
     _check_network(recipe.model)
+    if recipe.train.class_weights != "none" and recipe.data.sampling == "weighted":
+        raise RecipeError(
+            "train.class_weights and data.sampling=weighted each make up for rare classes, and "
+            "together they would do so twice: --set train.class_weights=none or "
+            "--set data.sampling=shuffled. "
+            f"Received: train.class_weights={recipe.train.class_weights}, data.sampling=weighted"
+        )
     if recipe.optimizer.l2 and recipe.optimizer.weight_decay:
         raise RecipeError(
             "optimizer.l2 (added to the gradient) and optimizer.weight_decay (decoupled) exclude "

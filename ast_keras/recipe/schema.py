@@ -202,7 +202,8 @@ class Data:
     sampling: str = setting(
         "shuffled",
         "shuffled shows every training example once an epoch. weighted draws with replacement, "
-        "examples with rare labels more often.",
+        "examples with rare labels more often; with one label for each example, every class is "
+        "drawn equally often.",
         choices=("shuffled", "weighted"),
     )
     skip_unreadable: bool = setting(
@@ -339,6 +340,13 @@ class Train:
     )
     label_smoothing: float = setting(
         0.0, "Amount of label smoothing; 0 disables it.", range=FRACTION
+    )
+    class_weights: str = setting(
+        "none",
+        "balanced weights the loss of each example in inverse proportion to the frequency of its "
+        "class, with a mean of 1; the training loss that is printed is weighted, scores are not. "
+        "For data with one label for each example. Excludes data.sampling=weighted.",
+        choices=("none", "balanced"),
     )
     metric: str = setting(
         "accuracy",

@@ -47,7 +47,7 @@ def make_dataset(recipe: Recipe) -> SoundDataset:
 
     Raises:
         DatasetError: If the data cannot be read or fetched.
-        RecipeError: If the recipe's loss does not fit the labels.
+        RecipeError: If the recipe's loss or class weights do not fit the labels.
     """
     data = recipe.data
     settings = {name: getattr(data, name) for name in _READER_SETTINGS}
@@ -65,6 +65,12 @@ def make_dataset(recipe: Recipe) -> SoundDataset:
             "Examples with several labels (or none) need binary cross-entropy: "
             "--set train.loss=binary --set train.metric=mean_average_precision. "
             f"Received: train.loss=categorical, {dataset.name}"
+        )
+    if dataset.multi_label and recipe.train.class_weights != "none":
+        raise RecipeError(
+            "Class weights need one label for each example: with several labels (or none), use "
+            "--set train.class_weights=none --set data.sampling=weighted. "
+            f"Received: train.class_weights={recipe.train.class_weights}, {dataset.name}"
         )
     return dataset
 
@@ -123,6 +129,7 @@ def make_pipeline(
         batch_size=recipe.train.batch_size,
         training=True,
         sampling=recipe.data.sampling,
+        class_weights=None if recipe.train.class_weights == "none" else recipe.train.class_weights,
         mixup_rate=recipe.augment.mixup_rate,
         shift_samples=round(recipe.augment.shift_seconds * rate),
         gain_db=recipe.augment.gain_db,

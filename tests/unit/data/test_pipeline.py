@@ -9,7 +9,7 @@ import soundfile
 from ast_keras.data.dataset import Split
 from ast_keras.data.pipeline import Pipeline
 from ast_keras.data.waveform_augment import mixup
-from ast_keras.errors import AudioError, AudioNotFoundError
+from ast_keras.errors import ArgumentError, AudioError, AudioNotFoundError
 from tests.helpers.arrays import assert_same
 from tests.helpers.models import tiny_classifier
 
@@ -285,6 +285,63 @@ def test_pipeline_rejects_unknown_sampling_and_examples_without_labels():
         make(sampling="wieghted")
     with pytest.raises(ValueError, match="weighted sampling needs labels"):
         make(labelled_split([(), ()]), training=True, sampling="weighted")
+
+
+# --- Class weights ---
+
+NINE_TO_ONE = [(0,)] * 9 + [(1,)]
+
+
+def test_balanced_class_weights_are_inverse_frequencies_with_mean_1():
+    pipeline = make(labelled_split(NINE_TO_ONE), training=True, class_weights="balanced")
+    batches = [pipeline.batch(step) for step in range(3)]
+    for batch, real in zip(batches, (4, 4, 2), strict=True):
+        # 10 examples / (2 classes * 9 or 1 examples of the class).
+        expected = batch["target"] @ np.array([10 / 18, 5.0, 0.0]) / real
+        np.testing.assert_allclose(batch["weight"], expected, rtol=1e-6)
+    total = sum(
+        real * batch["weight"].sum() for batch, real in zip(batches, (4, 4, 2), strict=True)
+    )
+    assert total == pytest.approx(10)  # as many as examples: the mean weight of an example is 1
+    plain = make(labelled_split(NINE_TO_ONE), training=True)
+    for batch, step in zip(batches, range(3), strict=True):
+        assert_same(
+            {k: v for k, v in batch.items() if k != "weight"},
+            {k: v for k, v in plain.batch(step).items() if k != "weight"},
+        )
+
+
+def test_class_weights_of_mixed_examples_are_mixed():
+    settings = {"training": True, "mixup_rate": 1.0, "class_weights": [1.0, 3.0, 0.0]}
+    batch = make(labelled_split(NINE_TO_ONE), batch_size=10, **settings).batch(0)
+    assert ((batch["target"] > 0).sum(axis=1) == 2).any()
+    np.testing.assert_allclose(batch["weight"], batch["target"] @ [0.1, 0.3, 0.0], rtol=1e-6)
+
+
+def test_fit_dataset_weights_the_loss_of_each_class():
+    pipeline = make(labelled_split(NINE_TO_ONE), training=True, class_weights="balanced")
+    elements = list(pipeline.fit_dataset().take(3))
+    targets = np.concatenate([target for _, target, _ in elements])
+    weights = np.concatenate([weight for _, _, weight in elements])
+    np.testing.assert_allclose(weights, targets @ [10 / 18, 5.0, 0.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("targets", "settings", "message"),
+    [
+        ([(0, 1), (0,)], {}, 'sampling="weighted"'),
+        ([(), (0,)], {}, "exactly one label"),
+        (NINE_TO_ONE, {"training": False}, "are for training"),
+        (NINE_TO_ONE, {"sampling": "weighted"}, "leave one of the two out"),
+        (NINE_TO_ONE, {"class_weights": [1.0, 2.0]}, "one number for each class"),
+        (NINE_TO_ONE, {"class_weights": [1.0, -2.0, 1.0]}, "not negative"),
+        (NINE_TO_ONE, {"class_weights": "equal"}, 'must be "balanced"'),
+    ],
+)
+def test_class_weights_that_do_not_fit_are_refused(targets, settings, message):
+    settings = {"training": True, "class_weights": "balanced", **settings}
+    with pytest.raises(ArgumentError, match=message):
+        make(labelled_split(targets), **settings)
 
 
 # --- Unreadable files ---

@@ -91,6 +91,7 @@ SETTINGS = [
     ("train.eval_batch_size", "24", 24),
     ("train.loss", "binary", "binary"),
     ("train.label_smoothing", "0.1", 0.1),
+    ("train.class_weights", "balanced", "balanced"),
     ("train.metric", "mean_average_precision", "mean_average_precision"),
     ("train.final_model", "last", "last"),
     ("train.precision", "mixed_bfloat16", "mixed_bfloat16"),
@@ -237,7 +238,7 @@ def test_every_number_is_checked_against_its_range():
 
 def test_every_choice_is_checked():
     choices = {name: data["choices"] for name, data in declarations().items() if data["choices"]}
-    assert len(choices) == 10
+    assert len(choices) == 11
     for name, allowed in choices.items():
         message = error_of(override, DEFAULT, [f"{name}=other"])
         assert message.startswith(f"{name} must be one of {', '.join(allowed)}. Received: {name}=")
@@ -247,6 +248,7 @@ def test_every_choice_is_checked():
     ("assignments", "message"),
     [
         (["optimizer.weight_decay=0.1"], "exclude each other"),
+        (["train.class_weights=balanced", "data.sampling=weighted"], "would do so twice"),
         (["train.final_model=average"], "needs the first and the last epoch to average"),
         (["train.keep_epochs=6,26"], "from 1 to train.num_epochs=25"),
         (["train.keep_epochs=0,3"], "train.keep_epochs=0,3"),
@@ -304,6 +306,8 @@ def test_recipe_survives_every_setting(name):
         together = [*TOGETHER.get(field, [])]
         if field == "train.num_epochs" and recipe.train.keep_epochs:
             together.append("train.keep_epochs=1,2")  # epochs that are kept must be trained
+        if field == "train.class_weights":
+            together.append("data.sampling=shuffled")  # either makes up for rare classes
         if field == "train.patience":
             together.append("train.final_model=best")  # an average needs all of its epochs
         changed = override(recipe, [f"{field}={text}", *together])

@@ -238,6 +238,9 @@ def test_several_labels_need_binary_cross_entropy(tmp_path):
     settings = write_manifest(tmp_path, labels=("hum;hiss", "hiss"))
     with pytest.raises(RecipeError, match=r"train\.loss=binary"):
         prepare(tiny_recipe(*settings), tmp_path / "run")
+    settings += ["train.loss=binary", "train.class_weights=balanced"]
+    with pytest.raises(RecipeError, match=r"--set data\.sampling=weighted"):
+        prepare(tiny_recipe(*settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
