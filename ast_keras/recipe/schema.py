@@ -167,6 +167,15 @@ class Data:
     labels_path: str | None = setting(
         None, "CSV file that lists the labels. Overrides the labels found in the data."
     )
+    label_column: str | None = setting(
+        None, "Column of a table that holds the labels. None finds it by its name."
+    )
+    group_pattern: str | None = setting(
+        None,
+        "Regular expression that finds in the path of a sound, relative to the data, the recording "
+        "or speaker it belongs to: its first parenthesis, or the whole match. Sounds of one group "
+        "stay in one split.",
+    )
     clips_path: str | None = setting(
         None, "AudioSet only: folder of the clips, if it is not the folder of the segment lists."
     )

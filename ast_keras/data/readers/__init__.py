@@ -8,7 +8,8 @@
 | `audioset`, `audioset_lists`, `audioset_clips` | AudioSet: segment lists, and clips in a folder |
 | `array_record`, `array_record_index` | data sets written by `ast_keras.data.builders` |
 | `synthetic`, `synthetic_sounds` | ten classes of sounds, rendered in memory |
-| `audio_folder`, `csv_table` | helpers: audio files in folders, CSV files with line numbers |
+| `audio_folder`, `csv_table` | helpers: audio files in folders, tables with line numbers |
+| `row`, `labelled_rows`, `label_cells`, `groups` | helpers: rows of any table as a data set |
 """
 
 from __future__ import annotations

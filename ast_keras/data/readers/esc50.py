@@ -100,7 +100,7 @@ def read_rows(table: str) -> Iterator[Row]:
     """Yields the validated rows of the table, in order."""
     names = LabelSet.load("esc50").names
     seen: dict[str, int] = {}
-    _, rows = read_table(table, _COLUMNS, _LAYOUT)
+    rows = read_table(table, _COLUMNS, _LAYOUT).rows
     for line, row in rows:
         target = integer(row["target"], "target", table, line)
         if not 0 <= target < len(names) or row["category"] != names[target]:

@@ -1,61 +1,77 @@
-"""Reader of a manifest: a CSV file with the path and labels of each audio file."""
+"""Reader of a manifest: a table with the path and labels of each audio file or segment."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-from ast_keras.data.dataset import SPLIT_NAMES, SoundDataset, from_examples
-from ast_keras.data.readers.audio_folder import hold_out, missing_files
-from ast_keras.data.readers.class_folders import held_out_notes
-from ast_keras.data.readers.csv_table import integer, read_table
-from ast_keras.errors import DatasetError, LabelError, did_you_mean
-from ast_keras.labels import PUBLISHED, LabelSet
+from ast_keras.data.dataset import SPLIT_NAMES, SoundDataset
+from ast_keras.data.readers.csv_table import Table, integer, read_table
+from ast_keras.data.readers.label_cells import is_missing, split_labels
+from ast_keras.data.readers.labelled_rows import RowSettings, dataset_of_rows
+from ast_keras.data.readers.row import Row
+from ast_keras.errors import DatasetError
 
 _FORMAT = (
     "A manifest is a CSV with the columns path,labels and optionally split (train, validation, "
     'test) or fold. A folder with a folder for each class is data.kind="folders".'
 )
-
-
-@dataclass(frozen=True)
-class _Row:
-    line: int
-    path: str  # joined to the manifest's folder
-    labels: tuple[str, ...]
-    split: str  # "" if the manifest has no such column
-    fold: int | None
+_OTHER_NAMES = {
+    "path": (
+        "file", "filename", "file_name", "filepath", "file_path", "fname", "audio_path",
+        "audio_file", "audio_filename", "recording",
+    ),
+    "labels": (
+        "label", "class", "classes", "class_name", "category", "tag", "tags", "target",
+        "event_label", "species", "annotation",
+    ),
+    "start": (
+        "start_seconds", "start_s", "start_sec", "start_time", "start (s)", "begin", "begin_time",
+        "begin time (s)", "onset", "onset_seconds", "tmin",
+    ),
+    "end": (
+        "end_seconds", "end_s", "end_sec", "end_time", "end (s)", "stop", "end time (s)", "offset",
+        "offset_seconds", "tmax",
+    ),
+}  # fmt: skip
+_COLUMNS = ("path", "labels", "split", "fold", "group", "start", "end")
 
 
 def read_manifest(
     path: str,
     *,
     labels_path: str | None = None,
+    label_column: str | None = None,
     fold: int | None = None,
     multi_label: bool | None = None,
     allow_missing: bool = False,
     test_fraction: float | None = None,
     validation_fraction: float | None = None,
+    group_pattern: str | None = None,
 ) -> SoundDataset:
-    """Reads a CSV with the columns `path`, `labels` (separated by `;`) and `split` or `fold`.
+    """Reads a table with the columns `path`, `labels` (separated by `;`) and optional others.
 
-    Without a column for the split, examples of every class are held out by a hash of their paths.
-    In multi-label data an empty cell of labels is an example of none of the classes; otherwise it
-    is an error. A path must occur only once, so that no file is in both training and test.
+    The columns `start` and `end` (seconds) make an example of a part of a recording; an empty `end`
+    is the end of the recording. Without a column `split` or `fold`, examples of every class are
+    held out by a hash of their paths. Examples with the same value in a column `group`, and
+    segments of the same recording, are held out together. In multi-label data an empty cell of
+    labels is an example of none of the classes; otherwise it is an error.
 
     Args:
-        path: Path of the CSV. The paths in it are absolute or relative to its folder.
+        path: Path of the table. The paths in it are absolute or relative to its folder.
         labels_path: File for `LabelSet.from_file`, or "audioset", "esc50" or "speech_commands" for
             the published lists. By default the labels of the manifest, in alphabetical order.
+        label_column: Name of the column with the labels. By default `labels` or a usual name.
         fold: Test fold of a manifest with a column `fold`; the other folds are for training.
         multi_label: Whether a file may have any number of labels. By default True if one has
             several.
         allow_missing: Whether files that do not exist are dropped and counted in the notes.
         test_fraction: Fraction to hold out for testing if no row is for testing. By default 0.2 if
-            the manifest has no splits.
+            the manifest has no splits. 1 tests on all rows.
         validation_fraction: Fraction to hold out for validation if no row is for validation. 0 by
             default.
+        group_pattern: Regular expression that finds the group of an example in its path.
 
     Raises:
         DatasetError: If the table, a label or a file is not as described, with the line.
@@ -71,31 +87,24 @@ def read_manifest(
     >>> print(read_manifest(path))
     farm: 2 labels; 1 train, 1 test
     """
-    columns, table = read_table(path, ("path", "labels"), _FORMAT)
-    rows = list(_read_rows(path, table))
+    label_column = (label_column or "labels").strip().lower()
+    table = read_table(path, ("path", label_column), _FORMAT, other_names=_OTHER_NAMES)
+    rows = list(_read_rows(path, table, label_column))
     if not rows:
         raise DatasetError(f"The manifest has no rows. {_FORMAT} Received: {path}")
-    if multi_label is None:
-        multi_label = any(len(row.labels) > 1 for row in rows)
-    if not multi_label:
-        _require_one_label(path, rows)
-    labels = _labels(rows, labels_path)
-    targets = [_targets(path, row, labels) for row in rows]
-    groups = [0 if multi_label else t[0] for t in targets]
-    fractions = (test_fraction, validation_fraction)
-    splits, notes = _splits(path, rows, columns, fold, fractions, groups)
-
-    missing = set(missing_files(row.path for row in rows))
-    if len(missing) == len(rows) or (missing and not allow_missing):
-        raise _missing_error(path, rows, missing)
-    if missing:
-        notes.append(f"{len(missing)} of {len(rows)} files do not exist and were dropped")
-    examples: dict[str, list[tuple[str, tuple[int, ...]]]] = {s: [] for s in SPLIT_NAMES.values()}
-    for row, target, split in zip(rows, targets, splits, strict=True):
-        if row.path not in missing:
-            examples[split].append((row.path, target))
-    name = os.path.splitext(os.path.basename(path))[0]
-    return from_examples(name, labels, examples, multi_label=multi_label, notes=notes)
+    used = (label_column, *(name for name in _COLUMNS if name != "labels"))
+    unused = [name or "(without a name)" for name in table.columns if name not in used]
+    notes = [f"columns that are not used: {', '.join(unused)}"] if unused else []
+    settings = RowSettings(
+        labels_path=labels_path,
+        fold=fold,
+        multi_label=multi_label,
+        allow_missing=allow_missing,
+        test_fraction=test_fraction,
+        validation_fraction=validation_fraction,
+        group_pattern=group_pattern,
+    )
+    return dataset_of_rows(path, os.path.dirname(path), rows, settings, notes)
 
 
 def manifest_folds(path: str) -> tuple[int, ...]:
@@ -112,134 +121,100 @@ def manifest_folds(path: str) -> tuple[int, ...]:
     >>> manifest_folds(path)
     (1, 2)
     """
-    _, table = read_table(path, ("path", "labels"), _FORMAT)
-    return tuple(sorted({row.fold for row in _read_rows(path, table) if row.fold is not None}))
+    table = read_table(path, ("path",), _FORMAT, other_names=_OTHER_NAMES)
+    if "fold" not in table.columns:
+        return ()
+    return tuple(sorted({integer(cells["fold"], "fold", path, n) for n, cells in table.rows}))
 
 
-def _read_rows(path: str, table: Iterator[tuple[int, dict[str, str]]]) -> Iterator[_Row]:
-    seen: dict[str, int] = {}
-    for line, cells in table:
+def _read_rows(path: str, table: Table, label_column: str) -> Iterator[Row]:
+    if "end" in table.columns and "start" not in table.columns:
+        raise DatasetError(
+            f"A column for the end of segments needs one named start. Received: {path}"
+        )
+    has_spans = "start" in table.columns
+    for line, cells in table.rows:
+        place = f"{path} line {line}"
         if not cells["path"]:
-            raise DatasetError(f"The path must not be empty. Received: {path} line {line}")
-        file = os.path.normpath(os.path.join(os.path.dirname(path), cells["path"]))
-        if file in seen:
-            raise DatasetError(
-                "A path must occur only once; separate several labels of a file by ';'. "
-                f"Received: {path} lines {seen[file]} and {line}: {cells['path']}"
-            )
-        seen[file] = line
-        split = cells.get("split")
+            raise DatasetError(f"The path must not be empty. Received: {place}")
+        split, group = cells.get("split"), cells.get("group", "")
         if split is not None and split.lower() not in SPLIT_NAMES:
             raise DatasetError(
-                f"split must be train, validation or test. Received: {path} line {line}: {split!r}"
+                f"split must be train, validation or test. Received: {place}: {split!r}"
             )
-        yield _Row(
+        if group and is_missing(group):
+            raise DatasetError(
+                f"A missing group must be an empty cell. Received: {place}: {group!r}"
+            )
+        file = os.path.expanduser(cells["path"])
+        comma = table.delimiter != ","
+        start, end = (
+            seconds(cells.get(name, ""), name, place, decimal_comma=comma)
+            for name in ("start", "end")
+        )
+        if has_spans and (start is not None or end is not None):
+            start = start or 0.0
+            require_span(start, end, place)
+        yield Row(
+            file=path,
             line=line,
-            path=file,
-            labels=tuple(label.strip() for label in cells["labels"].split(";") if label.strip()),
+            path=os.path.normpath(os.path.join(os.path.dirname(path), file)),
+            labels=split_labels(cells[label_column], place),
+            start_seconds=start,
+            end_seconds=end,
             split=SPLIT_NAMES[split.lower()] if split else "",
             fold=integer(cells["fold"], "fold", path, line) if "fold" in cells else None,
+            group=group,
         )
 
 
-def _require_one_label(path: str, rows: Sequence[_Row]) -> None:
-    for row in rows:
-        if len(row.labels) != 1:
-            raise DatasetError(
-                "Single-label data needs exactly one label for each file; set multi_label=True to "
-                f"allow any number. Received: {path} line {row.line}: {len(row.labels)} labels"
-            )
+def seconds(cell: str, column: str, place: str, *, decimal_comma: bool = True) -> float | None:
+    """Returns the time in a cell; None if the cell is empty.
 
+    Args:
+        cell: The cell.
+        column: Name of its column, for errors.
+        place: File and line, for errors.
+        decimal_comma: Whether the decimals may follow a comma, as German programs write them.
 
-def _labels(rows: Sequence[_Row], labels_path: str | None) -> LabelSet:
-    if labels_path is None:
-        names = sorted({label for row in rows for label in row.labels})
-        if not names:
-            raise DatasetError(f"No row has a label. Received: {len(rows)} rows without labels")
-        return LabelSet(tuple(names))
+    Raises:
+        DatasetError: If the cell is not a number of seconds.
+
+    Example:
+
+    >>> seconds("12,5", "start", "line 2"), seconds("", "end", "line 2")
+    (12.5, None)
+    """
+    if not cell:
+        return None
     try:
-        if labels_path in PUBLISHED:
-            return LabelSet.load(labels_path)
-        return LabelSet.from_file(os.path.expanduser(labels_path))
-    except LabelError as error:
-        raise DatasetError(str(error)) from None
-
-
-def _targets(path: str, row: _Row, labels: LabelSet) -> tuple[int, ...]:
-    try:
-        return tuple(sorted({labels.index_of(label) for label in row.labels}))
-    except LabelError as error:
-        raise DatasetError(f"{error} in {path} line {row.line}") from None
-
-
-def _splits(
-    path: str,
-    rows: Sequence[_Row],
-    columns: Sequence[str],
-    fold: int | None,
-    fractions: tuple[float | None, float | None],
-    groups: Sequence[int],
-) -> tuple[list[str], list[str]]:
-    """Returns the split of every row, and notes on how the splits were made."""
-    if fold is not None:
-        splits = _by_fold(path, rows, columns, fold)
-    elif "split" in columns:
-        splits = [row.split for row in rows]
-    elif "fold" in columns:
-        folds = ", ".join(map(str, sorted({row.fold for row in rows if row.fold is not None})))
+        value = float(cell.replace(",", ".") if decimal_comma else cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
         raise DatasetError(
-            f"The manifest has folds: set fold to the test fold ({folds}). Received: {path}"
+            f"{column} must be a number of seconds, not negative; rename the column if it is not "
+            f"a time in the recording. Received: {place}: {cell!r}"
         )
-    else:
-        test, validation = 0.2 if fractions[0] is None else fractions[0], fractions[1] or 0.0
-        return _held_out(path, rows, groups, test, validation)
-    if fractions == (None, None):
-        only_train = set(splits) == {"train"}
-        return splits, [
-            "no test rows; set test_fraction=0.2 to hold some out"
-        ] if only_train else []
-    if set(splits) != {"train"}:
+    return value
+
+
+def require_span(start: float, end: float | None, place: str) -> None:
+    """Checks that a segment ends after its start.
+
+    Args:
+        start: Start in seconds.
+        end: End in seconds; None is the end of the recording.
+        place: File and line, for the error.
+
+    Raises:
+        DatasetError: If it does not.
+
+    Example:
+
+    >>> require_span(2.0, None, "line 2")
+    """
+    if end is not None and end <= start:
         raise DatasetError(
-            "Fractions can be held out only if all rows of the manifest are for training. "
-            f"Received: test_fraction={fractions[0]}, validation_fraction={fractions[1]} with "
-            f"{path}, which has {', '.join(sorted(set(splits)))}"
+            f"A segment must end after its start. Received: {place}: start={start:g}, end={end:g}"
         )
-    return _held_out(path, rows, groups, fractions[0] or 0.0, fractions[1] or 0.0)
-
-
-def _by_fold(path: str, rows: Sequence[_Row], columns: Sequence[str], fold: int) -> list[str]:
-    if "fold" not in columns:
-        raise DatasetError(
-            "fold needs a column named fold in the manifest. "
-            f"{did_you_mean('fold', columns)} Received: fold={fold} with {path}"
-        )
-    folds = sorted({row.fold for row in rows if row.fold is not None})
-    if fold not in folds or len(folds) == 1:
-        raise DatasetError(
-            "The manifest must have at least two folds, and fold must be one of them: "
-            f"{', '.join(map(str, folds))}. Received: fold={fold!r} with {path}"
-        )
-    return ["test" if row.fold == fold else "train" for row in rows]
-
-
-def _held_out(
-    path: str, rows: Sequence[_Row], groups: Sequence[int], test: float, validation: float
-) -> tuple[list[str], list[str]]:
-    root = os.path.dirname(path) or "."
-    keys = [os.path.relpath(row.path, root).replace(os.sep, "/") for row in rows]
-    of = "every class" if len(set(groups)) > 1 else "the files"
-    return hold_out(keys, groups, test, validation), [*held_out_notes(of, test, validation)]
-
-
-def _missing_error(path: str, rows: Sequence[_Row], missing: set[str]) -> DatasetError:
-    if len(missing) == len(rows):
-        rule, fix = f"None of the {len(rows)} files exists.", ""
-    else:
-        rule = f"{len(missing)} of {len(rows)} files do not exist."
-        fix = " Set allow_missing=True to drop them."
-    absent = [f"line {row.line}: {row.path}" for row in rows if row.path in missing][:3]
-    more = ", ..." if len(missing) > 3 else ""
-    return DatasetError(
-        f"{rule} Paths are relative to the manifest's folder.{fix} "
-        f"Received: {path} {', '.join(absent)}{more}"
-    )

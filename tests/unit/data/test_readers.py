@@ -121,7 +121,7 @@ def test_hold_out_depends_only_on_names_and_keeps_small_groups_in_training():
     assert shuffled == [splits[keys[i]] for i in order]
 
 
-@pytest.mark.parametrize("fractions", [(-0.1, 0.0), (0.5, 0.5), (1.0, 0.0)])
+@pytest.mark.parametrize("fractions", [(-0.1, 0.0), (0.5, 0.5), (1.0, 0.1)])
 def test_hold_out_rejects_fractions_that_leave_nothing(fractions):
     with pytest.raises(DatasetError, match="sum to less than 1"):
         hold_out(["a", "b"], [0, 0], *fractions)
