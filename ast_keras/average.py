@@ -8,6 +8,7 @@ do for AudioSet.
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 from typing import Any
 
@@ -46,7 +47,8 @@ class Options(CommandOptions):
     model: tuple[str, ...] = flag(
         flags.DEFINE_multi_string,
         (),
-        "Folder of a saved model, or the name of a preset; repeat it.",
+        "Work directory of a run, folder or .keras file of a saved model, or name of a preset; "
+        "repeat it.",
     )
     workdir: str | None = flag(
         flags.DEFINE_string, None, "Work directory of a run that has kept the models of epochs."
@@ -61,12 +63,10 @@ class Options(CommandOptions):
 
 def main(options: Options) -> int:
     """Averages models, saves the result and returns the exit status."""
-    names = list(options.model)
-    if options.workdir and options.epochs:
-        names = epoch_models(options.workdir, options.epochs)
-    output = pathlib.Path(
-        options.output or pathlib.Path(options.workdir or "", f"average_{options.epochs}")
-    )
+    names, workdir = list(options.model), os.path.expanduser(options.workdir or "")
+    if workdir and options.epochs:
+        names = epoch_models(workdir, options.epochs)
+    output = pathlib.Path(options.output or pathlib.Path(workdir, f"average_{options.epochs}"))
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise EvaluationError(
             "The average is written to a new folder: choose another --output, or delete this one. "

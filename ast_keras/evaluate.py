@@ -16,7 +16,9 @@ from absl import flags
 
 from ast_keras.commands.flags import CommandOptions, flag, settings_flag
 from ast_keras.commands.runner import run_app
+from ast_keras.errors import CommandError
 from ast_keras.files import write_json
+from ast_keras.presets.saved_paths import similar_path
 from ast_keras.recipe import Recipe, load_recipe, override
 
 
@@ -46,8 +48,8 @@ class Options(CommandOptions):
     )
     model: tuple[str, ...] = flag(
         flags.DEFINE_multi_string, (),
-        "Folder of a saved model, or the name of a preset or ensemble; repeat it for the mean of "
-        "several models. Default: WORKDIR/model.",
+        "Work directory of a run, folder or .keras file of a saved model, or name of a preset or "
+        "ensemble; repeat it for the mean of several models. Default: WORKDIR/model.",
     )  # fmt: skip
     split: str = flag(flags.DEFINE_string, "test", "Split of the data.")
     settings: tuple[str, ...] = settings_flag()
@@ -88,9 +90,24 @@ def main(options: Options) -> int:
 
 
 def _recipe_and_models(options: Options) -> tuple[Recipe, list[str]]:
-    workdir = pathlib.Path(options.workdir or "")
-    recipe = load_recipe(options.recipe or str(workdir / "recipe.json"))
+    workdir = pathlib.Path(options.workdir or "").expanduser()
+    recipe = load_recipe(options.recipe or _recipe_of_run(workdir))
     return override(recipe, options.settings), list(options.model) or [str(workdir / "model")]
+
+
+def _recipe_of_run(workdir: pathlib.Path) -> pathlib.Path:
+    recipe = workdir / "recipe.json"
+    if recipe.is_file():
+        return recipe
+    if (workdir.parent / "recipe.json").is_file():
+        hint = f"Give {workdir.parent}. "
+    elif folds := sorted(path.parent.name for path in workdir.glob("fold_*/recipe.json")):
+        hint = f"Give one of its folds, such as {workdir / folds[0]}. "
+    else:
+        hint = similar_path(workdir) if not workdir.exists() else ""
+    raise CommandError(
+        f"--workdir is the folder of a run, which holds recipe.json. {hint}Received: {workdir}"
+    )
 
 
 def run() -> None:

@@ -14,6 +14,7 @@ import pathlib
 from absl import flags
 
 from ast_keras.commands.flags import CommandOptions, flag, model_flag
+from ast_keras.commands.inputs import load_model
 from ast_keras.commands.runner import run_app
 
 _BATCHING = pathlib.Path(__file__).with_name("serving") / "batching.txt"
@@ -51,13 +52,12 @@ class Options(CommandOptions):
 def main(options: Options) -> int:
     from ast_keras.export.acceptance import DEFAULT_TOLERANCE
     from ast_keras.export.saved_model import export_saved_model
-    from ast_keras.presets.loading import from_preset
 
     bounds = DEFAULT_TOLERANCE["saved_model"]
     if options.max_error is not None:
         bounds = dataclasses.replace(bounds, max_error=options.max_error)
     path, report = export_saved_model(
-        from_preset(options.model),
+        load_model(options.model),
         options.output,
         version=options.version,
         overwrite=options.overwrite,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from ast_keras.commands.flags import CommandOptions, flag, model_flag
+from ast_keras.commands.inputs import load_model
 from ast_keras.commands.runner import run_app
 from ast_keras.errors import CommandError
 
@@ -84,9 +85,7 @@ def main(options: Options) -> int:
             "The input of a TFLite file has a fixed length: --seconds must be positive. "
             f"Received: --seconds {options.seconds}"
         )
-    from ast_keras.presets.loading import from_preset
-
-    model = from_preset(options.model)
+    model = load_model(options.model)
     return _export_stream(model, options) if options.stream else _export_clips(model, options)
 
 

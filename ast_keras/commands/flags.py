@@ -110,7 +110,7 @@ def model_flag() -> Any:
     """Returns the required flag `--model`, a saved model or a preset."""
     return flag(
         flags.DEFINE_string, None,
-        "Folder of a saved model (WORKDIR/model of a run), or the name of a preset.",
+        "Work directory of a run, folder or .keras file of a saved model, or name of a preset.",
         required=True,
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ast_keras.data.readers.audio_folder import is_audio
-from ast_keras.errors import AudioError, CommandError
+from ast_keras.errors import ArgumentError, AudioError, CommandError
 
 STDIN = "-"  # as the path of a file: standard input
 
@@ -63,12 +63,21 @@ def load_model(name: str, padding: str | None = None) -> Any:
     """Loads the model of `--model` and `--padding`. Imports TensorFlow.
 
     Args:
-        name: Folder of a saved model, or the name of a preset.
+        name: A name or path that `from_preset` accepts.
         padding: "original" or "masked"; None for the mode of the saved model.
 
     Returns:
-        An `ASTClassifier`.
+        An `ASTClassifier` with a frontend.
+
+    Raises:
+        WeightsError: If the model cannot be loaded.
+        ArgumentError: If the model takes spectrograms.
     """
     from ast_keras.presets.loading import from_preset
 
-    return from_preset(name) if padding is None else from_preset(name, padding=padding)
+    model = from_preset(name) if padding is None else from_preset(name, padding=padding)
+    try:
+        model.require_frontend()
+    except ArgumentError as error:
+        raise ArgumentError(f"{error} of {name}") from None
+    return model

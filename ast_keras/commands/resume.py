@@ -9,6 +9,7 @@ import pathlib
 from typing import Any
 
 from ast_keras.errors import CommandError
+from ast_keras.presets.saved_paths import TASK_WEIGHTS, saved_model_path
 
 Row = dict[str, Any]
 
@@ -100,9 +101,10 @@ def weights_key(model: str) -> list[int]:
     """Returns the size and time of a saved model's weights, which change when it is trained again.
 
     Args:
-        model: Folder of a saved model, or the name of a preset, for which the key is empty.
+        model: Path of a saved model, or the name of a preset, for which the key is empty.
     """
+    path = pathlib.Path(saved_model_path(model))
     with contextlib.suppress(OSError):
-        status = pathlib.Path(model, "task.weights.h5").stat()
+        status = (path if path.is_file() else path / TASK_WEIGHTS).stat()
         return [status.st_size, status.st_mtime_ns]
     return []

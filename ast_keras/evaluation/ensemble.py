@@ -19,6 +19,7 @@ from ast_keras.labels import LabelSet
 from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.presets.loading import from_preset
 from ast_keras.presets.released import ENSEMBLES
+from ast_keras.presets.saved_paths import saved_model_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,7 @@ def member_names(names: Sequence[str]) -> list[str]:
 
     Raises:
         EvaluationError: If a model occurs twice; it would count twice in the mean.
+        WeightsError: If a path names no single model.
 
     Example:
 
@@ -55,7 +57,8 @@ def member_names(names: Sequence[str]) -> list[str]:
     for name in names:
         ensemble = None if os.path.isdir(name) else ENSEMBLES.get(name)
         members += [name] if ensemble is None else ensemble.presets
-    places = [os.path.realpath(m) if os.path.isdir(m) else m for m in members]
+    paths = [saved_model_path(member) for member in members]
+    places = [os.path.realpath(path) if os.path.exists(path) else path for path in paths]
     for member, place in zip(members, places, strict=True):
         if places.count(place) > 1:
             raise EvaluationError(

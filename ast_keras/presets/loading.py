@@ -15,12 +15,8 @@ from ast_keras.models.ast_backbone import ASTBackbone
 from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.presets import hub
 from ast_keras.presets.released import PUBLISHED, ReleasedWeights
-from ast_keras.presets.saving import (
-    is_saved_model,
-    load_saved_filterbank,
-    load_saved_model,
-    save_to_preset,
-)
+from ast_keras.presets.saved_paths import is_saved_model, saved_model_path, similar_path
+from ast_keras.presets.saving import load_saved_filterbank, load_saved_model, save_to_preset
 from ast_keras.weights.build import (
     ARCHITECTURE_ARGUMENTS,
     NETWORK_FRONTEND,
@@ -104,7 +100,9 @@ def from_preset(
     |---|---|
     | a name in `SIZES`, such as "ast_base" | a model with random weights |
     | a name in `PUBLISHED`, such as "ast_base_audioset" | released weights, downloaded once |
-    | a folder written by `save_to_preset` | the saved model, bit for bit |
+    | a folder written by `save_to_preset`, a `.keras` file of `model.save` \
+| the saved model, bit for bit |
+    | the work directory of a run | its model; while it trains, the best so far |
     | a weights file (safetensors, PyTorch, TensorFlow) of an AST, DeiT or ViT, or its folder \
 | its weights, resized to the requested spectrogram |
 
@@ -139,7 +137,7 @@ def from_preset(
     >>> model.count_params() > 50_000
     True
     """
-    name = os.fspath(preset)
+    name = saved_model_path(os.fspath(preset))
     labels = labels_of_classes(labels, num_classes)
     if name in SIZES:
         return _new_classifier(name, num_classes, labels, overrides)
@@ -176,7 +174,7 @@ def backbone_from_preset(
     >>> backbone_from_preset("ast_test", num_frames=128).grid
     (12, 12)
     """
-    backbone = _any_backbone(os.fspath(preset), overrides)
+    backbone = _any_backbone(saved_model_path(os.fspath(preset)), overrides)
     if not isinstance(backbone, kind):
         raise WeightsError(
             f"This preset holds another kind of backbone: use {type(backbone).__name__}"
@@ -218,7 +216,7 @@ def filterbank_from_preset(preset: str | os.PathLike[str], **overrides: Any) -> 
     >>> filterbank_from_preset("ast_base_speech_commands").num_frames
     128
     """
-    name = os.fspath(preset)
+    name = saved_model_path(os.fspath(preset))
     released = _find_released(name)
     if name in SIZES:
         frontend = LogMelFilterbank(num_frames=1024, num_mel_bins=128, name="fbank")
@@ -285,8 +283,8 @@ def read_preset(
     The name of a size, such as "ast_base", stands for a new model without weights and is refused.
 
     Args:
-        name: The name of released weights, the folder of a saved model, or a file or folder of
-            weights in another format.
+        name: The name of released weights, the folder of a saved model or of its run, a `.keras`
+            file, or a file or folder of weights in another format.
         hints: Format and number of heads, for files that do not show them.
         fallback_geometry: The requested spectrogram. A saved filterbank is fitted to it. A weights
             file that does not state its geometry is tried with it.
@@ -297,22 +295,22 @@ def read_preset(
     Raises:
         WeightsError: As `from_preset`.
     """
-    path, hints, fallback_geometry = (
-        pathlib.Path(name),
-        hints or FileHints(),
-        fallback_geometry or Geometry(),
-    )
+    hints, fallback_geometry = hints or FileHints(), fallback_geometry or Geometry()
+    name = saved_model_path(name)
+    path = pathlib.Path(name)
     if is_saved_model(path):
         return _read_saved(path, hints, fallback_geometry)
     released = _find_released(name)
     if released is not None and not path.exists():
         return Preset(_read_released(released, hints), name=released.size)
     if not path.exists() and not path.with_name(f"{path.name}.index").is_file():
+        similar = similar_path(path)
         if path.suffix or path.name != name:
-            raise WeightsError(f"There is no such file or folder. Received: {name}")
+            raise WeightsError(f"There is no such file or folder. {similar}Received: {name}")
         raise WeightsError(
             "A preset is a name, the folder of a saved model, or a file of weights. "
-            f"{did_you_mean(name, [*SIZES, *PUBLISHED])} Received: preset={name!r}"
+            f"{similar or did_you_mean(name, [*SIZES, *PUBLISHED]) + ' '}"
+            f"Received: preset={name!r}"
         )
     return Preset(
         read_pretrained(path, hints.format, hints.num_heads, fallback_geometry=fallback_geometry)

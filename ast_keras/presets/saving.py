@@ -23,6 +23,7 @@ import json
 import math
 import os
 import pathlib
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -31,45 +32,48 @@ import keras
 from keras.src.saving import saving_lib  # as keras-hub does: no public function skips layers
 
 from ast_keras.errors import WeightsError
-from ast_keras.files import replacing_folder, require_disk_space
+from ast_keras.files import one_line, replacing_folder, require_disk_space
 from ast_keras.layers.initializers import skip_random_initialization
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.models import causal_ast_backbone  # noqa: F401  (registers a class of saved models)
 from ast_keras.models.ast_classifier import ASTClassifier
+from ast_keras.models.audio_classifier import AudioClassifier
+from ast_keras.presets.saved_paths import (
+    BACKBONE_WEIGHTS,
+    TASK,
+    TASK_WEIGHTS,
+    is_keras_file,
+    is_saved_model,
+)
 
 FORMAT_VERSION = 2
 
-_BACKBONE_WEIGHTS = "model.weights.h5"
-_TASK_WEIGHTS = "task.weights.h5"
 
-
-def is_saved_model(folder: pathlib.Path) -> bool:
-    """Returns whether the folder looks like a saved model; it may be incomplete."""
-    return any((folder / name).is_file() for name in ("task.json", _TASK_WEIGHTS))
-
-
-def load_saved_model(folder: pathlib.Path) -> ASTClassifier:
-    """Loads a classifier from a folder written by `save_to_preset`.
+def load_saved_model(path: pathlib.Path) -> ASTClassifier:
+    """Loads a classifier from a folder written by `save_to_preset` or a file of `model.save`.
 
     Args:
-        folder: The folder, of this or an earlier format version.
+        path: The folder, of this or an earlier format version, or the `.keras` file.
 
     Returns:
-        The classifier, with bit-identical weights.
+        The classifier, with bit-identical weights, not compiled.
 
     Raises:
-        WeightsError: If a file is missing or damaged, if the weights belong to another model, or if
-            the folder was written by a later format version.
+        WeightsError: If a file is missing or damaged, if the weights belong to another model, if
+            the folder was written by a later format version, or the file holds another class.
     """
+    if is_keras_file(path):
+        return _load_keras_file(path)
+    folder = path
     _require_known_format(folder)
     with skip_random_initialization():
-        model = _deserialize(folder / "task.json", ASTClassifier)
-    task_weights = folder / _TASK_WEIGHTS
+        model = _deserialize(folder / TASK, ASTClassifier)
+    task_weights = folder / TASK_WEIGHTS
     if _holds_backbone(task_weights):  # format version 1
         _load_weights(model.load_weights, task_weights, model.weights)
         return model
     backbone = model.backbone
-    _load_weights(backbone.load_weights, folder / _BACKBONE_WEIGHTS, backbone.weights)
+    _load_weights(backbone.load_weights, folder / BACKBONE_WEIGHTS, backbone.weights)
     _load_weights(
         lambda path: saving_lib.load_weights_only(model, path, objects_to_skip=[backbone]),
         task_weights,
@@ -78,20 +82,50 @@ def load_saved_model(folder: pathlib.Path) -> ASTClassifier:
     return model
 
 
-def load_saved_filterbank(folder: pathlib.Path) -> LogMelFilterbank:
-    """Loads the filterbank of a classifier from a folder written by `save_to_preset`.
+def _load_keras_file(path: pathlib.Path) -> ASTClassifier:
+    """Loads a file of `model.save`. It runs no code of the file: Keras's safe mode is on."""
+    if path.suffix != ".keras":
+        raise WeightsError(
+            f"Keras reads files named .keras in lower case: rename it. Received: {path}"
+        )
+    if not zipfile.is_zipfile(path):
+        raise WeightsError(f"This is no Keras file, or it is cut short. Received: {path}")
+    try:
+        with skip_random_initialization():
+            model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # a damaged file may fail anywhere inside Keras
+        raise WeightsError(
+            f"This Keras file cannot be loaded: {one_line(error)}. Received: {path}"
+        ) from None
+    if not isinstance(model, AudioClassifier):
+        raise WeightsError(
+            "A Keras file must hold an ASTClassifier: save the classifier, neither a part of it "
+            f"nor a model around it. Received: {path}, which holds {type(model).__name__}"
+        )
+    return model
+
+
+def load_saved_filterbank(path: pathlib.Path) -> LogMelFilterbank:
+    """Loads the filterbank of a saved classifier.
+
+    Args:
+        path: A folder written by `save_to_preset`, or a `.keras` file.
 
     Raises:
         WeightsError: If the saved model takes spectrograms, or if the file is damaged.
     """
-    _require_known_format(folder)
-    path = folder / "audio_converter.json"
-    if not path.is_file():
+    if is_keras_file(path):
+        frontend = _load_keras_file(path).frontend
+    else:
+        _require_known_format(path)
+        converter = path / "audio_converter.json"
+        frontend = _deserialize(converter, LogMelFilterbank) if converter.is_file() else None
+    if frontend is None:
         raise WeightsError(
             "The saved model takes spectrograms and has no filterbank: create a LogMelFilterbank. "
-            f"Missing: {path}"
+            f"Received: {path}"
         )
-    return _deserialize(path, LogMelFilterbank)
+    return frontend
 
 
 def save_to_preset(model: ASTClassifier, folder: str | os.PathLike[str]) -> None:
@@ -134,7 +168,7 @@ def _write_files(model: ASTClassifier, folder: pathlib.Path) -> None:
 
     serialize = keras.saving.serialize_keras_object
     _write_json(folder / "config.json", serialize(model.backbone))
-    _write_json(folder / "task.json", serialize(model))
+    _write_json(folder / TASK, serialize(model))
     if model.frontend is not None:
         _write_json(folder / "audio_converter.json", serialize(model.frontend))
     if model.labels is not None:
@@ -147,10 +181,10 @@ def _write_files(model: ASTClassifier, folder: pathlib.Path) -> None:
         "parameter_count": model.count_params(),
     }
     _write_json(folder / "metadata.json", metadata)
-    model.backbone.save_weights(folder / _BACKBONE_WEIGHTS)
+    model.backbone.save_weights(folder / BACKBONE_WEIGHTS)
     # The optimizer is skipped, because its state is twice the size of the weights.
     skipped = [model.backbone, *filter(None, [getattr(model, "optimizer", None)])]
-    saving_lib.save_weights_only(model, str(folder / _TASK_WEIGHTS), objects_to_skip=skipped)
+    saving_lib.save_weights_only(model, str(folder / TASK_WEIGHTS), objects_to_skip=skipped)
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:

@@ -65,8 +65,9 @@ class Model:
     )
     start: str = setting(
         "random",
-        'Where the weights come from: "random", the name of a preset, the folder of a saved '
-        "model, or a weights file. They are resized to the requested spectrogram and patches.",
+        'Where the weights come from: "random", the name of a preset, the work directory of a '
+        "run, the folder or .keras file of a saved model, or a weights file. They are resized to "
+        "the requested spectrogram and patches.",
     )
     num_layers: int | None = setting(
         None, "Number of transformer blocks. None uses the number of the size.", range=POSITIVE

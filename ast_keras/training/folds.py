@@ -72,7 +72,7 @@ def run_folds(
         TrainingError: If training fails (`Run.train`).
         Interrupted: After SIGTERM or SIGINT, when the state has been saved.
     """
-    workdir, progress = pathlib.Path(workdir), progress or Progress()
+    workdir, progress = pathlib.Path(workdir).expanduser(), progress or Progress()
     numbers = folds_to_train(recipe, folds)
     strategy = make_strategy()  # before TensorFlow computes anything
     is_chief = Workers(strategy).is_chief

@@ -111,7 +111,7 @@ class Run:
         dataset: SoundDataset | None = None,
     ) -> None:
         self.recipe = recipe
-        self.workdir = pathlib.Path(workdir)
+        self.workdir = pathlib.Path(workdir).expanduser()
         self.strategy = strategy
         self.progress = progress
         self.dataset = dataset

@@ -35,8 +35,8 @@ NAMES = (
 )
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 KERAS = (
-    "is a Keras file: pass the folder that holds it to from_preset, or a .keras file to "
-    "keras.saving.load_model"
+    "is a Keras file: from_preset takes files of model.save named .keras, and whole folders of "
+    "saved models; load those of save_weights with model.load_weights"
 )
 # Files that are often found in place of weights, by their first characters (in lower case).
 FOREIGN = {
@@ -119,10 +119,7 @@ def _read_folder(folder: pathlib.Path) -> dict[str, Array]:
     if any(file.suffix == ".index" for file in files):
         return _read_checkpoint(folder)
     if any(file.name.endswith((".weights.h5", ".keras")) for file in files):
-        raise WeightsError(
-            "The folder holds a Keras file: pass the folder of a complete saved model to "
-            f"from_preset, or a .keras file to keras.saving.load_model. Received: {folder}"
-        )
+        raise WeightsError(f"The folder holds a file that {KERAS}. Received: {folder}")
     raise WeightsError(
         f"The folder holds no weights: neither {NAMES[0]}, nor {NAMES[2]}, nor a file with the "
         f"suffix {', '.join(SUFFIXES)}, nor a TensorFlow checkpoint. Received: {folder}"

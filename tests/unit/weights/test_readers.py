@@ -185,7 +185,7 @@ def test_weights_in_parts_reject_a_malformed_index(tmp_path, text):
         (b"<html><body>404</body></html>", "web page"),
         (b'<?xml version="1.0"?><Error>AccessDenied</Error>', "XML"),
         (b"\x89HDF\r\n\x1a\n" + bytes(40), "from_preset"),
-        (b"PK\x03\x04" + bytes(26) + b"metadata.json" + bytes(40), "load_model"),
+        (b"PK\x03\x04" + bytes(26) + b"metadata.json" + bytes(40), "named .keras"),
         (b"\x1f\x8b\x08" + bytes(40), "unpack"),
         (b"\x80\x02}q\x00.", "neither safetensors"),
         (b"{}", "neither safetensors"),
