@@ -1,11 +1,13 @@
-"""The dataclasses of a recipe: every setting of a training run, with its meaning and range."""
+"""The dataclasses of a recipe: every setting of a training run, with its meaning and range.
+
+The group `Frontend` is in `recipe.frontend`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 
-from ast_keras.labels import AUDIOSET_MEAN, AUDIOSET_STD
 from ast_keras.recipe.checks import check_combinations
 from ast_keras.recipe.fields import (
     FRACTION,
@@ -16,42 +18,7 @@ from ast_keras.recipe.fields import (
     check_values,
     setting,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Frontend:
-    """From waveforms to normalised log-mel spectrograms (`LogMelFilterbank`)."""
-
-    sample_rate: int = setting(
-        16000,
-        "Sampling rate of the audio, in Hz. Files at other rates are resampled.",
-        range=POSITIVE,
-    )
-    num_mel_bins: int = setting(
-        128, "Number of mel bins, the height of the spectrogram.", range=POSITIVE
-    )
-    num_frames: int = setting(
-        1024,
-        "Number of frames of the spectrogram, one every 10 ms. Longer clips are cut to it and, "
-        'with padding="original", shorter clips are padded to it.',
-        range=POSITIVE,
-    )
-    window: str = setting(
-        "hann", "Window function of the short-time Fourier transform.", choices=("hann", "hamming")
-    )
-    mean: float | None = setting(
-        AUDIOSET_MEAN,
-        "Mean of the log-mel values, subtracted from the spectrogram. The default is AudioSet's. "
-        "None uses the mean that the start weights were trained with, or AudioSet's if they have "
-        "none.",
-    )
-    std: float | None = setting(
-        AUDIOSET_STD,
-        "Standard deviation of the log-mel values. The spectrogram is divided by twice this "
-        "number. The default is AudioSet's. None uses the deviation that the start weights were "
-        "trained with, or AudioSet's if they have none.",
-        range=POSITIVE,
-    )
+from ast_keras.recipe.frontend import Frontend
 
 
 @dataclasses.dataclass(frozen=True)
@@ -421,7 +388,7 @@ class Recipe:
     seed: int = setting(
         1, "Seed of initial weights, order of examples and augmentation.", range=SEED
     )
-    frontend: Frontend = Frontend()
+    frontend: Frontend = Frontend()  # noqa: RUF009  (frozen)
     model: Model = Model()
     data: Data = Data()
     augment: Augment = Augment()
