@@ -48,6 +48,8 @@ SETTINGS = [
     ("data.subset", "10", "10"),
     ("data.words", "yes,no", ("yes", "no")),
     ("data.labels_path", "labels.csv", "labels.csv"),
+    ("data.label_column", "species", "species"),
+    ("data.group_pattern", "([^_]+)_", "([^_]+)_"),
     ("data.clips_path", "clips", "clips"),
     ("data.test_path", "eval.csv", "eval.csv"),
     ("data.enhanced_labels", "enhanced.json", "enhanced.json"),
