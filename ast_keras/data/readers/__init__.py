@@ -4,6 +4,7 @@
 |---|---|
 | `class_folders` | a folder for each class |
 | `manifest` | a CSV file with paths and labels |
+| `annotations` | recordings with labels of Audacity or selections of Raven next to them |
 | `esc50`, `speech_commands` | the public data sets, in the folders of their archives |
 | `audioset`, `audioset_lists`, `audioset_clips` | AudioSet: segment lists, and clips in a folder |
 | `array_record`, `array_record_index` | data sets written by `ast_keras.data.builders` |
@@ -20,6 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ast_keras.data.dataset import SoundDataset
+from ast_keras.data.readers.annotations import read_annotations
 from ast_keras.data.readers.array_record import read_built
 from ast_keras.data.readers.audioset import read_audioset
 from ast_keras.data.readers.class_folders import read_class_folders
@@ -32,6 +34,7 @@ from ast_keras.errors import DatasetError, did_you_mean
 __all__ = ["READERS", "load_dataset"]
 
 READERS: Mapping[str, Callable[..., SoundDataset]] = {
+    "annotations": read_annotations,
     "audioset": read_audioset,
     "built": read_built,
     "esc50": read_esc50,
@@ -48,7 +51,7 @@ def load_dataset(
     """Reads a data set of one of the known kinds.
 
     Args:
-        kind: Key of `READERS`: "audioset", "built", "esc50", "folders", "manifest",
+        kind: Key of `READERS`: "annotations", "audioset", "built", "esc50", "folders", "manifest",
             "speech_commands" or "synthetic".
         path: Path of the folder or manifest; `~` is expanded. None for "synthetic".
         **settings: Arguments of the reader, for example `fold=1` for `read_esc50`.
