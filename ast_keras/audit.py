@@ -13,13 +13,14 @@ from typing import Any
 
 from absl import flags
 
-from ast_keras.auditing.audit import audit, recognise
+from ast_keras.auditing.audit import audit
 from ast_keras.auditing.text_report import describe
 from ast_keras.commands.flags import CommandOptions, arguments, flag, settings_flag
 from ast_keras.commands.runner import run_app
 from ast_keras.data.readers import READERS
+from ast_keras.data.readers.recognise import recognise
 from ast_keras.files import write_json
-from ast_keras.recipe import Recipe, override
+from ast_keras.recipe import Data, Recipe, override
 
 __all__ = ["Options", "audit", "main", "recognise", "run"]
 
@@ -30,9 +31,9 @@ class Options(CommandOptions):
 
     usage = "python -m ast_keras.audit DATA [--kind KIND] [--output FILE.json]"
     data: tuple[str, ...] = arguments(minimum=1, maximum=1)
-    kind: str | None = flag(
-        flags.DEFINE_enum, None, "Kind of data set. Default: recognised by its files.",
-        enum_values=sorted(set(READERS) - {"synthetic"}),
+    kind: str = flag(
+        flags.DEFINE_enum, "auto", "Kind of data set; auto recognises it by its files.",
+        enum_values=["auto", *sorted(set(READERS) - {"synthetic"})],
     )  # fmt: skip
     labels: str | None = flag(
         flags.DEFINE_string, None,
@@ -57,10 +58,11 @@ class Options(CommandOptions):
 
 def main(options: Options) -> int:
     """Prints the report of a data set and returns the exit status."""
+    data = override(Recipe(name="audit"), options.settings).data
     report = audit(
         options.data[0],
-        options.kind,
-        _reader_settings(options),
+        data.kind if options.kind == "auto" else options.kind,
+        _reader_settings(data, options.labels),
         max_files=options.max_files,
         num_workers=options.num_workers,
         statistics=options.statistics,
@@ -72,16 +74,15 @@ def main(options: Options) -> int:
     return 1 if report["problems"] else 0
 
 
-def _reader_settings(options: Options) -> dict[str, Any]:
+def _reader_settings(data: Data, labels: str | None) -> dict[str, Any]:
     """Returns the arguments of the reader that `--set` and `--labels` give."""
-    data = override(Recipe(name="audit"), options.settings).data
     settings = {
         field.name: getattr(data, field.name)
         for field in dataclasses.fields(data)
         if field.default is None and field.name != "path"  # the arguments of readers
     }
-    if options.labels:
-        settings["labels_path"] = options.labels
+    if labels:
+        settings["labels_path"] = labels
     return {name: value for name, value in settings.items() if value is not None}
 
 

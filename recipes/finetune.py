@@ -3,8 +3,8 @@
     python -m ast_keras.audit sounds.csv          # reports errors in the data and fitting settings
     python -m ast_keras.train --recipe finetune --set data.path=sounds.csv
 
-Data: a CSV with columns path, labels (separated by `;`) and split or fold; or, with
-  `--set data.kind=folders`, a folder that contains one folder per class. Loss and metric follow
+Data: a CSV with columns path, labels (separated by `;`) and split or fold; or a folder that
+  contains one folder per class. Loss and metric follow
   from the labels: categorical cross-entropy and accuracy if each example has one label, binary
   cross-entropy and mAP if examples have several labels or none.
 Expected: depends on the data. With these settings, for clips of half the length, the authors reach
@@ -37,7 +37,7 @@ def get_recipe() -> Recipe:
         name="finetune",
         frontend=Frontend(num_frames=1024, mean=None, std=None),
         model=Model(size="auto", start="ast_base_audioset", patch_size=None, strides=None),
-        data=Data(kind="manifest", clip_seconds=10.24),
+        data=Data(clip_seconds=10.24),
         augment=Augment(freq_mask_bins=24, time_mask_frames=192),
         optimizer=Optimizer(
             learning_rate=1e-5, decay_start_epoch=5, decay_every_epochs=1, decay_rate=0.85

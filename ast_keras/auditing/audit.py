@@ -11,15 +11,15 @@ from ast_keras.auditing.inspect_sound import Inspection, LogMel, inspect_sound, 
 from ast_keras.auditing.survey import Survey, sample
 from ast_keras.data.dataset import SoundDataset
 from ast_keras.data.prefetch import map_ahead
-from ast_keras.data.readers import READERS, load_dataset
-from ast_keras.data.readers.audio_folder import subfolders
+from ast_keras.data.readers import load_dataset
+from ast_keras.data.readers.recognise import recognise
 from ast_keras.errors import AudioWarning, DatasetError
 from ast_keras.progress import ProgressBar
 
 
 def audit(
     path: str,
-    kind: str | None = None,
+    kind: str = "auto",
     settings: dict[str, Any] | None = None,
     *,
     max_files: int = 0,
@@ -31,7 +31,7 @@ def audit(
 
     Args:
         path: Path of a CSV manifest or of a folder.
-        kind: Kind of data set, a key of `READERS`. None recognises it by its files.
+        kind: Kind of data set, a key of `READERS`. "auto" recognises it by its files.
         settings: Arguments of the reader, for example `{"fold": 2}`.
         max_files: Maximum number of sounds to inspect, the same ones every time. 0 inspects all.
         num_workers: Number of threads. 0 starts one for each core.
@@ -44,7 +44,7 @@ def audit(
     Raises:
         DatasetError: If the path does not hold such a data set.
     """
-    kind = kind or recognise(path)
+    kind = recognise(path) if kind == "auto" else kind
     dataset, settings, missing = _read(kind, path, settings or {})
     chosen = sample(dataset, max_files)
     places = [(split, int(index)) for split, indices in chosen.items() for index in indices]
@@ -73,45 +73,6 @@ def audit(
         None if report["problems"] else advice.choose_recipe(report, kind, settings, path)
     )
     return report
-
-
-def recognise(path: str) -> str:
-    """Returns the kind of data set at a path, judged by its files.
-
-    Args:
-        path: Path of a CSV manifest or of a folder.
-
-    Raises:
-        DatasetError: If there is no file or folder at the path.
-
-    Example:
-
-    >>> recognise("sounds.csv")
-    Traceback (most recent call last):
-    ...
-    ast_keras.errors.DatasetError: There is no such file or folder. Received: sounds.csv
-    """
-    path = os.path.expanduser(path)
-    if not os.path.exists(path):
-        raise DatasetError(f"There is no such file or folder. Received: {path}")
-    if not os.path.isdir(path):
-        return "audioset" if path.endswith((".json", "_segments.csv")) else "manifest"
-    names = set(os.listdir(path))
-    if os.path.isfile(os.path.join(path, "meta", "esc50.csv")):
-        return "esc50"
-    if {"validation_list.txt", "testing_list.txt"} <= names:
-        return "speech_commands"
-    if any(name.endswith("_segments.csv") for name in names):
-        return "audioset"
-    return "built" if "built" in READERS and _is_built(path) else "folders"
-
-
-def _is_built(path: str) -> bool:
-    """Returns whether tensorflow-datasets wrote the folder or one up to two levels below it."""
-    roots = [path]
-    for folder in (path, *(os.path.join(path, name) for name in subfolders(path))):
-        roots += [os.path.join(folder, name) for name in subfolders(folder)]
-    return any(os.path.isfile(os.path.join(root, "dataset_info.json")) for root in roots)
 
 
 def _read(

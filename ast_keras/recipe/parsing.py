@@ -21,6 +21,7 @@ from ast_keras.recipe.schema import Recipe
 
 PACKAGE_DIR = pathlib.Path(__file__).resolve().parents[1]
 # Former names of fields, which recipe.json files of earlier runs and users' scripts contain.
+_KINDS_OF_OWN_DATA = ("manifest", "folders")
 _EARLIER_NAMES = {
     ("model", "rgb"): "rgb_reduction",
     ("model", "position"): "position_resize",
@@ -132,6 +133,9 @@ def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     All assignments are applied before the result is checked, so that two fields that depend on
     each other can change together.
 
+    Your own data (a manifest or a folder of classes) is recognised again if `data.path` is set and
+    `data.kind` is not.
+
     Args:
         recipe: The recipe to start from; it is not modified.
         assignments: Strings "group.field=value" or "field=value". Tuples are written "16,16";
@@ -166,6 +170,8 @@ def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
             raise RecipeError(f"{head} has no fields of its own. Received: --set {name}")
         else:
             groups.setdefault("", {})[head] = parse_value(text, _hints(recipe)[head], name)
+    if "path" in groups.get("data", {}) and recipe.data.kind in _KINDS_OF_OWN_DATA:
+        groups["data"].setdefault("kind", "auto")  # at another path there may be another kind
     changes: dict[str, Any] = groups.pop("", {})
     for head, fields in groups.items():
         changes[head] = dataclasses.replace(getattr(recipe, head), **fields)

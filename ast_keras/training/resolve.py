@@ -7,10 +7,11 @@ import os
 from typing import Any
 
 from ast_keras.data.dataset import SoundDataset
+from ast_keras.data.readers.recognise import recognise
 from ast_keras.errors import RecipeError
 from ast_keras.labels import AUDIOSET_MEAN, AUDIOSET_STD
 from ast_keras.presets.loading import SIZES, read_preset
-from ast_keras.recipe import Frontend, Model, Recipe, Train
+from ast_keras.recipe import Data, Frontend, Model, Recipe, Train
 from ast_keras.training.build import requested_geometry
 from ast_keras.training.distribution import fast_precision
 from ast_keras.weights.pretrained import PretrainedNetwork
@@ -60,7 +61,11 @@ def resolve(recipe: Recipe, dataset: SoundDataset) -> Recipe:
         RecipeError: If random weights are to have the size of the start weights.
         WeightsError: If the start weights cannot be read or fetched.
     """
-    recipe = dataclasses.replace(recipe, train=_resolve_train(recipe.train, dataset))
+    recipe = dataclasses.replace(
+        recipe,
+        data=_resolve_data(recipe.data),
+        train=_resolve_train(recipe.train, dataset),
+    )
     model, frontend = recipe.model, recipe.frontend
     left_open = (model.patch_size, model.strides, frontend.mean, frontend.std)
     if model.size != "auto" and None not in left_open:
@@ -78,6 +83,12 @@ def resolve(recipe: Recipe, dataset: SoundDataset) -> Recipe:
     return dataclasses.replace(
         recipe, model=_resolve_model(model, network), frontend=_resolve_frontend(frontend, network)
     )
+
+
+def _resolve_data(settings: Data) -> Data:
+    if settings.kind != "auto" or settings.path is None:
+        return settings
+    return dataclasses.replace(settings, kind=recognise(settings.path))
 
 
 def _resolve_train(settings: Train, dataset: SoundDataset) -> Train:

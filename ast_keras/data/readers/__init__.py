@@ -9,7 +9,9 @@
 | `audioset`, `audioset_lists`, `audioset_clips` | AudioSet: segment lists, and clips in a folder |
 | `array_record`, `array_record_index` | data sets written by `ast_keras.data.builders` |
 | `synthetic`, `synthetic_sounds` | ten classes of sounds, rendered in memory |
-| `audio_folder`, `csv_table` | helpers: audio files in folders, tables with line numbers |
+| `recognise` | the kind of a data set, by its files |
+| `audio_folder`, `folder_layout` | helpers: audio files in folders; classes, splits and folds |
+| `csv_table` | helper: tables with line numbers |
 | `row`, `labelled_rows`, `label_cells`, `groups` | helpers: rows of any table as a data set |
 """
 
@@ -27,6 +29,7 @@ from ast_keras.data.readers.audioset import read_audioset
 from ast_keras.data.readers.class_folders import read_class_folders
 from ast_keras.data.readers.esc50 import read_esc50
 from ast_keras.data.readers.manifest import read_manifest
+from ast_keras.data.readers.recognise import recognise
 from ast_keras.data.readers.speech_commands import read_speech_commands
 from ast_keras.data.readers.synthetic import synthetic_sounds
 from ast_keras.errors import DatasetError, did_you_mean
@@ -52,7 +55,7 @@ def load_dataset(
 
     Args:
         kind: Key of `READERS`: "annotations", "audioset", "built", "esc50", "folders", "manifest",
-            "speech_commands" or "synthetic".
+            "speech_commands" or "synthetic". "auto" is the kind that `recognise` finds.
         path: Path of the folder or manifest; `~` is expanded. None for "synthetic".
         **settings: Arguments of the reader, for example `fold=1` for `read_esc50`.
 
@@ -65,9 +68,16 @@ def load_dataset(
     >>> print(load_dataset("synthetic", num_train=30, num_validation=10, num_test=10))
     synthetic: 10 labels; 30 train, 10 validation, 10 test; rendered in memory from seed 0
     """
+    if kind == "auto":
+        if path is None:
+            raise DatasetError(
+                "Give the path of the data: a CSV with the columns path,labels, or a folder with a "
+                'folder for each class. Received: kind="auto", path=None'
+            )
+        kind = recognise(os.fspath(path))
     if kind not in READERS:
         raise DatasetError(
-            f"There is no such kind of data set. {did_you_mean(kind, READERS)} "
+            f"There is no such kind of data set. {did_you_mean(kind, (*READERS, 'auto'))} "
             f"Received: kind={kind!r}"
         )
     known = set(inspect.signature(READERS[kind]).parameters)

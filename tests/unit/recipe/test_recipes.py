@@ -158,12 +158,13 @@ def shortened(name, data):
     if recipe.data.kind == "synthetic":
         settings += ["data.num_train=12", "data.num_validation=10", "data.num_test=10"]
     else:
-        settings.append(f"data.path={data[recipe.data.kind]}")
+        kind = "manifest" if recipe.data.kind == "auto" else recipe.data.kind
+        settings.append(f"data.path={data[kind]}")
     return override(recipe, settings)
 
 
 def test_own_sounds_reads_class_folders(data):
-    settings = ["data.kind=folders", f"data.path={data['speech_commands']}"]
+    settings = ["data.kind=folders", f"data.path={data['speech_commands']}"]  # has lists, too
     recipe = override(load_recipe("own_sounds"), [*settings, "data.test_fraction=0.5"])
     dataset = build.make_dataset(recipe)
     assert dataset.labels.names == ("go", "up")
