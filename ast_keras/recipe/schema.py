@@ -119,7 +119,10 @@ class Model:
 class Data:
     """The data set. None leaves a setting to the reader's own default."""
 
-    kind: str = setting("manifest", "Name of the reader (`ast_keras.data.readers.READERS`).")
+    kind: str = setting(
+        "auto",
+        "Name of the reader (`ast_keras.data.readers.READERS`). auto recognises it by the files.",
+    )
     path: str | None = setting(
         None,
         "Folder or file of the data set. None downloads it, if it is public and can be fetched.",
@@ -127,10 +130,25 @@ class Data:
     fold: int | None = setting(None, "Fold to test on, of data that has folds.")
     subset: str | None = setting(
         None,
-        "Part of the data set: esc10 of ESC-50; balanced, unbalanced or full of AudioSet.",
+        "Part of the data set: esc10 of ESC-50; twelve of Speech Commands, with _silence_ and "
+        "_unknown_; balanced, unbalanced or full of AudioSet.",
     )
     words: tuple[str, ...] | None = setting(
-        None, "Words of Speech Commands to train on. None uses all that are present."
+        None,
+        "Words of Speech Commands to train on, which may include _silence_ and _unknown_. None "
+        "uses all words that are present.",
+    )
+    unknown_fraction: float | None = setting(
+        None,
+        "Number of clips of _unknown_ in each split, as a fraction of those of the chosen words. "
+        "None is 0.1.",
+        range=NOT_NEGATIVE,
+    )
+    silence_fraction: float | None = setting(
+        None,
+        "Number of clips of _silence_ in each split, as a fraction of those of the chosen words. "
+        "None is 0.1.",
+        range=NOT_NEGATIVE,
     )
     labels_path: str | None = setting(
         None, "CSV file that lists the labels. Overrides the labels found in the data."

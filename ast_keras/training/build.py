@@ -30,7 +30,7 @@ from ast_keras.weights.pretrained import PretrainedNetwork
 _READER_SETTINGS = (
     "fold", "subset", "words", "labels_path", "multi_label", "allow_missing", "test_fraction",
     "validation_fraction", "num_train", "num_validation", "num_test", "clips_path", "test_path",
-    "enhanced_labels", "label_column", "group_pattern",
+    "enhanced_labels", "label_column", "group_pattern", "unknown_fraction", "silence_fraction",
 )  # fmt: skip
 # Fields of `recipe.Model` that are arguments of the backbone, which checks their combination.
 _BACKBONE_OPTIONS = (

@@ -47,6 +47,8 @@ SETTINGS = [
     ("data.fold", "2", 2),
     ("data.subset", "10", "10"),
     ("data.words", "yes,no", ("yes", "no")),
+    ("data.unknown_fraction", "0.2", 0.2),
+    ("data.silence_fraction", "0.05", 0.05),
     ("data.labels_path", "labels.csv", "labels.csv"),
     ("data.label_column", "species", "species"),
     ("data.group_pattern", "([^_]+)_", "([^_]+)_"),
