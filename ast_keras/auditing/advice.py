@@ -53,16 +53,12 @@ def find_problems(report: Mapping[str, Any]) -> list[str]:
                 "training would stop at the first: replace or remove them, or train with "
                 "--set data.skip_unreadable=true"
             )
-    if "train" not in splits:
-        problems.append("there is nothing to train on: assign sounds to the train split")
+    if report["untrainable"]:
+        problems.append(report["untrainable"])
     elif set(splits) == {"train"}:
         problems.append(
             "there is nothing to test on: assign sounds to the test or validation split"
         )
-    trained = sum(row.get("train", 0) > 0 for row in report["labels"])
-    needed = 1 if report["multi_label"] else 2
-    if trained < needed:
-        problems.append(f"{trained} of the labels can be trained: training needs at least {needed}")
     return problems
 
 

@@ -8,9 +8,9 @@ import pathlib
 import keras
 import tensorflow as tf
 
-from ast_keras.data.dataset import SoundDataset, fingerprint
+from ast_keras.data.dataset import SoundDataset, fingerprint, why_untrainable
 from ast_keras.data.pipeline import Pipeline
-from ast_keras.errors import RecipeError
+from ast_keras.errors import DatasetError, RecipeError
 from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.recipe import Recipe
 from ast_keras.training import build
@@ -76,7 +76,7 @@ def make_context(
         RecipeError: If the work directory or the number of devices does not fit the recipe, or the
             workers do not agree.
         WorkerError: If another worker does not start, or is lost.
-        DatasetError: If the data cannot be read or fetched.
+        DatasetError: If the data cannot be read, fetched or trained on.
         WeightsError: If the start weights cannot be read or fetched.
     """
     recipe = with_absolute_paths(recipe)  # the saved recipe must work from any folder
@@ -87,6 +87,11 @@ def make_context(
     workers = Workers(strategy)
     progress = (progress or Progress()) if workers.is_chief else Progress(quiet=True)
     dataset = dataset or build.make_dataset(recipe)
+    if problem := why_untrainable(dataset):
+        raise DatasetError(
+            f"The data cannot be trained on: {problem}. "
+            f"Received: data.path={recipe.data.path} with {dataset.summary()}"
+        )
     recipe = resolve(recipe, dataset)
     _check_batch_size(recipe, strategy.num_replicas_in_sync)
     require_same_work(recipe, fingerprint(dataset), workers)
