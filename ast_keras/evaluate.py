@@ -67,8 +67,8 @@ def main(options: Options) -> int:
 
     names = member_names(names)
     dataset = with_model_labels(names[0], build.make_dataset(recipe))
-    for note in dataset.notes:
-        print(note, file=sys.stderr)
+    for remark in dataset.remarks():
+        print(remark, file=sys.stderr)
     pipeline = build.make_pipeline(recipe, dataset, options.split)
     members, evaluation = evaluate_models(
         names, pipeline, dataset, log=lambda line: print(line, file=sys.stderr)

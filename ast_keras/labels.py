@@ -6,7 +6,9 @@ import csv
 import io
 import os
 import pathlib
+import re
 import reprlib
+import unicodedata
 from collections.abc import Iterable, KeysView, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
@@ -306,6 +308,24 @@ def _difference(first: LabelSet, second: LabelSet) -> str:
         more = f" and {len(only) - 3} more" if len(only) > 3 else ""
         parts.append(f"only in the {title} ({len(ours)} labels): {shown}{more}")
     return "; ".join(parts)
+
+
+def spellings(names: Iterable[str]) -> list[list[str]]:
+    """Returns groups of names that differ only in case, spaces, `-`, `_` or their Unicode form.
+
+    Args:
+        names: The names to compare.
+
+    Example:
+
+    >>> spellings(["Dog bark", "hen", "dog_bark"])
+    [['Dog bark', 'dog_bark']]
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        groups.setdefault(" ".join(re.split(r"[\s_-]+", plain)).strip(), []).append(name)
+    return [sorted(group) for group in groups.values() if len(group) > 1]
 
 
 def _as_tuple(argument: str, values: Iterable[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ast_keras.auditing.inspect_sound import Inspection, LogMelStatistics
 from ast_keras.auditing.label_checks import label_report
-from ast_keras.data.dataset import SoundDataset
+from ast_keras.data.dataset import SoundDataset, why_untrainable
 
 Array = npt.NDArray[Any]
 Place = tuple[str, int]  # split and index in it
@@ -132,6 +132,7 @@ class Survey:
             "name": self.dataset.name,
             "multi_label": self.dataset.multi_label,
             "notes": list(self.dataset.notes),
+            "untrainable": why_untrainable(self.dataset),
             "splits": {name: len(split) for name, split in self.dataset.splits.items()},
             "num_inspected": self._num_added,
             "num_readable": len(self.seconds),
@@ -139,11 +140,24 @@ class Survey:
             **{name: dict(counts.most_common()) for name, counts in self._counts.items()},
             "seconds": lengths(self.seconds),
             "defects": {
-                kind: {"count": count, "examples": self._defects[kind]}
-                for kind, count in self._num_defects.most_common()
+                **self._left_out(),
+                **{
+                    kind: {"count": count, "examples": self._defects[kind]}
+                    for kind, count in self._num_defects.most_common()
+                },
             },
             "duplicates": self._duplicates(),
         }
+
+    def _left_out(self) -> dict[str, Any]:
+        sounds = self.dataset.left_out
+        if not sounds:
+            return {}
+        examples = [
+            {"split": "", "sound": sound.path, "label": sound.label, "detail": sound.reason}
+            for sound in sounds[:MAX_EXAMPLES]
+        ]
+        return {"left_out": {"count": len(sounds), "examples": examples}}
 
     def _duplicates(self) -> dict[str, Any]:
         groups = equal_groups(self._digests)

@@ -12,6 +12,7 @@ from ast_keras.reports.tables import format_table
 _NUM_EXAMPLES = 3  # printed for each kind of finding
 _MAX_LABELS = 60  # with more labels, only the most and the least frequent are printed
 _DEFECTS = {
+    "left_out": "not read, see above",
     "unreadable": "cannot be decoded",
     "invalid_samples": "NaN, infinite, or integers stored as floats",
     "damaged": "cut short, or without a header",
@@ -115,7 +116,8 @@ def _defects(report: Mapping[str, Any]) -> Iterator[str]:
 def _name(report: Mapping[str, Any], sound: Mapping[str, str]) -> str:
     """Returns the path of a sound, relative to the data, and its split."""
     root = report["path"] if os.path.isdir(report["path"]) else os.path.dirname(report["path"])
-    return f"{sound['sound'].removeprefix(os.path.join(root, ''))} ({sound['split']})"
+    split = f" ({sound['split']})" if sound["split"] else ""
+    return sound["sound"].removeprefix(os.path.join(root, "")) + split
 
 
 def _duplicates(report: Mapping[str, Any]) -> Iterator[str]:

@@ -9,8 +9,10 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ast_keras.data.readers.audio_folder import is_audio
+from ast_keras.data.left_out import left_out_notes
+from ast_keras.data.readers.audio_folder import SoundTree
 from ast_keras.errors import ArgumentError, AudioError, CommandError
+from ast_keras.progress import print_line
 
 STDIN = "-"  # as the path of a file: standard input
 
@@ -18,21 +20,30 @@ STDIN = "-"  # as the path of a file: standard input
 def sound_files(arguments: Iterable[str]) -> Iterator[str]:
     """Yields the sound files that a command line names; a folder stands for the files in it.
 
+    Files in a folder that look like sounds and cannot be read are counted on standard error.
+
     Args:
         arguments: Paths of files and folders. Other arguments pass through unchanged.
 
     Raises:
-        CommandError: If a folder contains no sound file.
+        CommandError: If a folder contains no sound file that can be read.
+        DatasetError: If a folder cannot be listed.
     """
     for argument in arguments:
         path = pathlib.Path(argument)
-        if path.is_dir():
-            inside = sorted(str(p) for p in path.rglob("*") if is_audio(p.name) and p.is_file())
-            if not inside:
-                raise CommandError(f"The folder contains no sound files. Received: {argument}")
-            yield from inside
-        else:
+        if not path.is_dir():
             yield argument
+            continue
+        tree = SoundTree.scan(argument)
+        notes = [*left_out_notes(tree.left_out)]
+        if not tree.sounds:
+            raise CommandError(
+                "The folder contains no sound files that can be read. "
+                f"Received: {'; '.join([argument, *notes])}"
+            )
+        for note in notes:
+            print_line(f"warning: {argument}: {note}")
+        yield from sorted(str(path / sound) for sound in tree.sounds)
 
 
 def open_input(read: Callable[[str], Iterator[Any]]) -> Callable[[str], Iterator[Any]]:

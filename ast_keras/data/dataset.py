@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from ast_keras.data.left_out import LeftOut, left_out_notes
 from ast_keras.data.packed import PackedPaths, PackedTargets
 from ast_keras.data.segment import Segment
 from ast_keras.errors import DatasetError, LabelError, did_you_mean
@@ -21,11 +23,34 @@ Source = str | Segment | bytes | npt.NDArray[np.float32]
 # The names of splits that folders and manifests may use.
 SPLIT_NAMES = {
     "train": "train",
+    "training": "train",
     "validation": "validation",
     "valid": "validation",
     "val": "validation",
+    "dev": "validation",
+    "development": "validation",
     "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
 }
+
+
+def split_of_name(name: str) -> str | None:
+    """Returns the split that a folder or a cell of a table names; None if it names none.
+
+    Case, digits, separators, and "set" or "data" at the end are ignored.
+
+    Args:
+        name: The name to look up.
+
+    Example:
+
+    >>> split_of_name("Training"), split_of_name("test_set 2"), split_of_name("dog")
+    ('train', 'test', None)
+    """
+    plain = re.sub(r"[\W\d_]+", "", name.casefold())
+    return SPLIT_NAMES.get(plain.removesuffix("set").removesuffix("data"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +125,7 @@ class SoundDataset:
         multi_label: Whether an example may have any number of labels. Otherwise it has exactly one.
         notes: Messages for the user, with counts: files that are missing, ignored or held out.
         sample_rate: Sample rate in Hz of sources that are waveforms; None if there are none.
+        left_out: Sounds that the folder holds and no split does. The notes count them.
 
     Example:
 
@@ -115,13 +141,37 @@ class SoundDataset:
     multi_label: bool
     notes: tuple[str, ...] = ()
     sample_rate: int | None = None
+    left_out: tuple[LeftOut, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", LabelSet.of(self.labels))
 
     def __str__(self) -> str:
+        return "; ".join((self.summary(), *self.notes))
+
+    def summary(self) -> str:
+        """Returns the name and the sizes of the data set, without the notes.
+
+        Example:
+
+        >>> dogs = Split(sources=["dog.wav"], targets=[(0,)])
+        >>> SoundDataset("mine", LabelSet(("dog",)), {"train": dogs}, False, ("1 lost",)).summary()
+        'mine: 1 labels; 1 train'
+        """
         sizes = ", ".join(f"{len(split):,} {name}" for name, split in self.splits.items())
-        return "; ".join((f"{self.name}: {len(self.labels)} labels", sizes, *self.notes))
+        return f"{self.name}: {len(self.labels)} labels; {sizes}"
+
+    def remarks(self) -> list[str]:
+        """Returns the notes as lines to print; those on sounds that are left out are warnings.
+
+        Example:
+
+        >>> dogs = Split(sources=["dog.wav"], targets=[(0,)])
+        >>> SoundDataset("mine", LabelSet(("dog",)), {"train": dogs}, False, ("1 lost",)).remarks()
+        ['note: 1 lost']
+        """
+        warnings = {*left_out_notes(self.left_out)}
+        return [f"{'warning' if note in warnings else 'note'}: {note}" for note in self.notes]
 
     def split(self, name: str) -> Split:
         """Returns the split with this name.
@@ -196,6 +246,36 @@ class SoundDataset:
         return digest.hexdigest()
 
 
+def why_untrainable(dataset: SoundDataset) -> str | None:
+    """Returns why a classifier cannot be trained on the labels of a data set; None if it can.
+
+    Args:
+        dataset: The data set.
+
+    Example:
+
+    >>> dogs = Split(sources=["dog.wav"], targets=[(0,)])
+    >>> why_untrainable(SoundDataset("mine", LabelSet(("dog",)), {"train": dogs}, False))
+    '1 of the labels can be trained (dog): training needs at least 2'
+    """
+    if "train" not in dataset.splits:
+        return "there is nothing to train on: assign sounds to the train split"
+    targets, seen = dataset.splits["train"].targets, set[tuple[int, ...]]()
+    for index in range(len(targets)):
+        seen.add(tuple(targets[index]))
+        if len(seen) > 1:
+            break
+    labels = {dataset.labels.names[label] for each in seen for label in each}
+    needed = 1 if dataset.multi_label else 2
+    if len(labels) < needed:
+        listed = ", ".join(labels) or "none"
+        found = f"{len(labels)} of the labels can be trained ({listed})"
+        return f"{found}: training needs at least {needed}"
+    if len(dataset.labels) == 1 and len(seen) == 1:
+        return "every training sound has the only label: add sounds without it"
+    return None
+
+
 def fingerprint(dataset: SoundDataset) -> str:
     """Returns a hash of labels, examples and their order, independent of the folder of the files.
 
@@ -221,10 +301,11 @@ def from_examples(
     *,
     multi_label: bool = False,
     notes: Sequence[str] = (),
+    left_out: Sequence[LeftOut] = (),
 ) -> SoundDataset:
     """Makes a data set from pairs of source and targets.
 
-    The labels without a training example are listed in the notes.
+    The labels without a training example, and the sounds left out, are listed in the notes.
 
     Args:
         name: Name of the data set in messages.
@@ -232,6 +313,7 @@ def from_examples(
         examples: For each split its pairs of source (a path or a `Segment`) and label indices.
         multi_label: Whether an example may have any number of labels.
         notes: Further messages for the user.
+        left_out: Sounds that are not among the examples.
 
     Example:
 
@@ -245,11 +327,13 @@ def from_examples(
         rows = list(pairs)
         if rows:
             splits[split_name] = Split([row[0] for row in rows], [row[1] for row in rows])
-    all_notes = [*notes]
+    all_notes = [*left_out_notes(left_out), *notes]
     if "train" in splits:
         used = {target for targets in splits["train"].targets for target in targets}
         all_notes += unused_label_notes(labels, used)
-    return SoundDataset(name, labels, splits, multi_label, tuple(all_notes))
+    return SoundDataset(
+        name, labels, splits, multi_label, tuple(all_notes), left_out=tuple(left_out)
+    )
 
 
 def unused_label_notes(labels: LabelSet, used: Iterable[int]) -> list[str]:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ast_keras.audio import load_audio
 from ast_keras.data.readers import load_dataset
-from ast_keras.data.readers.audio_folder import is_audio
+from ast_keras.data.readers.audio_folder import SoundTree
 from ast_keras.errors import ExportError
 from ast_keras.export.serving_module import in_float32
 from ast_keras.models.audio_classifier import AudioClassifier
@@ -64,7 +64,7 @@ def comparison_clips(
 
 def _files(source: str | os.PathLike[str]) -> list[pathlib.Path]:
     folder = pathlib.Path(source)
-    files = sorted(p for p in folder.rglob("*") if is_audio(p.name) and p.is_file())
+    files = sorted(folder / name for name in SoundTree.scan(str(folder)).sounds)
     if not files:
         raise ExportError(f"There are no audio files in this folder. Received: {source}")
     return files

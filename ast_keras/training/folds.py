@@ -23,7 +23,9 @@ import tensorflow as tf
 from ast_keras.data.clips import SharedDecoder
 from ast_keras.data.dataset import SoundDataset
 from ast_keras.data.readers import READERS
+from ast_keras.data.readers.class_folders import folder_folds
 from ast_keras.data.readers.manifest import manifest_folds
+from ast_keras.data.readers.recognise import recognise
 from ast_keras.errors import RecipeError
 from ast_keras.recipe import Recipe
 from ast_keras.reports.fold_report import (
@@ -41,6 +43,11 @@ from ast_keras.training.run import Run
 from ast_keras.training.run_folder import check_workdir
 
 _ESC_FOLDS = (1, 2, 3, 4, 5)  # of ESC-50 and ESC-10
+# For other data: function that finds the folds, and where they are stated.
+_FOLDS_OF = {
+    "manifest": (manifest_folds, "the manifest a column fold"),
+    "folders": (folder_folds, "it folders fold_1, fold_2 and so on with the classes in them"),
+}
 _REPORT_FILES = ("folds.json", "folds.csv", "folds.png", "report.html")
 
 
@@ -120,19 +127,23 @@ def folds_to_train(recipe: Recipe, folds: Sequence[int] | None = None) -> list[i
     Raises:
         RecipeError: If the data has no folds, or not the requested ones.
     """
-    kind = recipe.data.kind
+    kind, path = recipe.data.kind, recipe.data.path
+    if path is not None:
+        path = os.path.expanduser(path)
+        kind = recognise(path) if kind == "auto" else kind
     if kind in READERS and "fold" not in inspect.signature(READERS[kind]).parameters:
         raise RecipeError(
             "This data has no folds: train it without --all_folds and --folds. "
             f"Received: data.kind={kind}"
         )
     known = _ESC_FOLDS
-    if kind == "manifest" and recipe.data.path is not None:
-        known = manifest_folds(os.path.expanduser(recipe.data.path))
+    if kind in _FOLDS_OF and path is not None:
+        find_folds, place = _FOLDS_OF[kind]
+        known = find_folds(path)
         if not known:
             raise RecipeError(
-                "This data has no folds: train it without --all_folds and --folds, or give the "
-                f"manifest a column fold. Received: {recipe.data.path}"
+                "This data has no folds: train it without --all_folds and --folds, or give "
+                f"{place}. Received: {path}"
             )
     unknown = [number for number in folds or () if number not in known]
     if unknown:

@@ -225,8 +225,11 @@ class Run:
         controller = self._make_controller()
         self._loop_step, self._loop_at, self._loop_length = first_step, time.monotonic(), 1
         steps_per_epoch = context.train_pipeline.steps_per_epoch
+        for remark in context.dataset.remarks():
+            context.progress.log(remark)
         context.progress.start(
-            f"{self.recipe.name}: {context.dataset}; {self.model.count_params():,} parameters; "
+            f"{self.recipe.name}: {context.dataset.summary()}; "
+            f"{self.model.count_params():,} parameters; "
             f"{context.strategy.num_replicas_in_sync} device(s), "
             f"{context.workers.num_workers} worker(s), {train.precision}",
             num_epochs=train.num_epochs,

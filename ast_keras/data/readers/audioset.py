@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ast_keras.data.dataset import SoundDataset, Split, unused_label_notes
+from ast_keras.data.left_out import left_out_note
 from ast_keras.data.packed import PackedTargets, Rows
 from ast_keras.data.readers.audioset_clips import FILE_NAMES, FoundClips, existing_clips, find_clips
 from ast_keras.data.readers.audioset_lists import ClipList, read_clip_list
@@ -186,7 +188,12 @@ def _missing_notes(clips: ClipList, found: FoundClips, num_train: int, folder: s
             f"{found.num_other_segments:,} files ignored: their names state other segments of the "
             "listed videos"
         )
-    return notes
+    return [*_left_out_notes(found), *notes]
+
+
+def _left_out_notes(found: FoundClips) -> Iterator[str]:
+    for reason, (count, first) in found.left_out.items():
+        yield left_out_note(reason, count, first + ", ..." * (count > 1))
 
 
 def _none_found(
@@ -201,7 +208,7 @@ def _none_found(
     example = clips.ytids[first].decode() or "a name without YTID"
     return (
         f"No file exists for any of the {what}; the folder holds "
-        f"{found.suffix_counts or 'no file'}. "
+        f"{'; '.join([found.suffix_counts or 'no file', *_left_out_notes(found)])}. "
         f"Files must be named {FILE_NAMES}; set clips_path if they are elsewhere. "
         f"Received: {folder} without {example}, ..."
     )

@@ -6,15 +6,20 @@ import array
 import collections
 import itertools
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ast_keras.data.packed import PackedPaths, PathBuilder
-from ast_keras.data.readers.audio_folder import AUDIO_SUFFIXES
+from ast_keras.data.readers.audio_folder import (
+    SHADOWED,
+    preference,
+    readable_suffixes,
+    why_left_out,
+)
 from ast_keras.data.readers.audioset_lists import ID_LENGTH, UNKNOWN_START, ClipList, parse_stem
 from ast_keras.errors import DatasetError
 
@@ -24,6 +29,7 @@ FILE_NAMES = (
 )
 
 _BATCH_FILES = 65_536
+_NOT_A_CLIP = "not named like a clip (rename them)"
 
 Array = npt.NDArray[Any]
 
@@ -37,12 +43,14 @@ class FoundClips:
         paths: Path of each of these clips.
         num_other_segments: Number of files whose names state another segment of a listed video.
         suffix_counts: Suffixes of the files in the folder with their counts, for messages.
+        left_out: Number of sounds in the folder that are not read, and one of them, by reason.
     """
 
     indices: Array
     paths: PackedPaths
     num_other_segments: int = 0
     suffix_counts: str = ""
+    left_out: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
 
 def find_clips(folder: str, clips: ClipList) -> FoundClips:
@@ -59,8 +67,8 @@ def find_clips(folder: str, clips: ClipList) -> FoundClips:
     ytids = clips.ytids[order]
     _require_unique(ytids)
     builder, clip_of, suffixes = PathBuilder(), array.array("i"), collections.Counter[str]()
-    num_other_segments = 0
-    for files in _batched(_files(folder, suffixes), _BATCH_FILES):
+    num_other_segments, left_out = 0, _LeftOutCounts()
+    for files in _batched(_files(folder, suffixes, left_out), _BATCH_FILES):
         keys = np.array([file.ytid for file in files], f"S{ID_LENGTH}")
         places = np.minimum(np.searchsorted(ytids, keys), len(ytids) - 1)
         for row in np.flatnonzero(ytids[places] == keys).tolist():
@@ -72,7 +80,9 @@ def find_clips(folder: str, clips: ClipList) -> FoundClips:
                 num_other_segments += 1
     indices, paths = _first_of_each(np.array(clip_of, np.int32), builder.build())
     suffix_counts = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes.most_common(5))
-    return FoundClips(indices, paths, num_other_segments, suffix_counts)
+    if len(indices) < len(clip_of):
+        left_out.add(SHADOWED, f"in {folder}", len(clip_of) - len(indices))
+    return FoundClips(indices, paths, num_other_segments, suffix_counts, left_out.found)
 
 
 class _File(NamedTuple):
@@ -82,8 +92,22 @@ class _File(NamedTuple):
     times: tuple[float, ...]
 
 
-def _files(folder: str, suffixes: collections.Counter[str]) -> Iterator[_File]:
-    """Yields the audio files that are named like clips, and counts the suffixes of all files."""
+class _LeftOutCounts:
+    """Counts sounds by the reason why they are not read; there may be millions."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, tuple[int, str]] = {}
+
+    def add(self, reason: str, path: str, count: int = 1) -> None:
+        number, first = self.found.get(reason, (0, path))
+        self.found[reason] = number + count, first
+
+
+def _files(
+    folder: str, suffixes: collections.Counter[str], left_out: _LeftOutCounts
+) -> Iterator[_File]:
+    """Yields the audio files that are named like clips, and counts all others."""
+    readable = frozenset(readable_suffixes())
     folders, visited = [folder], set()
     while folders:
         folder = folders.pop()
@@ -95,15 +119,21 @@ def _files(folder: str, suffixes: collections.Counter[str]) -> Iterator[_File]:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     stem, suffix = os.path.splitext(entry.name)
-                    if entry.name.startswith("."):
-                        continue
                     if entry.is_dir():
-                        folders.append(entry.path)
+                        if not entry.name.startswith("."):
+                            folders.append(entry.path)
                         continue
-                    suffixes[suffix.lower() or "without suffix"] += 1
-                    parsed = parse_stem(stem)
-                    if parsed and suffix.lower() in AUDIO_SUFFIXES:
+                    if suffix.lower() not in readable or entry.name.startswith("."):
+                        if reason := why_left_out(entry.name):
+                            left_out.add(reason, entry.path)
+                        if not entry.name.startswith("."):
+                            suffixes[suffix.lower() or "without suffix"] += 1
+                        continue
+                    suffixes[suffix.lower()] += 1
+                    if parsed := parse_stem(stem):
                         yield _File(folder, entry.name, *parsed)
+                    else:
+                        left_out.add(_NOT_A_CLIP, entry.path)
         except OSError as error:
             raise DatasetError(
                 f"Cannot list the folder of clips: {error.strerror}. Received: {folder}"
@@ -139,12 +169,8 @@ def _first_of_each(clip_of: Array, paths: PackedPaths) -> tuple[Array, PackedPat
     chosen = order[firsts]
     for place in np.flatnonzero(counts > 1).tolist():
         rows = order[firsts[place] : firsts[place] + counts[place]]
-        chosen[place] = min(rows.tolist(), key=lambda row: _preference(paths[row]))
+        chosen[place] = min(rows.tolist(), key=lambda row: preference(paths[row]))
     return clips, paths.take(chosen)
-
-
-def _preference(path: str) -> tuple[int, str]:
-    return AUDIO_SUFFIXES.index(os.path.splitext(path)[1].lower()), path
 
 
 def existing_clips(paths: PackedPaths) -> FoundClips:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from ast_keras.data.dataset import SoundDataset, from_examples
+from ast_keras.data.left_out import LeftOut, left_out_notes, require_no_lost_class
 from ast_keras.data.readers.audio_folder import AudioFolder
 from ast_keras.data.readers.csv_table import integer, read_table
 from ast_keras.errors import DatasetError
@@ -16,6 +18,7 @@ _LAYOUT = (
     "ESC-50 is a folder with audio/ and meta/esc50.csv, as https://github.com/karolpiczak/ESC-50 "
     "unpacks."
 )
+_NOT_LISTED = "not in meta/esc50.csv (add them to it, or read your own data as a manifest)"
 _COLUMNS = ("filename", "fold", "target", "category", "esc10")
 
 
@@ -32,8 +35,8 @@ class Row:
 def read_esc50(path: str, *, fold: int = 1, subset: str = "esc50") -> SoundDataset:
     """Reads ESC-50: one fold as the test split, the other folds as the training split.
 
-    A partial copy is accepted: missing files are counted in the notes. A file may have another
-    audio suffix than in the table.
+    A partial copy is accepted: missing files are counted in the notes, and so are sounds in
+    `audio/` that are not read. A file may have another audio suffix than in the table.
 
     Args:
         path: Folder with `audio/` and `meta/esc50.csv`.
@@ -56,7 +59,8 @@ def read_esc50(path: str, *, fold: int = 1, subset: str = "esc50") -> SoundDatas
     """
     check_subset(subset)
     table = os.path.join(path, "meta", "esc50.csv")
-    rows = [row for row in read_rows(table) if subset == "esc50" or row.in_esc10]
+    all_rows = list(read_rows(table))
+    rows = [row for row in all_rows if subset == "esc50" or row.in_esc10]
     check_fold(fold, {row.fold for row in rows}, table)
     audio = os.path.join(path, "audio")
     if not os.path.isdir(audio):
@@ -72,15 +76,35 @@ def read_esc50(path: str, *, fold: int = 1, subset: str = "esc50") -> SoundDatas
         if source:
             split = "test" if row.fold == fold else "train"
             examples[split].append((source, (index_of[row.target],)))
+    left_out = [*_left_out(folder, all_rows, {row.filename for row in rows}, official)]
     for split, pairs in examples.items():
         if not pairs:
             raise DatasetError(
                 f"No file of the {split} split exists (test fold {fold}). {_LAYOUT} "
-                f"Received: path={audio!r}"
+                f"Received: {'; '.join([f'path={audio!r}', *left_out_notes(left_out)])}"
             )
     missing = len(rows) - sum(map(len, examples.values()))
     notes = [f"{missing} of {len(rows)} files are missing from {audio}"] if missing else []
-    return from_examples(subset, official.subset(targets), examples, notes=notes)
+    labels = official.subset(targets)
+    read = {labels.names[target] for pairs in examples.values() for _, (target,) in pairs}
+    require_no_lost_class(left_out, read, audio)
+    return from_examples(subset, labels, examples, notes=notes, left_out=left_out)
+
+
+def _left_out(
+    folder: AudioFolder, rows: Sequence[Row], wanted: Collection[str], labels: LabelSet
+) -> Iterator[LeftOut]:
+    """Yields the sounds in `audio/` that are not read, except those outside the subset."""
+    by_stem = {os.path.splitext(row.filename)[0]: row for row in rows}
+    for sound in folder.left_out:
+        row = by_stem.get(os.path.splitext(sound.path)[0])
+        if row is None:
+            yield sound
+        elif row.filename in wanted:
+            yield dataclasses.replace(sound, label=labels.names[row.target])
+    for stem, name in folder.by_stem.items():
+        if stem not in by_stem:
+            yield LeftOut(name, _NOT_LISTED)
 
 
 def check_subset(subset: str) -> None:

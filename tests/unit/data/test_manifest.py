@@ -175,7 +175,7 @@ def test_manifest_lists_the_first_missing_files_or_drops_them(farm, tmp_path):
     ("text", "message"),
     [
         ("path,labels,split\na.wav,dog,train\n./a.wav,dog,test\n", "lines 2 and 3: .*/a.wav"),
-        ("path,labels,split\na.wav,dog,training\n", "line 2: 'training'"),
+        ("path,labels,split\na.wav,dog,extra\n", "line 2: 'extra'"),
         ("path,labels,split\na.wav,dog,\n", "line 2: ''"),
         ("path,labels,split\n\n,dog,train\n", "path must not be empty. Received: .* line 3"),
         (

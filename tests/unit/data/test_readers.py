@@ -101,7 +101,7 @@ def test_audio_folder_prefers_exact_names_then_lossless_suffixes(tmp_path):
     touch(tmp_path, "b.mp3", "b.FLAC", "a.ogg", "._a.wav", "c.txt", "sub/d.wav")
     folder = AudioFolder.scan(str(tmp_path))
     assert list(folder.by_stem.items()) == [("a", "a.ogg"), ("b", "b.FLAC")]
-    assert folder.num_shadowed == 1
+    assert [sound.path for sound in folder.left_out] == ["b.mp3"]
     assert folder.find("b.mp3") == str(tmp_path / "b.mp3")
     assert folder.find("b.wav") == str(tmp_path / "b.FLAC")
     assert folder.find("c.wav") is None
@@ -282,8 +282,9 @@ def test_speech_commands_counts_missing_and_shadowed_files(speech_commands):
         file.write("\nyes/x_nohash_0.wav\nno/x_nohash_0.wav\nwow/x_nohash_0.wav\n")
     touch(speech_commands, "yes/c_nohash_0.mp3")
     notes = load_dataset("speech_commands", speech_commands).notes
-    assert notes[0] == f"3 clips of testing_list.txt are missing from {speech_commands}"
-    assert notes[1] == "1 files ignored: another file differs only in its suffix"
+    assert notes[0].startswith("1 sound left out, next to a file that differs only in its suffix")
+    assert notes[0].endswith(": yes 1; yes/c_nohash_0.mp3")
+    assert f"3 clips of testing_list.txt are missing from {speech_commands}" in notes
     notes = load_dataset("speech_commands", speech_commands, words=("no",)).notes
     assert notes[0] == f"1 clips of testing_list.txt are missing from {speech_commands}"
 
@@ -309,7 +310,13 @@ def test_class_folders_hold_out_a_fifth_of_every_class(tmp_path):
     dataset = load_dataset("folders", tmp_path)
     assert dataset.labels.names == ("dog", "hen")
     assert [len(dataset.split(name)) for name in ("train", "test")] == [17, 4]
-    assert dataset.notes == ("20% of every class held out by name for testing",)
+    assert dataset.notes == (
+        "1 sound left out, outside the folders of the classes (move each into the folder of its "
+        "class): top.wav",
+        "1 sound left out, hidden by a dot before their name or folder (rename it to read them): "
+        "dog 1; dog/.cache/2.wav",
+        "20% of every class held out by name for testing",
+    )
     sources = set(dataset.split("train").sources) | set(dataset.split("test").sources)
     assert len(sources) == 21
     assert str(tmp_path / "dog" / "deeper" / "1.ogg") in sources
@@ -349,5 +356,5 @@ def test_class_folders_use_folders_of_splits(tmp_path):
 
 
 def test_class_folders_reject_a_folder_without_classes(tmp_path):
-    touch(tmp_path, "1.wav", "docs/read.me")
+    touch(tmp_path, "docs/read.me")
     assert "holds no audio file" in error("folders", tmp_path)
