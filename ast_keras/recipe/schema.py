@@ -130,25 +130,17 @@ class Data:
     fold: int | None = setting(None, "Fold to test on, of data that has folds.")
     subset: str | None = setting(
         None,
-        "Part of the data set: esc10 of ESC-50; twelve of Speech Commands, with _silence_ and "
-        "_unknown_; balanced, unbalanced or full of AudioSet.",
+        "Part of the data set: esc10 of ESC-50; twelve of Speech Commands; balanced, unbalanced or "
+        "full of AudioSet.",
     )
     words: tuple[str, ...] | None = setting(
-        None,
-        "Words of Speech Commands to train on, which may include _silence_ and _unknown_. None "
-        "uses all words that are present.",
+        None, "Words of Speech Commands, also _silence_ and _unknown_. None uses all words."
     )
     unknown_fraction: float | None = setting(
-        None,
-        "Number of clips of _unknown_ in each split, as a fraction of those of the chosen words. "
-        "None is 0.1.",
-        range=NOT_NEGATIVE,
+        None, "Clips of _unknown_ for each clip of the words. None is 0.1.", range=NOT_NEGATIVE
     )
     silence_fraction: float | None = setting(
-        None,
-        "Number of clips of _silence_ in each split, as a fraction of those of the chosen words. "
-        "None is 0.1.",
-        range=NOT_NEGATIVE,
+        None, "Clips of _silence_ for each clip of the words. None is 0.1.", range=NOT_NEGATIVE
     )
     labels_path: str | None = setting(
         None, "CSV file that lists the labels. Overrides the labels found in the data."

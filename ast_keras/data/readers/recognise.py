@@ -53,7 +53,8 @@ def _is_clip_list(path: str) -> bool:
         return False
     with open(path, encoding="utf-8-sig", errors="replace") as lines:
         header = next((line for line in lines if line.strip()), "").lower()
-    return "path" not in {cell.strip(' \t\n"') for cell in re.split("[,;\t]", header)}
+    first = re.split(r"[,;\t]", header)[0].strip('" \n')
+    return bool(first.startswith("#") or "ytid" in first or re.fullmatch(r"[\w-]{11}", first))
 
 
 def _is_built(path: str) -> bool:
