@@ -21,7 +21,7 @@ from ast_keras.recipe.schema import Recipe
 
 PACKAGE_DIR = pathlib.Path(__file__).resolve().parents[1]
 # Former names of fields, which recipe.json files of earlier runs and users' scripts contain.
-_KINDS_OF_OWN_DATA = ("manifest", "folders")
+_KINDS_OF_OWN_DATA = ("annotations", "folders", "manifest")
 _EARLIER_NAMES = {
     ("model", "rgb"): "rgb_reduction",
     ("model", "position"): "position_resize",

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ast_keras.data.dataset import SPLIT_NAMES, SoundDataset
-from ast_keras.data.readers.audio_folder import is_audio
+from ast_keras.data.left_out import left_out_notes
+from ast_keras.data.readers.audio_folder import SoundTree, is_audio, walk_folders
 from ast_keras.data.readers.csv_table import read_lines, read_table
 from ast_keras.data.readers.label_cells import split_labels
 from ast_keras.data.readers.labelled_rows import RowSettings, dataset_of_rows
@@ -88,7 +89,8 @@ def read_annotations(
             raise DatasetError(f"This is no annotation file. {_LAYOUT} Received: {path}")
         files = {f: found for f, found in files.items() if os.path.samefile(f, path)}
     rows: list[Row] = []
-    notes: list[str] = []
+    left_out = SoundTree.scan(path).left_out if os.path.isdir(path) else ()
+    notes = [*left_out_notes(left_out)]
     for file, found in files.items():
         if is_annotation_file(file):
             rows += _read_file(file, found, label_column)
@@ -158,8 +160,10 @@ def _scan(root: str) -> tuple[dict[str, list[str]], list[str]]:
     """Returns the text files with the recordings of the same name, and all recordings."""
     texts: dict[str, list[str]] = {}
     recordings: list[str] = []
-    for folder, inner, names in os.walk(root, followlinks=True):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
+    for relative, files, hidden in walk_folders(root):
+        folder, names = os.path.join(root, relative), [file.name for file in files]
+        if hidden:
+            continue
         stems: dict[str, list[str]] = {}
         for name in sorted(filter(is_audio, names)):
             stems.setdefault(os.path.splitext(name)[0], []).append(os.path.join(folder, name))

@@ -110,8 +110,6 @@ def subfolders(path: str) -> list[str]:
 class SoundTree:
     """All sounds in a folder and its subfolders.
 
-    Links to folders are followed, except to a folder that contains the link.
-
     Args:
         path: Path of the folder.
         sounds: Path of each sound that is read, relative to the folder. Folders and stems are in
@@ -135,25 +133,50 @@ class SoundTree:
 
     @classmethod
     def scan(cls, path: str) -> SoundTree:
-        """Lists a folder and its subfolders, each once.
+        """Lists a folder and its subfolders (`walk_folders`).
 
         Raises:
             DatasetError: If a folder cannot be listed.
         """
         sounds: list[str] = []
         left_out: list[LeftOut] = []
-        # A link to a folder above would never end, whether below the root or around it.
-        above = os.path.realpath(path)
-        containing = {_identity(above)}
-        while above != os.path.dirname(above):
-            above = os.path.dirname(above)
-            containing.add(_identity(above))
-        for name, is_sound, reason in _walk(path, "", frozenset(containing), hidden=False):
-            if reason:
-                left_out.append(LeftOut(name, reason))
-            elif is_sound:
-                sounds.append(name)
+        for folder, files, hidden in walk_folders(path):
+            for entry in files:
+                reason, is_sound = why_left_out(entry.name), is_audio(entry.name)
+                if hidden and (reason or is_sound):
+                    reason = HIDDEN
+                elif is_sound and not entry.is_file() and not entry.is_symlink():
+                    reason = NOT_A_FILE  # a broken link is an error when it is read
+                name = os.path.join(folder, entry.name)
+                if reason:
+                    left_out.append(LeftOut(name, reason))
+                elif is_sound:
+                    sounds.append(name)
         return cls(path, tuple(sounds), tuple(left_out))
+
+
+def walk_folders(root: str) -> Iterator[tuple[str, list[os.DirEntry[str]], bool]]:
+    """Yields a folder and its subfolders, each with its files and whether it is hidden by a dot.
+
+    Links to folders are followed, except to a folder that contains the link: that would never end.
+
+    Args:
+        root: Path of the folder.
+
+    Yields:
+        The relative path of a folder, its files in the order of their stems, and whether its name
+        or that of a folder around it starts with a dot. Subfolders come after their folder, in
+        alphabetical order.
+
+    Raises:
+        DatasetError: If a folder cannot be listed.
+    """
+    above = os.path.realpath(root)
+    containing = {_identity(above)}
+    while above != os.path.dirname(above):
+        above = os.path.dirname(above)
+        containing.add(_identity(above))
+    yield from _walk(root, "", frozenset(containing), hidden=False)
 
 
 def _identity(path: str) -> tuple[int, int]:
@@ -163,21 +186,12 @@ def _identity(path: str) -> tuple[int, int]:
 
 def _walk(
     root: str, relative: str, containing: frozenset[tuple[int, int]], hidden: bool
-) -> Iterator[tuple[str, bool, str | None]]:
-    """Yields path, whether it is a sound that can be read, and why it is left out."""
+) -> Iterator[tuple[str, list[os.DirEntry[str]], bool]]:
     try:
         with os.scandir(os.path.join(root, relative)) as entries:
             listed = sorted(entries, key=lambda entry: (*os.path.splitext(entry.name), entry.name))
         folders = [entry for entry in listed if entry.is_dir()]
-        for entry in listed:
-            reason, is_sound = why_left_out(entry.name), is_audio(entry.name)
-            if not (reason or is_sound) or entry.is_dir():
-                continue
-            if hidden:
-                reason = HIDDEN
-            elif is_sound and not entry.is_file() and not entry.is_symlink():
-                reason = NOT_A_FILE  # a broken link is an error when it is read
-            yield os.path.join(relative, entry.name), is_sound, reason
+        yield relative, [entry for entry in listed if not entry.is_dir()], hidden
         for entry in sorted(folders, key=lambda entry: entry.name):
             identity = _identity(entry.path)
             if identity not in containing:

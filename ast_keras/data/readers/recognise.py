@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 
+from ast_keras.data.readers.annotations import is_annotated_folder, is_annotation_file
 from ast_keras.data.readers.audio_folder import is_audio, subfolders
 from ast_keras.errors import DatasetError
 
@@ -34,6 +35,8 @@ def recognise(path: str) -> str:
                 "Data is a folder with a folder for each class, or a CSV with the columns "
                 f"path,labels, and not one sound. Received: {path}"
             )
+        if is_annotation_file(path):
+            return "annotations"
         return "audioset" if _is_clip_list(path) else "manifest"
     names = set(os.listdir(path))
     if os.path.isfile(os.path.join(path, "meta", "esc50.csv")):
@@ -42,7 +45,9 @@ def recognise(path: str) -> str:
         return "speech_commands"
     if any(name.endswith("_segments.csv") for name in names):
         return "audioset"
-    return "built" if _is_built(path) else "folders"
+    if _is_built(path):
+        return "built"
+    return "annotations" if is_annotated_folder(path) else "folders"
 
 
 def _is_clip_list(path: str) -> bool:

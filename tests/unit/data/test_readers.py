@@ -94,7 +94,10 @@ def test_load_dataset_rejects_unknown_kinds_settings_and_paths(tmp_path):
 def test_every_reader_explains_a_missing_folder(kind, tmp_path):
     message = error(kind, tmp_path / "nothing")
     assert str(tmp_path / "nothing") in message
-    assert any(word in message for word in ("unpacks", "layout is", "is a CSV", "NAME/VERSION"))
+    assert any(
+        word in message
+        for word in ("unpacks", "layout is", "is a CSV", "NAME/VERSION", "Annotated")
+    )
 
 
 def test_audio_folder_prefers_exact_names_then_lossless_suffixes(tmp_path):
