@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import keras
-from keras import ops
 
 from ast_keras.audio import mel
 from ast_keras.errors import ArgumentError
@@ -13,14 +12,15 @@ from ast_keras.layers.log_mel_filterbank import LogMelFilterbank  # noqa: F401  
 
 # Keras finds a class of a saved model only if its module is loaded, hence these two imports.
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment  # noqa: F401
+from ast_keras.models.keras_methods import KerasMethods
+from ast_keras.models.score_activation import ACTIVATIONS, require_activation
 from ast_keras.models.trainable_parts import trainable_config, with_trainable_parts
 
-_ACTIVATIONS = {"softmax": ops.softmax, "sigmoid": ops.sigmoid}
 _EXPORT_FORMATS = ("tf_saved_model", "litert")
 
 
 @keras.saving.register_keras_serializable(package="ast_keras")
-class AudioClassifier(keras.Model):
+class AudioClassifier(KerasMethods, keras.Model):
     """Classifies audio with any spectrogram encoder: waveform to logits.
 
     The filterbank is part of the model, so training, serving and phones use the same graph. It
@@ -50,8 +50,9 @@ class AudioClassifier(keras.Model):
         augment: A `SpectrogramAugment` applied in training. None disables it.
         labels: A `LabelSet` or a list with one name for each class, saved with the model. None
             leaves the classes without names. May be set later: `model.labels = ["dog", "hen"]`.
-        score_activation: "softmax" if exactly one class is right, "sigmoid" if several may be. It
-            is applied by `scores`; the output of the model stays logits.
+        score_activation: What `scores` applies to the logits, the output of the model: "softmax" if
+            exactly one class is right, "sigmoid" if several may be. None takes the one that belongs
+            to the loss of `compile` (until then "softmax"). With one class it is always "sigmoid".
         head_layer_norm_epsilon: Epsilon of the head's LayerNorm; 1e-5 in the authors' code.
         dtype: None or "float32", the dtype of filterbank and head. The backbone has a dtype policy
             of its own.
@@ -96,7 +97,7 @@ class AudioClassifier(keras.Model):
         frontend=None,
         augment=None,
         labels=None,
-        score_activation="softmax",
+        score_activation=None,
         head_layer_norm_epsilon=1e-5,
         dtype=None,
         **kwargs,
@@ -109,16 +110,12 @@ class AudioClassifier(keras.Model):
             raise ArgumentError("A classifier needs num_classes or labels. Received: None for both")
         num_classes = num_classes or len(labels)
         _require_same_spectrogram(frontend, backbone)
-        if score_activation not in _ACTIVATIONS:
-            raise ArgumentError(
-                f"score_activation must be one of {', '.join(_ACTIVATIONS)}. "
-                f"Received: score_activation={score_activation!r}"
-            )
         self.backbone = backbone
         self.num_classes = num_classes
         self.frontend = frontend
         self.augment = augment
         self.labels = labels
+        self._suggested_activation = "softmax"
         self.score_activation = score_activation
         self.head_layer_norm_epsilon = head_layer_norm_epsilon
         self.head_norm = keras.layers.LayerNormalization(
@@ -144,26 +141,31 @@ class AudioClassifier(keras.Model):
         self._labels = labels_of_classes(labels, self.num_classes)
 
     @property
+    def score_activation(self):
+        """What `scores` applies, "softmax" or "sigmoid"; assign None to follow the loss."""
+        if self.num_classes == 1:  # the softmax of one logit is always 1
+            return "sigmoid"
+        return self._score_activation or self._suggested_activation
+
+    @score_activation.setter
+    def score_activation(self, name):
+        self._score_activation = None if name is None else require_activation(name)
+
+    def suggest_score_activation(self, name):
+        """Sets the activation of scores where the user has chosen none.
+
+        Args:
+            name: "softmax" or "sigmoid", the activation that belongs to the loss of the training.
+
+        Raises:
+            ArgumentError: If there is no such activation.
+        """
+        self._suggested_activation = require_activation(name)
+
+    @property
     def padding(self):
         """Padding mode of the backbone, "original" or "masked"."""
         return self.backbone.padding
-
-    @property
-    def jit_compile(self):
-        """Whether XLA compiles the steps of `fit`; False if a metric runs outside of the graph.
-
-        `MeanAveragePrecision` and `DPrime` are such metrics, and XLA is Keras's default on a GPU.
-        """
-        compiled = getattr(self, "_compile_metrics", None)
-        # `compiled.metrics` is empty until the first batch, when the step is compiled already.
-        kinds = ("_user_metrics", "_user_weighted_metrics")
-        metrics = keras.tree.flatten([getattr(compiled, kind, None) for kind in kinds])
-        on_host = any(getattr(metric, "runs_on_host", False) for metric in metrics)
-        return keras.Model.jit_compile.fget(self) and not on_host
-
-    @jit_compile.setter
-    def jit_compile(self, value):
-        keras.Model.jit_compile.fset(self, value)
 
     # --- Forward pass ---
 
@@ -230,7 +232,7 @@ class AudioClassifier(keras.Model):
 
     def scores(self, logits):
         """Turns the model's output into probabilities of the classes, `[batch, num_classes]`."""
-        return _ACTIVATIONS[self.score_activation](logits)
+        return ACTIVATIONS[self.score_activation](logits)
 
     # --- Lengths ---
 
@@ -397,6 +399,7 @@ class AudioClassifier(keras.Model):
             "augment": serialize(self.augment),
             "labels": labels and {"names": list(labels.names), "ids": list(labels.ids)},
             "score_activation": self.score_activation,
+            **({"score_activation_is_chosen": True} if self._score_activation else {}),
             "head_layer_norm_epsilon": self.head_layer_norm_epsilon,
             "name": self.name,
             **trainable_config(self),
@@ -406,6 +409,8 @@ class AudioClassifier(keras.Model):
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
         parts = config.pop("trainable_parts", {})
+        activation = config.pop("score_activation", "softmax")
+        chosen = activation if config.pop("score_activation_is_chosen", False) else None
         for part in ("backbone", "frontend", "augment"):
             if config.get(part) is not None:
                 config[part] = keras.saving.deserialize_keras_object(config[part], custom_objects)
@@ -413,7 +418,9 @@ class AudioClassifier(keras.Model):
         if labels:
             names = tuple(labels["names"])
             config["labels"] = LabelSet(names=names, ids=tuple(labels.get("ids", names)))
-        return with_trainable_parts(cls(**config), parts)
+        model = cls(**config, score_activation=chosen)
+        model.suggest_score_activation(activation)
+        return with_trainable_parts(model, parts)
 
 
 def _require_float32(dtype):

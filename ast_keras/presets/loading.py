@@ -147,9 +147,12 @@ def from_preset(
     _require_applicable(overrides)
     geometry = _take_fields(Geometry, overrides)
     loaded = read_preset(name, hints, geometry)
-    head = choose_head(loaded.network, num_classes, labels, overrides.pop("score_activation", None))
+    head = choose_head(loaded.network, num_classes, labels)
     parts = {"frontend": loaded.frontend, "augment": loaded.augment, "name": loaded.name}
-    return build_classifier(loaded.network, head, geometry, **(parts | overrides))
+    activation = overrides.pop("score_activation", None)
+    model = build_classifier(loaded.network, head, geometry, **(parts | overrides))
+    model.score_activation = activation
+    return model
 
 
 def backbone_from_preset(

@@ -158,6 +158,7 @@ def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
         model = _random_classifier(recipe, labels)
     else:
         model = _pretrained_classifier(recipe, labels)
+    model.suggest_score_activation(_score_activation(recipe))
     if recipe.model.block_columns is None:
         return model
     return to_causal(model, recipe.model.block_columns, recipe.model.past_blocks)
@@ -174,7 +175,6 @@ def _random_classifier(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
         strides=settings.strides,
         use_distillation_token=settings.use_distillation_token,
         labels=labels,
-        score_activation=_score_activation(recipe),
         frontend=frontend,
         augment=_make_augment(recipe, frontend),
         **depth,
@@ -187,7 +187,7 @@ def _pretrained_classifier(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
     network = read_preset(settings.start, fallback_geometry=requested_geometry(recipe)).network
     _require_same_network(settings, network)
     # The head of the start weights is used if it has the same labels.
-    head = choose_head(network, labels=labels, score_activation=_score_activation(recipe))
+    head = choose_head(network, labels=labels)
     geometry = Geometry(
         num_frames=recipe.frontend.num_frames,
         num_mel_bins=recipe.frontend.num_mel_bins,

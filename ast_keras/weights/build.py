@@ -178,10 +178,10 @@ def _assemble(
         frontend=frontend,
         augment=augment,
         labels=head.labels,
-        score_activation=head.score_activation,
         head_layer_norm_epsilon=network.head_layer_norm_epsilon,
         name=name,
     )
+    model.suggest_score_activation(head.score_activation or "softmax")
     methods = (geometry.rgb_reduction, geometry.position_resize)
     adapted = adapt(network, backbone.grid, backbone.patch_size, *methods)
     tensors = {n: t for n, t in adapted.tensors.items() if not n.startswith("mlp_head.")}

@@ -23,21 +23,20 @@ class Head:
         labels: The classes, or None.
         tensors: Pretrained tensors by canonical name; empty for a fresh head.
         reordered: Whether the outputs of the pretrained head were put in another order.
-        score_activation: "softmax" or "sigmoid": how logits become scores.
+        score_activation: "softmax" or "sigmoid", how logits become scores; None for a fresh head.
     """
 
     num_classes: int
     labels: LabelSet | None
     tensors: dict[str, Array]
     reordered: bool = False
-    score_activation: str = "softmax"
+    score_activation: str | None = None
 
 
 def choose_head(
     network: PretrainedNetwork,
     num_classes: int | None = None,
     labels: Labels | None = None,
-    score_activation: str | None = None,
 ) -> Head:
     """Keeps the head of a pretrained network if it fits the requested classes; else a fresh one.
 
@@ -48,8 +47,6 @@ def choose_head(
         network: The pretrained network.
         num_classes: Number of classes of a fresh head; None to keep the network's head.
         labels: The requested classes, a `LabelSet` or a list of names.
-        score_activation: "softmax" or "sigmoid"; None for that of a kept head, and "softmax" for a
-            fresh one.
 
     Returns:
         The head.
@@ -58,13 +55,9 @@ def choose_head(
         WeightsError: If the network has no head and no classes are given.
         LabelError: If `num_classes` is not the number of labels.
     """
-    head = _choose(network, num_classes, labels_of_classes(labels, num_classes))
-    return dataclasses.replace(head, score_activation=score_activation or head.score_activation)
-
-
-def _choose(network: PretrainedNetwork, num_classes: int | None, labels: LabelSet | None) -> Head:
+    labels = labels_of_classes(labels, num_classes)
     own = {name: t for name, t in network.tensors.items() if name.startswith("mlp_head.")}
-    activation = network.score_activation or "softmax"
+    activation = network.score_activation
     if labels is None:
         if num_classes is not None:
             return Head(num_classes, None, {})
