@@ -24,8 +24,8 @@ AUDIO_SUFFIXES = (
 )
 # Sounds in formats that may be protected, notes without samples, or read by few programs.
 _OTHER_SUFFIXES = (
-    ".aa", ".aax", ".ape", ".dff", ".dsf", ".kar", ".m4p", ".mid", ".midi", ".mpc", ".ra", ".ram",
-    ".rm", ".sd2", ".sf2", ".shn", ".spx", ".tak", ".tta", ".wv",
+    ".aa", ".aax", ".dff", ".kar", ".m4p", ".mid", ".midi", ".mpc", ".ra", ".ram", ".rm", ".sd2",
+    ".sf2", ".shn", ".tak",
 )
 # Added to the name of a file that is not here completely, or packed.
 _UNFINISHED_SUFFIXES = (

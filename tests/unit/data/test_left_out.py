@@ -39,7 +39,8 @@ def named(dataset):
         ("a.m4a", "unreadable without ffmpeg"),
         ("a.M4A", "unreadable without ffmpeg"),
         ("a.Webm", "unreadable without ffmpeg"),
-        ("a.ape", "in a format that nothing here reads"),
+        ("a.ape", "unreadable without ffmpeg"),
+        ("a.mpc", "in a format that nothing here reads"),
         ("a.MID", "in a format that nothing here reads"),
         ("a.wav.part", "unfinished or packed"),
         (".a.wav.icloud", "unfinished or packed"),
@@ -70,14 +71,14 @@ def test_with_ffmpeg_compressed_sounds_are_read(monkeypatch, tmp_path):
 
 
 def test_class_folders_count_and_name_what_they_leave_out(tmp_path):
-    farm(tmp_path, *(f"dog/x{i}.m4a" for i in range(6)), "hen/deep/x.m4a", "hen/a.dsf")
+    farm(tmp_path, *(f"dog/x{i}.m4a" for i in range(6)), "hen/deep/x.m4a", "hen/a.dff")
     touch(tmp_path, "top.wav", ".bin/dog/1.wav", "_old/1.wav", "dog/._0.wav", "dog/0.txt")
     dataset = load_dataset("folders", tmp_path)
     assert sum(len(split) for split in dataset.splits.values()) == 6
     assert named(dataset) == {
         **{f"dog/x{i}.m4a": ("dog", "unreadable without ffmpeg") for i in range(6)},
         "hen/deep/x.m4a": ("hen", "unreadable without ffmpeg"),
-        "hen/a.dsf": ("hen", "in a format that nothing here reads"),
+        "hen/a.dff": ("hen", "in a format that nothing here reads"),
         "top.wav": ("", "outside the folders of the classes"),
         ".bin/dog/1.wav": ("", "hidden by a dot before their name or folder"),
         "_old/1.wav": ("", "in folders whose names start with _"),
