@@ -159,6 +159,14 @@ def list_remarks(report: Mapping[str, Any]) -> list[str]:
         remarks.append(
             f"{copies} sounds occur in two splits, which makes scores too high: remove them"
         )
+    groups = report["likely_groups"]
+    if groups["count"] or duplicates["same_start_across_splits"]["count"]:
+        pattern = groups["pattern"] and shlex.quote(f"data.group_pattern={groups['pattern']}")
+        remarks.append(
+            "sounds in different splits may be parts of one recording, which makes scores too "
+            "high: name the recording in a column group"
+            + (f", or add --set {pattern}" if pattern else "")
+        )
     if duplicates["other_labels"]["count"]:
         remarks.append(
             "the same sound has different labels: correct the labels or remove the sound"

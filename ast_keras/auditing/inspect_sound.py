@@ -54,6 +54,8 @@ class Inspection:
         seconds: Length in seconds.
         defects: Short description of each defect, by its kind. Empty for a good sound.
         digest: Hash of the mono 16 kHz samples; None for silent sounds, which are all equal.
+        start_digest: Hash of the first half second, of sounds longer than a second; None if it is
+            silent.
         fingerprint: Level changes in coarse bands, float32, of Euclidean norm 1. Copies in another
             format or at another level have similar fingerprints. None if the level does not change
             or there are no log-mels.
@@ -67,6 +69,7 @@ class Inspection:
     seconds: float | None = None
     defects: dict[str, str] = dataclasses.field(default_factory=dict)
     digest: int | None = None
+    start_digest: int | None = None
     fingerprint: Array | None = None
     frame_means: Array | None = None
     frame_squares: Array | None = None
@@ -119,6 +122,7 @@ def inspect_sound(source: decoding.Source | Segment, log_mel: LogMel | None = No
         seconds=seconds,
         defects=defects,
         digest=None if is_silent else _digest(waveform),
+        start_digest=_start_digest(waveform),
     )
     if log_mel is None:
         return inspection
@@ -149,6 +153,12 @@ def _reason(message: object) -> str:
 
 def _digest(waveform: Array) -> int:
     return int.from_bytes(hashlib.blake2b(waveform.tobytes(), digest_size=8).digest(), "little")
+
+
+def _start_digest(waveform: Array) -> int | None:
+    start = waveform[: SAMPLE_RATE // 2]
+    is_silent = np.ptp(start) < 2 * 10 ** (SILENCE_DBFS / 20)
+    return None if len(waveform) <= SAMPLE_RATE or is_silent else _digest(start)
 
 
 def _find_defects(waveform: Array, frames: Array, full_scale: float) -> dict[str, str]:

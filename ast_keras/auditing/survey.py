@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ast_keras.auditing.inspect_sound import Inspection, LogMelStatistics
 from ast_keras.auditing.label_checks import label_report
+from ast_keras.auditing.likely_groups import likely_groups
 from ast_keras.data.dataset import SoundDataset, why_untrainable
 
 Array = npt.NDArray[Any]
@@ -93,6 +94,7 @@ class Survey:
         self._splits = list(dataset.splits)
         self._places = array.array("q")  # index * number of splits + number of the split
         self._digests = array.array("Q")
+        self._starts = array.array("Q")  # of their beginnings, or of the whole
         self._fingerprints: list[tuple[Place, Array]] = []
         self._compares = num_sounds <= MAX_COMPARED
         self._num_added = 0
@@ -121,6 +123,7 @@ class Survey:
         if sound.digest is not None:
             self._places.append(index * len(self._splits) + self._splits.index(split))
             self._digests.append(sound.digest)
+            self._starts.append(sound.start_digest or sound.digest)
         if sound.fingerprint is not None and self._compares:
             self._fingerprints.append(((split, index), sound.fingerprint.astype(np.float16)))
         if sound.frame_means is not None and sound.frame_squares is not None and split == "train":
@@ -147,6 +150,7 @@ class Survey:
                 },
             },
             "duplicates": self._duplicates(),
+            "likely_groups": likely_groups(self.dataset),
         }
 
     def _left_out(self) -> dict[str, Any]:
@@ -163,12 +167,20 @@ class Survey:
         groups = equal_groups(self._digests)
         same = [[self._place(i) for i in group] for group in groups]
         across = [group for group in same if len({split for split, _ in group}) > 1]
+        starts = [
+            [self._place(i) for i in group]
+            for group in equal_groups(self._starts)
+            if len({self._digests[i] for i in group}) > 1
+        ]
         known = {frozenset(pair) for group in same for pair in itertools.combinations(group, 2)}
         near = [] if not self._compares else [
             pair for pair in near_duplicates(self._fingerprints) if frozenset(pair[:2]) not in known
         ]  # fmt: skip
         return {
             "across_splits": self._listed(across),
+            "same_start_across_splits": self._listed(
+                [group for group in starts if len({split for split, _ in group}) > 1]
+            ),
             "within_split": self._listed([group for group in same if group not in across]),
             "other_labels": self._listed([g for g in same if len(set(map(self._target, g))) > 1]),
             "near_across_splits": {

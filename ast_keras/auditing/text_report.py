@@ -127,6 +127,8 @@ def _duplicates(report: Mapping[str, Any]) -> Iterator[str]:
     groups = (
         ("the same sound in two splits", found["across_splits"], None),
         ("nearly the same sound in two splits (another format, rate or level)", near, "sounds"),
+        ("the same beginning in two splits", found["same_start_across_splits"], None),
+        ("names that start alike in two splits", report["likely_groups"], None),
         ("the same sound twice in a split", found["within_split"], None),
         ("the same sound with different labels", found["other_labels"], None),
     )
