@@ -11,9 +11,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from ast_keras.data.dataset import SPLIT_NAMES, SoundDataset
+from ast_keras.data.dataset import SoundDataset, split_of_name
 from ast_keras.data.left_out import left_out_notes
-from ast_keras.data.readers.audio_folder import SoundTree, is_audio, walk_folders
+from ast_keras.data.readers.audio_folder import (
+    SoundTree,
+    is_audio,
+    walk_folders,
+    why_left_out,
+)
 from ast_keras.data.readers.csv_table import read_lines, read_table
 from ast_keras.data.readers.label_cells import split_labels
 from ast_keras.data.readers.labelled_rows import RowSettings, dataset_of_rows
@@ -165,8 +170,9 @@ def _scan(root: str) -> tuple[dict[str, list[str]], list[str]]:
         if hidden:
             continue
         stems: dict[str, list[str]] = {}
-        for name in sorted(filter(is_audio, names)):
-            stems.setdefault(os.path.splitext(name)[0], []).append(os.path.join(folder, name))
+        for name in sorted(names):
+            if is_audio(name) or why_left_out(name):  # the latter is an error when it is decoded
+                stems.setdefault(os.path.splitext(name)[0], []).append(os.path.join(folder, name))
         recordings += [path for paths in stems.values() for path in paths]
         for name in sorted(names):
             if name.lower().endswith(_SUFFIXES):
@@ -267,7 +273,8 @@ def _merged(rows: Iterable[Row]) -> list[Row]:
 
 def _with_splits(rows: list[Row], root: str) -> list[Row]:
     """Returns the rows with the splits that folders such as train/ and test/ name, if all do."""
-    folders = [os.path.relpath(row.path, root).split(os.sep)[0].lower() for row in rows]
-    if len(set(folders)) < 2 or not set(folders) <= set(SPLIT_NAMES):
+    folders = [os.path.relpath(row.path, root).split(os.sep)[0] for row in rows]
+    splits = [split_of_name(name) or "" for name in folders]
+    if len(set(splits)) < 2 or "" in splits:
         return rows
-    return [replace(row, split=SPLIT_NAMES[name]) for row, name in zip(rows, folders, strict=True)]
+    return [replace(row, split=split) for row, split in zip(rows, splits, strict=True)]

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ast_keras.data.dataset import SPLIT_NAMES, SoundDataset, from_examples
 from ast_keras.data.left_out import LeftOut, left_out_notes, require_no_lost_class
-from ast_keras.data.readers.audio_folder import HIDDEN, SoundTree, hold_out
+from ast_keras.data.readers.audio_folder import HIDDEN, SoundTree
 from ast_keras.data.readers.folder_layout import LAYOUT, Layout, Parts, find_layout
+from ast_keras.data.readers.groups import Grouping, groups_by_pattern
 from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet, spellings
 
@@ -24,6 +25,7 @@ def read_class_folders(
     fold: int | None = None,
     test_fraction: float | None = None,
     validation_fraction: float | None = None,
+    group_pattern: str | None = None,
 ) -> SoundDataset:
     """Reads a folder whose subfolders are the classes, or splits or folds with the classes in them.
 
@@ -41,6 +43,8 @@ def read_class_folders(
         fold: Test fold of a folder of folds; the other folds are for training.
         test_fraction: Fraction of every class to hold out for testing. 0.2 by default.
         validation_fraction: Fraction of every class to hold out for validation. 0 by default.
+        group_pattern: Regular expression that finds in the path of a file, relative to the folder,
+            the group of files that stays in one split, such as its recording.
 
     Raises:
         DatasetError: If the folder holds no audio file or no folders of classes, if none of the
@@ -76,7 +80,7 @@ def read_class_folders(
     require_no_lost_class(left_out, {label for _, label in found}, path)
 
     fractions = (test_fraction, validation_fraction)
-    splits, notes = _splits(path, layout, found, fold, fractions)
+    splits, notes = _splits(path, layout, found, fold, fractions, group_pattern)
     if layout.base:
         notes.insert(0, f"the classes are the folders in {layout.base}, the only folder")
     notes += _suffix_notes(tree.sounds)
@@ -107,13 +111,6 @@ def folder_folds(path: str) -> tuple[int, ...]:
     tree, layout = _scan(path)
     parts = {layout.part(name.split(os.sep)) for name in tree.sounds}
     return tuple(sorted(part for part in parts if isinstance(part, int)))
-
-
-def held_out_notes(of: str, test_fraction: float, validation_fraction: float) -> Iterator[str]:
-    """Yields a note for each fraction that was held out."""
-    for fraction, purpose in ((test_fraction, "testing"), (validation_fraction, "validation")):
-        if fraction:
-            yield f"{fraction:.0%} of {of} held out by name for {purpose}"
 
 
 def _scan(path: str) -> tuple[SoundTree, Layout]:
@@ -158,6 +155,7 @@ def _splits(
     found: list[tuple[Parts, str]],
     fold: int | None,
     fractions: tuple[float | None, float | None],
+    group_pattern: str | None,
 ) -> tuple[list[str], list[str]]:
     """Returns the split of every sound, and notes on how the splits were made."""
     given = [layout.part(parts) for parts, _ in found]
@@ -167,10 +165,14 @@ def _splits(
             "fold needs a folder for each fold, such as fold_1/class/any.wav. "
             f"Received: fold={fold!r} with path={path!r}"
         )
+    keys = ["/".join(parts) for parts, _ in found]
+    groups, notes = (keys, []) if group_pattern is None else groups_by_pattern(keys, group_pattern)
+    grouping = Grouping(keys, groups, are_given=group_pattern is not None, places=keys)
     if layout.split_depth is None:
         test, validation = 0.2 if fractions[0] is None else fractions[0], fractions[1] or 0
-        splits = hold_out(["/".join(p) for p, _ in found], [n for _, n in found], test, validation)
-        return splits, [*held_out_notes("every class", test, validation)]
+        splits, made = grouping.hold_out([label for _, label in found], test, validation)
+        return splits, [*notes, *made]
+    grouping.require_whole(given)
     if fractions != (None, None):
         raise DatasetError(
             "A folder with train/ and test/, or with folds, has its own splits: omit the "
@@ -178,14 +180,14 @@ def _splits(
             f"validation_fraction={fractions[1]} with path={path!r}"
         )
     if not folds:
-        return [str(part) for part in given], []
+        return [str(part) for part in given], notes
     if fold not in folds or len(folds) == 1:
         raise DatasetError(
             "The folder has folds: set fold (data.fold) to the test fold, one of at least two, or "
             f"train with --all_folds. Folds: {', '.join(map(str, folds))}. "
             f"Received: fold={fold!r} with path={path!r}"
         )
-    return ["test" if part == fold else "train" for part in given], []
+    return ["test" if part == fold else "train" for part in given], notes
 
 
 def _suffix_notes(sounds: Iterable[str]) -> Iterator[str]:

@@ -188,6 +188,8 @@ def _filled(reader: Iterator[list[str]], path: str, first: int) -> Iterator[tupl
     """
     try:
         for cells in reader:
+            if any("\0" in cell for cell in cells):
+                raise csv.Error("it holds zero bytes")
             if any(cell.strip() for cell in cells):
                 yield first + reader.line_num, cells  # type: ignore[attr-defined]
     except csv.Error as error:

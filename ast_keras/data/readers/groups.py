@@ -3,43 +3,44 @@
 from __future__ import annotations
 
 import collections
-import os
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ast_keras.data.readers.audio_folder import hold_out
-from ast_keras.data.readers.class_folders import held_out_notes
-from ast_keras.data.readers.row import Row
 from ast_keras.errors import DatasetError
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """The group of each row.
+    """The group of each example of a data set.
 
     Args:
-        rows: The rows.
-        keys: Path and span of each row, relative to the data.
-        groups: Group of each row. A row without a group is alone in its own.
+        keys: Path and span of each example, relative to the data.
+        groups: Group of each example. An example without a group is alone in its own.
         are_given: Whether the user gave the groups. Otherwise they are the recordings of segments.
-        notes: Messages about rows without a group.
+        places: Where each example comes from, for errors.
+
+    Example:
+
+    >>> keys = ["a1", "a2", "b1"]
+    >>> Grouping(keys, ["a", "a", "b"], True, keys).hold_out(["dog"] * 3, 0.5, 0.0)[0]
+    ['train', 'train', 'test']
     """
 
-    rows: Sequence[Row]
     keys: Sequence[str]
     groups: Sequence[str]
     are_given: bool
-    notes: tuple[str, ...] = ()
+    places: Sequence[str]
 
     def require_whole(self, parts: Sequence[Hashable]) -> None:
         """Checks that the given splits or folds do not divide a group that the user gave.
 
         Args:
-            parts: Split or fold of each row.
+            parts: Split or fold of each example.
 
         Raises:
-            DatasetError: If a group is in two of them. The message names it and two lines.
+            DatasetError: If a group is in two of them. The message names it and two places.
         """
         first: dict[str, int] = {}
         for index, (group, part) in enumerate(zip(self.groups, parts, strict=True)):
@@ -48,15 +49,15 @@ class Grouping:
                 raise DatasetError(
                     "A group must not be in two splits or folds, or the test would be on what was "
                     "trained: correct the split or the group. Received: group "
-                    f"{group!r} in {self.rows[before].place} ({parts[before]}) and "
-                    f"{self.rows[index].place} ({part})"
+                    f"{group!r} in {self.places[before]} ({parts[before]}) and "
+                    f"{self.places[index]} ({part})"
                 )
 
     def torn_notes(self, splits: Sequence[str]) -> list[str]:
         """Returns a note on recordings with segments in two splits.
 
         Args:
-            splits: Split of each row.
+            splits: Split of each example.
         """
         found: dict[str, set[str]] = collections.defaultdict(set)
         for group, split in zip(self.groups, splits, strict=True):
@@ -67,31 +68,41 @@ class Grouping:
         listed = ", ".join(torn[:3]) + (", ..." if len(torn) > 3 else "")
         return [f"{len(torn)} recordings have segments in two splits: {listed}"]
 
+    def hold_out(
+        self, classes: Sequence[Hashable], test_fraction: float, validation_fraction: float
+    ) -> tuple[list[str], list[str]]:
+        """Returns the split of every example, with whole groups held out of every class, and notes.
 
-def group_rows(root: str, rows: Sequence[Row], pattern: str | None) -> Grouping:
-    """Returns the groups of rows: from their column, a pattern, or the recordings of segments.
+        Args:
+            classes: Class of each example.
+            test_fraction: Fraction of each class to hold out for testing.
+            validation_fraction: Fraction of each class to hold out for validation.
 
-    Args:
-        root: Folder to which the paths are relative.
-        rows: The rows.
-        pattern: Regular expression that finds the group in a relative path; None if there is none.
-
-    Raises:
-        DatasetError: If the pattern is invalid or finds no group, or there is a column as well.
-    """
-    files = [os.path.relpath(row.path, root or ".").replace(os.sep, "/") for row in rows]
-    keys = [f + str(row.source).removeprefix(row.path) for f, row in zip(files, rows, strict=True)]
-    if pattern is not None:
-        if any(row.group for row in rows):
-            raise DatasetError(
-                "The table has a column group: omit group_pattern, or rename the column. "
-                f"Received: group_pattern={pattern!r} with {rows[0].file}"
+        Raises:
+            DatasetError: If a fraction is negative, or they leave nothing to train on.
+        """
+        total = len(set(self.groups))
+        has_groups = total < len(self.groups)
+        groups = self.groups if has_groups else None
+        splits = hold_out(self.keys, classes, test_fraction, validation_fraction, groups)
+        of = "every class" if len(set(classes)) > 1 else "the files"
+        how = "in whole groups" if has_groups else "by name"
+        notes = [*_held_out_notes(of, how, test_fraction, validation_fraction)]
+        for name in sorted({*splits} - {"train"}) if has_groups else ():
+            held = [g for g, s in zip(self.groups, splits, strict=True) if s == name]
+            notes.append(
+                f"{name} holds {len(set(held))} of {total} groups, "
+                f"{len(held) / len(splits):.0%} of the examples"
             )
-        groups, notes = groups_by_pattern(files, pattern)
-        return Grouping(rows, keys, groups, are_given=True, notes=tuple(notes))
-    # A row without a group is grouped with the other segments of its recording, if there are any.
-    groups = [row.group or file for row, file in zip(rows, files, strict=True)]
-    return Grouping(rows, keys, groups, are_given=any(row.group for row in rows))
+        return splits, notes
+
+
+def _held_out_notes(
+    of: str, how: str, test_fraction: float, validation_fraction: float
+) -> Iterator[str]:
+    for fraction, purpose in ((test_fraction, "testing"), (validation_fraction, "validation")):
+        if fraction:
+            yield f"{fraction:.0%} of {of} held out {how} for {purpose}"
 
 
 def groups_by_pattern(files: Sequence[str], pattern: str) -> tuple[list[str], list[str]]:
@@ -129,42 +140,3 @@ def groups_by_pattern(files: Sequence[str], pattern: str) -> tuple[list[str], li
     ]
     notes = [f"group_pattern is not found in {num_without} of {len(files)} paths"]
     return groups, notes if num_without else []
-
-
-def held_out(
-    grouping: Grouping,
-    targets: Sequence[tuple[int, ...]],
-    multi_label: bool,
-    test_fraction: float,
-    validation_fraction: float,
-) -> tuple[list[str], list[str]]:
-    """Returns the split of every row, with whole groups held out of every class, and notes.
-
-    Args:
-        grouping: The groups of the rows.
-        targets: Label indices of the rows.
-        multi_label: Whether a row may have several labels or none.
-        test_fraction: Fraction to hold out for testing.
-        validation_fraction: Fraction to hold out for validation.
-
-    Raises:
-        DatasetError: If a fraction is negative, or they leave nothing to train on.
-    """
-    has_groups = len(set(grouping.groups)) < len(grouping.groups)
-    classes: Sequence[Hashable] = [0 if multi_label else target[0] for target in targets]
-    if multi_label and has_groups:  # by the rarest label, so that rare ones are tested too
-        counts = collections.Counter(label for target in targets for label in target)
-        classes = [min(target, key=lambda t: (counts[t], t), default=-1) for target in targets]
-    of = "every class" if len(set(classes)) > 1 else "the files"
-    notes = [*held_out_notes(of, test_fraction, validation_fraction)]
-    groups = grouping.groups if has_groups else None
-    splits = hold_out(grouping.keys, classes, test_fraction, validation_fraction, groups)
-    if has_groups:
-        notes = [note.replace("by name", "in whole groups") for note in notes]
-        for name in sorted({*splits} - {"train"}):
-            held = [g for g, s in zip(grouping.groups, splits, strict=True) if s == name]
-            notes.append(
-                f"{name} holds {len(set(held))} of {len(set(grouping.groups))} groups, "
-                f"{len(held) / len(splits):.0%} of the examples"
-            )
-    return splits, notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import unicodedata
 from collections.abc import Sequence
@@ -9,12 +10,12 @@ from dataclasses import dataclass, replace
 
 from ast_keras.data.dataset import SPLIT_NAMES, SoundDataset, Source, from_examples
 from ast_keras.data.readers.audio_folder import missing_files
-from ast_keras.data.readers.groups import Grouping, group_rows, held_out
+from ast_keras.data.readers.groups import Grouping, groups_by_pattern
 from ast_keras.data.readers.label_cells import check_labels
 from ast_keras.data.readers.row import Row
 from ast_keras.data.segment import Segment
 from ast_keras.errors import DatasetError, LabelError
-from ast_keras.labels import PUBLISHED, LabelSet
+from ast_keras.labels import PUBLISHED, LabelSet, spellings
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,13 @@ def dataset_of_rows(
     if settings.labels_path is None:
         notes += check_labels(rows)
     labels = _labels(path, rows, settings.labels_path)
+    for group in spellings(labels.names) if settings.labels_path is None else ():
+        listed = ", ".join(map(repr, group))
+        notes.append(f"labels that differ only in case or separators are different: {listed}")
     targets = [_targets(row, labels) for row in rows]
-    grouping = group_rows(root, rows, settings.group_pattern)
+    grouping, group_notes = _group(root, rows, settings.group_pattern)
     splits, split_notes = _splits(path, rows, targets, multi_label, settings, grouping)
-    notes += [*grouping.notes, *split_notes]
+    notes += [*group_notes, *split_notes]
     if missing:
         notes.append(f"{len(missing)} of {len(rows)} files do not exist and were dropped")
     examples: dict[str, list[tuple[Source, tuple[int, ...]]]] = {}
@@ -146,6 +150,25 @@ def _targets(row: Row, labels: LabelSet) -> tuple[int, ...]:
         raise DatasetError(f"{error} in {row.place}") from None
 
 
+def _group(root: str, rows: Sequence[Row], pattern: str | None) -> tuple[Grouping, list[str]]:
+    """Returns the groups of rows, from their column, a pattern or the recordings, and notes."""
+    files = [os.path.relpath(row.path, root or ".").replace(os.sep, "/") for row in rows]
+    keys = [f + str(row.source).removeprefix(row.path) for f, row in zip(files, rows, strict=True)]
+    places = [row.place for row in rows]
+    has_column = any(row.group for row in rows)
+    if pattern is None:
+        # A row without a group is grouped with other segments of its recording.
+        groups = [row.group or file for row, file in zip(rows, files, strict=True)]
+        return Grouping(keys, groups, has_column, places), []
+    if has_column:
+        raise DatasetError(
+            "The table has a column group: omit group_pattern, or rename the column. "
+            f"Received: group_pattern={pattern!r} with {rows[0].file}"
+        )
+    groups, notes = groups_by_pattern(files, pattern)
+    return Grouping(keys, groups, True, places), notes
+
+
 def _splits(
     path: str,
     rows: Sequence[Row],
@@ -181,7 +204,12 @@ def _splits(
             f"Received: test_fraction={fractions[0]}, validation_fraction={fractions[1]} with "
             f"{path}, which has {', '.join(sorted(set(splits)))}"
         )
-    return held_out(grouping, targets, multi_label, fractions[0] or 0.0, fractions[1] or 0.0)
+    classes: list[int] = [0 if multi_label else target[0] for target in targets]
+    if multi_label and len({*grouping.groups}) < len(rows):
+        # By the rarest label of each, so that rare ones are tested too.
+        counts = collections.Counter(label for target in targets for label in target)
+        classes = [min(target, key=lambda t: (counts[t], t), default=-1) for target in targets]
+    return grouping.hold_out(classes, fractions[0] or 0.0, fractions[1] or 0.0)
 
 
 def _by_fold(path: str, rows: Sequence[Row], fold: int) -> list[str]:

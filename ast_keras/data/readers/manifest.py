@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 
-from ast_keras.data.dataset import SPLIT_NAMES, SoundDataset
+from ast_keras.data.dataset import SoundDataset, split_of_name
 from ast_keras.data.readers.csv_table import Table, integer, read_table
 from ast_keras.data.readers.label_cells import is_missing, split_labels
 from ast_keras.data.readers.labelled_rows import RowSettings, dataset_of_rows
@@ -138,7 +138,7 @@ def _read_rows(path: str, table: Table, label_column: str) -> Iterator[Row]:
         if not cells["path"]:
             raise DatasetError(f"The path must not be empty. Received: {place}")
         split, group = cells.get("split"), cells.get("group", "")
-        if split is not None and split.lower() not in SPLIT_NAMES:
+        if split is not None and split_of_name(split) is None:
             raise DatasetError(
                 f"split must be train, validation or test. Received: {place}: {split!r}"
             )
@@ -162,7 +162,7 @@ def _read_rows(path: str, table: Table, label_column: str) -> Iterator[Row]:
             labels=split_labels(cells[label_column], place),
             start_seconds=start,
             end_seconds=end,
-            split=SPLIT_NAMES[split.lower()] if split else "",
+            split=split_of_name(split or "") or "",
             fold=integer(cells["fold"], "fold", path, line) if "fold" in cells else None,
             group=group,
         )

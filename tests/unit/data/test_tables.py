@@ -249,3 +249,28 @@ def test_one_huge_group_is_not_the_test():
     assert {g for g, s in zip(groups, splits, strict=True) if s == "test"} == set(groups[80:])
     assert hold_out(["a", "b"], [0, 0], 0.5, 0.0, ["x", "x"]) == ["train", "train"]
     assert hold_out(["a", "b"], [0, 1], 1.0, 0.0) == ["test", "test"]
+
+
+def test_a_pattern_groups_the_files_of_class_folders(tmp_path):
+    names = [f"{label}/r{r}_{take}.wav" for label in ("dog", "hen") for r in range(5)
+             for take in range(4)]  # fmt: skip
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    dataset = load_dataset("folders", tmp_path, group_pattern="^(.+)_")
+    found = {k: {name.split("_")[0] for name in names} for k, names in members(dataset).items()}
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 32, "test": 8}
+    assert "test holds 2 of 10 groups, 20% of the examples" in dataset.notes
+    for label in range(2):
+        recordings = {
+            name: {os.path.basename(split.sources[i]).split("_")[0]
+                   for i in range(len(split)) if split.targets[i] == (label,)}
+            for name, split in dataset.splits.items()
+        }  # fmt: skip
+        assert not recordings["train"] & recordings["test"], found
+    (tmp_path / "train").mkdir()
+    (tmp_path / "test").mkdir()
+    for label, split in (("dog", "train"), ("hen", "test")):
+        (tmp_path / label).rename(tmp_path / split / label)
+    message = error_of(load_dataset, "folders", tmp_path, group_pattern="(r[0-9])")
+    assert "group 'r0' in " in message
