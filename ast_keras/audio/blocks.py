@@ -9,8 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 import soxr
 
-from ast_keras.audio.decoding import read_blocks, source_name
+from ast_keras.audio.channels import ChannelMoments, note_defect
+from ast_keras.audio.decoding import read_blocks
 from ast_keras.audio.loading import Channel, Samples, check_length, check_rate, mono_samples
+from ast_keras.audio.opening import source_name
 from ast_keras.errors import AudioWarning
 
 BLOCK_SECONDS = 30.0
@@ -26,8 +28,7 @@ def sound_blocks(
     """Yields an audio file as mono float32 samples at one sample rate, block by block.
 
     The concatenated blocks equal the result of `load_audio` to the bit, with and without
-    resampling. MP3 is an exception: its decoder rounds differently in pieces, by up to 2e-7. Only
-    one block is in memory, for every format.
+    resampling. Only one block is in memory, for every format.
 
     Args:
         path: Path of the file.
@@ -43,8 +44,8 @@ def sound_blocks(
             the block that contains them is decoded.
 
     Warns:
-        AudioWarning: Under the conditions of `load_audio`, each once per file. A truncated file is
-            reported after its last block.
+        AudioWarning: Under the conditions of `load_audio`, each once per file. A truncated file and
+            defective channels are reported after the last block.
 
     Example:
 
@@ -58,9 +59,11 @@ def sound_blocks(
     """
     name, notes, reported = source_name(path), list[str](), set[str]()
     check_rate("sample_rate", sample_rate, name)
-    count, resampler = 0, None
+    count, resampler, moments = 0, None, ChannelMoments()
     for frames, rate in read_blocks(path, block_seconds, notes):
         block = mono_samples(frames, channel, name, notes)
+        if channel == "mix":
+            moments.add(frames)
         if count == 0 and resampler is None:
             check_rate("rate in the header", rate, name)
             if rate != sample_rate:
@@ -77,6 +80,7 @@ def sound_blocks(
         if len(rest):
             yield rest
     check_length(count, sample_rate, name, notes)
+    note_defect(moments.defect(), name, notes)
     _warn(notes, reported)
 
 

@@ -10,8 +10,7 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[Any]
 Defect: TypeAlias = tuple[Literal["inverted", "dead"], int]
 
-# At this correlation of two equally loud channels, their mean has 7.5 % of their power. Wide
-# stereo music stays above -0.5.
+# At this correlation of two equally loud channels, their mean has 7.5 % of their power.
 _INVERTED_CORRELATION = -0.85
 # Power relative to the loudest channel (-40 dB). A broken cable leaves noise of less.
 _DEAD_POWER = 1e-4
@@ -53,6 +52,27 @@ def channel_defect(frames: Array) -> Defect | None:
     moments = ChannelMoments()
     moments.add(frames)
     return moments.defect()
+
+
+def note_defect(defect: Defect | None, name: str, notes: list[str]) -> None:
+    """Appends a warning about a defect to `notes`.
+
+    Args:
+        defect: Result of `channel_defect` for audio of which the mean is used.
+        name: Name of the source.
+        notes: List to which the warning is appended.
+    """
+    if defect is None:
+        return
+    kind, channel = defect
+    rule = {
+        "inverted": "One channel is inverted, so that the mean of all channels cancels",
+        "dead": "One channel is silent, so that the mean of all channels is too quiet",
+    }[kind]
+    notes.append(
+        f"{rule}: use {channel=} (--channel {channel}; data.channel={channel} in recipes). "
+        f"Received: source={name}"
+    )
 
 
 class ChannelMoments:

@@ -1,7 +1,7 @@
 """Decoding of audio files and encoded bytes, at the sample rate and channels of the file.
 
-All code that depends on a container or codec is in this module; `ast_keras.audio.loading` is the
-public interface. libsndfile decodes all formats. Its behaviour below was observed in version 1.2.2:
+`ast_keras.audio.loading` is the public interface. libsndfile decodes all formats, from files that
+`ast_keras.audio.opening` repairs. Its behaviour below was observed in version 1.2.2:
 
 - 16-bit PCM is read as integers and scaled by NumPy. The result equals that of libsndfile's own
   scaling and of tensorflow-io to the bit, and takes less time (`benchmarks/decoding.py`).
@@ -15,27 +15,26 @@ Functions that take `notes` append to it the warnings that a caller should emit.
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from ast_keras.errors import AudioDecodeError, AudioEmptyError, AudioError, AudioNotFoundError
-
-Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview
+from ast_keras.audio.damage import silence_bursts, valid_blocks
+from ast_keras.audio.opening import OpenedFile, Source, open_sound, source_name, undecodable
+from ast_keras.errors import AudioEmptyError, AudioError
 
 _BLOCK_FRAMES = 2**20
+_NO_AUDIO = "it contains no valid audio"
 # A header that states more frames (12 hours at 48 kHz) is not trusted.
 _WHOLE_READ_FRAMES = 2**31
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's value for a FLAC stream without a length
 _MP3_PADDING_FRAMES = 2 * 1152  # included in libsndfile's count if the encoder recorded it
-_MP3_TAG_BYTES = 4096  # upper bound for ID3v1, APE and other tags at the end of a file
 # Programs that write to a pipe do not know the length, and put this value or a larger one.
 _STREAMED_BYTES = 0x7FFF0000
 _CHUNK_SIZE = re.compile(
@@ -68,18 +67,9 @@ class AudioInfo(NamedTuple):
         return None if self.frames is None else self.frames / self.sample_rate
 
 
-def source_name(source: object) -> str:
-    """Returns the name of a source in messages: its quoted path, `<bytes>` or `<array>`."""
-    if isinstance(source, (str, os.PathLike)):
-        return repr(os.fsdecode(source))
-    return "<bytes>" if isinstance(source, (bytes, bytearray, memoryview)) else "<array>"
-
-
 def read_info(source: Source, notes: list[str]) -> AudioInfo:
     """Returns the properties that the header of a file states, and appends warnings to `notes`."""
-    file, _ = _open(source)
-    with file:
-        _note_headerless(file, source, notes)
+    with open_sound(source, notes) as file:
         frames = None if file.frames == _UNKNOWN_FRAMES else file.frames
         return AudioInfo(file.samplerate, file.channels, frames, file.format, file.subtype)
 
@@ -104,9 +94,7 @@ def read_frames(
     """
     name = source_name(source)
     _check_span(start_seconds, duration_seconds, name)
-    file, stream = _open(source)
-    with file:
-        _note_headerless(file, source, notes)
+    with open_sound(source, notes) as file:
         rate, known = file.samplerate, file.frames
         first = round(start_seconds * rate)
         last = known
@@ -117,17 +105,18 @@ def read_frames(
                 "There are no samples in the requested span: check the file, start_seconds and "
                 f"duration_seconds. Received: source={name}, of {known / rate:g} s"
             )
+        lost: list[int] = []
         try:
-            frames = _read(file, source, first, last - first)
+            frames = _read(file, first, last, name)
+            if frames is None or (file.format == "FLAC" and len(frames) < last - first):
+                frames = _read_damaged(source, first, last, lost)
+            silence_bursts(file, frames, lost)
         except (soundfile.LibsndfileError, MemoryError) as error:
-            raise _undecodable(name, error) from error
+            raise undecodable(name, error) from error
         if not len(frames):
-            raise _undecodable(name, "it contains no valid audio")
-        note = _truncation(file, last - first, len(frames))
-        if not note and stream is not None and file.format == "MP3" and last == known:
-            note = _undecoded_rest(stream)
-        if note:
-            notes.append(f"{note}. Received: source={name}")
+            why = "it is cut short or damaged before this span" if first else _NO_AUDIO
+            raise undecodable(name, why, "fetch it again" if first else None)
+        _note_damage(file, last - first, len(frames), lost, name, notes)
         return frames, rate
 
 
@@ -151,42 +140,20 @@ def read_blocks(
         AudioError: If the file cannot be opened or contains no samples.
     """
     name = source_name(path)
-    file = _open_path(path)
-    with file:
-        _note_headerless(file, path, notes)
+    with open_sound(path, notes) as file:
         rate = file.samplerate
-        count = 0
-        for block in _iter_blocks(file, max(1, round(block_seconds * rate))):
+        count, lost = 0, list[int]()
+        size = max(1, round(block_seconds * rate))
+        for block in valid_blocks(file, 0, _UNKNOWN_FRAMES, size, lost):
             count += len(block)
+            silence_bursts(file, block, lost)
             if len(block):
                 yield block, rate
         if not count:
             if file.frames == 0:
                 raise AudioEmptyError(f"The file contains no samples. Received: source={name}")
-            raise _undecodable(name, "it contains no valid audio")
-        note = _truncation(file, file.frames, count)
-        if note:
-            notes.append(f"{note}. Received: source={name}")
-
-
-def _iter_blocks(file: soundfile.SoundFile, size: int) -> Iterator[npt.NDArray[Any]]:
-    """Yields blocks of up to `size` frames until the end of the file or the first damage."""
-    is_pcm_16 = file.subtype == "PCM_16" and file.format != "FLAC"
-    is_last = False
-    while not is_last:
-        block = file.read(size, "int16", always_2d=True) if is_pcm_16 else _read_valid(file, size)
-        is_last = len(block) < size
-        yield block
-
-
-def _read_valid(file: soundfile.SoundFile, size: int) -> npt.NDArray[np.float32]:
-    """Returns the next `size` frames, or those before the point at which decoding fails."""
-    block: npt.NDArray[np.float32] = np.full((size, file.channels), np.nan, np.float32)
-    try:
-        block = file.read(out=block)
-    except soundfile.LibsndfileError:  # it does not state how many frames were decoded
-        block = block[~np.isnan(block[:, 0])]
-    return block
+            raise undecodable(name, _NO_AUDIO)
+        _note_damage(file, file.frames, count, lost, name, notes)
 
 
 def _check_span(start_seconds: float, duration_seconds: float | None, name: str) -> None:
@@ -200,114 +167,57 @@ def _check_span(start_seconds: float, duration_seconds: float | None, name: str)
     raise AudioError(f"{rule}, source={name}")
 
 
-def _open_path(path: str | os.PathLike[str]) -> soundfile.SoundFile:
-    try:
-        return soundfile.SoundFile(os.fsdecode(path))
-    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: the suffix is .raw
-        why = "it has no header" if isinstance(error, TypeError) else error
-        raise _open_error(path, why) from error
-
-
-def _open(source: Source) -> tuple[soundfile.SoundFile, io.BytesIO | None]:
-    """Returns the opened file and the stream of its bytes; the stream is None for a path."""
-    stream = None
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        stream = io.BytesIO(source)
-    elif not isinstance(source, (str, os.PathLike)):
-        raise AudioError(
-            "The source must be a path or the bytes of a file: use audio_from_array for arrays, "
-            f"and file.read() for an open file. Received: source of type {type(source).__name__}"
-        )
-    try:
-        file = soundfile.SoundFile(stream or os.fsdecode(source))  # type: ignore[arg-type]
-    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: the suffix is .raw
-        why = "it has no header" if isinstance(error, TypeError) else error
-        raise _open_error(source, why) from error
-    if file.format == "MP3" and stream is None:  # read as bytes, for _undecoded_rest
-        file.close()
-        with open(source, "rb") as binary:  # type: ignore[arg-type]
-            return _open(binary.read())
-    return file, stream
-
-
-def _open_error(source: Source, why: object) -> AudioError:
-    """Returns the error for a source that libsndfile could not open, with the likely cause."""
-    name = source_name(source)
-    if isinstance(source, (str, os.PathLike)):
-        try:
-            with open(source, "rb") as file:
-                size = len(file.read(1))
-        except FileNotFoundError:
-            fix = "read its bytes with tf.io.gfile and pass them" if "://" in name else "check it"
-            return AudioNotFoundError(f"No file at this path: {fix}. Received: source={name}")
-        except OSError as failure:
-            return _undecodable(name, failure.strerror, "give the path of a readable file")
-    else:
-        size = len(source)
-        if 0 < size < 4096 and os.path.exists(bytes(source).replace(b"\0", b"?")):
-            return _undecodable(name, "the bytes are a path", "pass the path as str")
-    if not size:
-        return AudioEmptyError(f"The file is empty: fetch it again. Received: source={name}")
-    return _undecodable(name, why)
-
-
-def _undecodable(name: str, why: object, fix: str | None = None) -> AudioDecodeError:
-    if isinstance(why, soundfile.LibsndfileError):
-        why = why.error_string
-    fix = fix or "convert it to WAV or FLAC, or exclude it"
-    reason = str(why).strip().rstrip(".") or type(why).__name__
-    return AudioDecodeError(
-        f"The audio cannot be decoded ({reason}): {fix}. Received: source={name}"
-    )
-
-
-def _note_headerless(file: soundfile.SoundFile, source: Source, notes: list[str]) -> None:
-    if file.format == "RAW":
-        notes.append(
-            f"The file has no header: read as {file.subtype} at {file.samplerate} Hz because of "
-            "its suffix; convert it to WAV if this is wrong, or to avoid this warning. "
-            f"Received: source={source_name(source)}"
-        )
-
-
-def _read(file: soundfile.SoundFile, source: Source, first: int, count: int) -> npt.NDArray[Any]:
-    """Returns up to `count` frames from frame `first`, equal to that part of a whole read."""
+def _read(file: OpenedFile, first: int, last: int, name: str) -> npt.NDArray[Any] | None:
+    """Returns frames `first` to `last`, equal to that part of a whole read; None if that fails."""
+    skipped = 0
+    if _is_sequential(file):
+        first, skipped = 0, first
+        if last > _WHOLE_READ_FRAMES:
+            raise undecodable(name, f"its header states {file.frames} frames")
+    if last - first > _WHOLE_READ_FRAMES:
+        return None
     is_pcm_16 = file.subtype == "PCM_16" and file.format != "FLAC"
-    dtype = "int16" if is_pcm_16 else "float32"
-    frames: npt.NDArray[Any]
-    if file.format in ("OGG", "MP3") or not file.seekable():  # no exact seek
-        if first + count > _WHOLE_READ_FRAMES:
-            raise _undecodable(source_name(source), f"its header states {file.frames} frames")
-        frames = file.read(first + count, dtype, always_2d=True)
-        return frames[first:]
-    if count <= _WHOLE_READ_FRAMES:
-        try:
-            if first or file.format == "RAW":  # a headerless .au opens at byte 12, not 0
-                file.seek(first)
-            frames = file.read(count, dtype, always_2d=True)
-            return frames
-        except (soundfile.LibsndfileError, MemoryError):
-            pass
-    return _read_damaged(source, first, count)
+    try:
+        if first or file.format == "RAW":  # a headerless .au opens at byte 12, not 0
+            file.seek(first)
+        frames = file.read(last - first, "int16" if is_pcm_16 else "float32", always_2d=True)
+    except (soundfile.LibsndfileError, MemoryError):
+        return None
+    part: npt.NDArray[Any] = frames[skipped:]
+    return part
 
 
-def _read_damaged(source: Source, first: int, count: int) -> npt.NDArray[np.float32]:
-    """Returns up to `count` frames from frame `first`, until decoding fails or the file ends."""
-    blocks: list[npt.NDArray[np.float32]] = []
-    file, _ = _open(source)
-    with file:
-        file.seek(first)
-        is_last = False
-        while not is_last:
-            size = min(count, _BLOCK_FRAMES)
-            block = _read_valid(file, size)
-            blocks.append(block)
-            count -= size
-            is_last = len(block) < size or count == 0
-    return np.concatenate(blocks)
+def _read_damaged(source: Source, first: int, last: int, lost: list[int]) -> npt.NDArray[Any]:
+    """Returns what can be decoded of frames `first` to `last`."""
+    with open_sound(source, []) as file:
+        start = 0 if _is_sequential(file) else first
+        if start:
+            file.seek(start)
+        size = min(last - start, _BLOCK_FRAMES)
+        blocks = valid_blocks(file, start, last, size, lost)
+        frames: npt.NDArray[Any] = np.concatenate(list(blocks))[first - start :]
+        return frames
 
 
-def _truncation(file: soundfile.SoundFile, wanted: int, got: int) -> str | None:
+def _is_sequential(file: OpenedFile) -> bool:
+    """Returns whether a file has no exact seek."""
+    return file.format in ("OGG", "MP3") or not file.seekable()
+
+
+def _note_damage(
+    file: OpenedFile, wanted: int, got: int, lost: list[int], name: str, notes: list[str]
+) -> None:
+    if lost:
+        notes.append(
+            f"The file is damaged: {sum(lost)} of {wanted} frames cannot be decoded and are "
+            f"silent. Fetch it again. Received: source={name}"
+        )
+    note = _truncation(file, wanted, got)
+    if note:
+        notes.append(f"{note}. Received: source={name}")
+
+
+def _truncation(file: OpenedFile, wanted: int, got: int) -> str | None:
     """Returns a warning if fewer frames or bytes are present than the header states, else None."""
     slack = 0
     if file.format == "MP3":  # without a length header it is estimated, to half a percent
@@ -326,15 +236,3 @@ def _truncation(file: soundfile.SoundFile, wanted: int, got: int) -> str | None:
     if "lacks an end-of-stream bit" in log or "Junk after the last page" in log:
         return "The Ogg stream is cut short or damaged: the valid part is used; fetch it again"
     return None
-
-
-def _undecoded_rest(stream: io.BytesIO) -> str | None:
-    """Returns a warning if the estimated length of an MP3 was too short, else None."""
-    size = stream.getbuffer().nbytes
-    left = size - stream.tell()
-    if left <= _MP3_TAG_BYTES:
-        return None
-    return (
-        f"The MP3 does not state its length, and its last {left} bytes of {size} were not "
-        "decoded; re-encode it"
-    )

@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from ast_keras.audio.decoding import AudioInfo, Source, read_frames, read_info, source_name
+from ast_keras.audio.channels import channel_defect, note_defect
+from ast_keras.audio.decoding import AudioInfo, read_frames, read_info
+from ast_keras.audio.opening import Source, source_name
 from ast_keras.errors import (
     AudioChannelError,
     AudioEmptyError,
@@ -79,8 +81,10 @@ def load_audio(
         AudioError: If an argument is out of its range. Base class of the errors above.
 
     Warns:
-        AudioWarning: If the file is truncated (the samples before that point are returned), has no
-            header, is shorter than one spectrogram frame (25 ms), or peaks above twice full scale.
+        AudioWarning: If the file is damaged or truncated (what can be decoded is returned, with
+            silence where more follows in FLAC and MP3), its header states a wrong length, it has no
+            header, one channel is silent or inverts another, the audio is shorter than one
+            spectrogram frame (25 ms), or peaks above twice full scale.
 
     Example:
 
@@ -98,6 +102,8 @@ def load_audio(
     frames, rate = read_frames(source, start_seconds, duration_seconds, notes)
     check_rate("rate in the header", rate, name)
     samples = _resample(mono_samples(frames, channel, name, notes), rate, sample_rate, name, notes)
+    if channel == "mix":
+        note_defect(channel_defect(frames), name, notes)
     for note in notes:
         warnings.warn(note, AudioWarning, stacklevel=2)
     return samples
@@ -136,7 +142,8 @@ def audio_from_array(
         AudioError: If a sample rate is out of its range. Base class of the errors above.
 
     Warns:
-        AudioWarning: If the audio is shorter than 25 ms, or peaks above twice full scale.
+        AudioWarning: If one channel is silent or inverts another, the audio is shorter than 25 ms,
+            or peaks above twice full scale.
 
     Example:
 
@@ -151,6 +158,8 @@ def audio_from_array(
     samples = _resample(
         mono_samples(frames, channel, name, notes), source_rate, sample_rate, name, notes
     )
+    if channel == "mix":
+        note_defect(channel_defect(frames), name, notes)
     for note in notes:
         warnings.warn(note, AudioWarning, stacklevel=2)
     return samples

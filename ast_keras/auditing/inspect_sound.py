@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ast_keras.audio import decoding
 from ast_keras.audio.channels import channel_defect
 from ast_keras.audio.loading import FRAME_SECONDS, LOUD_PEAK, audio_from_array
+from ast_keras.audio.opening import Source
 from ast_keras.data.segment import Segment
 from ast_keras.errors import AudioError, AudioSampleError
 
@@ -75,7 +76,7 @@ class Inspection:
     frame_squares: Array | None = None
 
 
-def inspect_sound(source: decoding.Source | Segment, log_mel: LogMel | None = None) -> Inspection:
+def inspect_sound(source: Source | Segment, log_mel: LogMel | None = None) -> Inspection:
     """Decodes a sound and describes it. A sound that cannot be read is described, too.
 
     Only the first minute of a recording is decoded, and only the first 10.24 s give log-mels.

@@ -221,17 +221,6 @@ def test_truncated_flac_returns_the_rest_and_warns(keep):
     np.testing.assert_array_equal(samples, wave[: len(samples)].mean(axis=1))
 
 
-def test_damaged_flac_returns_the_samples_before_the_damage_and_warns():
-    wave = noise(40_000)
-    data = bytearray(encode(wave, container="FLAC"))
-    middle = len(data) // 2
-    data[middle : middle + 100] = b"\xff" * 100
-    with pytest.warns(AudioWarning, match="ends or is damaged after"):
-        samples = load_audio(data)
-    assert len(samples) > 20_000 - 2 * 4_096
-    np.testing.assert_array_equal(samples, wave[: len(samples)])
-
-
 @pytest.mark.parametrize("codec", ["VORBIS", "OPUS"])
 def test_truncated_ogg_returns_the_rest_and_warns(codec):
     data = encode(noise(3 * RATE), container="OGG", codec=codec)
@@ -253,7 +242,7 @@ def test_damaged_ogg_returns_the_samples_before_the_damage_and_warns():
 
 def test_truncated_mp3_returns_the_rest_and_warns():
     data = encode(noise(3 * RATE), container="MP3", codec="MPEG_LAYER_III")
-    with pytest.warns(AudioWarning, match=r"ends or is damaged after \d+ of 48000 frames"):
+    with pytest.warns(AudioWarning, match=r"cut short: 1\.\d+ of 3\.1 s are missing"):
         samples = load_audio(data[: len(data) // 2])
     assert 0.3 * 3 * RATE < len(samples) < 0.7 * 3 * RATE
 
@@ -315,25 +304,23 @@ def test_mp3_of_constant_bit_rate_is_read_without_a_length_header(level, no_warn
     assert 0 <= len(samples) - 300_000 <= 2 * 1_152
 
 
-def test_mp3_with_an_impossible_length_is_rejected():
+def test_mp3_with_an_impossible_length_is_read_and_warns():
     data = bytearray(
         encode(noise(10_000), 44_100, "MP3", "MPEG_LAYER_III", bitrate_mode="VARIABLE")
     )
+    whole = load_audio(data)
     struct.pack_into(">I", data, data.index(b"Xing") + 8, 0x7FFFFFFF)
-    with pytest.raises(AudioDecodeError, match=r"its header states \d{13} frames.*<bytes>"):
-        load_audio(data)
+    with pytest.warns(AudioWarning, match="cut short"):
+        np.testing.assert_array_equal(load_audio(data), whole)
 
 
-def test_mp3_with_a_length_estimated_too_short_warns(tmp_path):
+def test_mp3_of_variable_bit_rate_is_read_whole_without_a_length_header(tmp_path, no_warnings):
     wave = np.concatenate([noise(4 * 44_100), np.zeros(12 * 44_100)])
     data = encode(
         wave, 44_100, "MP3", "MPEG_LAYER_III", bitrate_mode="VARIABLE", compression_level=0.3
     )
     path = tmp_path / "stream.mp3"
     path.write_bytes(data[data.index(b"\xff\xfb", 4) :])  # without the frame with the length
-    with pytest.warns(AudioWarning, match=r"does not state its length.*re-encode it.*stream\.mp3"):
-        assert len(load_audio(path)) < 0.9 * 16 * RATE
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert len(load_audio(data + b"TAG" + bytes(125))) == 16 * RATE
-        load_audio(path, duration_seconds=1)
+    assert abs(len(load_audio(path, 44_100)) - len(wave)) <= 2 * 1_152
+    assert len(load_audio(data + b"TAG" + bytes(125))) == 16 * RATE
+    load_audio(path, duration_seconds=1)
