@@ -158,7 +158,12 @@ class Survey:
         if not sounds:
             return {}
         examples = [
-            {"split": "", "sound": sound.path, "label": sound.label, "detail": sound.reason}
+            {
+                "split": "",
+                "sound": sound.path,
+                "label": sound.label,
+                "detail": sound.reason.split(" (")[0],
+            }
             for sound in sounds[:MAX_EXAMPLES]
         ]
         return {"left_out": {"count": len(sounds), "examples": examples}}

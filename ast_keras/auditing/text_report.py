@@ -12,7 +12,7 @@ from ast_keras.reports.tables import format_table
 _NUM_EXAMPLES = 3  # printed for each kind of finding
 _MAX_LABELS = 60  # with more labels, only the most and the least frequent are printed
 _DEFECTS = {
-    "left_out": "not read, see above",
+    "left_out": "not read; the notes above say what to do",
     "unreadable": "cannot be decoded",
     "invalid_samples": "NaN, infinite, or integers stored as floats",
     "damaged": "cut short, or without a header",
