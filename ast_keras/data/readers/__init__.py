@@ -11,7 +11,7 @@
 | `synthetic`, `synthetic_sounds` | ten classes of sounds, rendered in memory |
 | `recognise` | the kind of a data set, by its files |
 | `audio_folder`, `folder_layout` | helpers: audio files in folders; classes, splits and folds |
-| `csv_table` | helper: tables with line numbers |
+| `csv_table`, `hold_out` | helpers: tables with line numbers; splits by a hash of the names |
 | `row`, `labelled_rows`, `label_cells`, `groups` | helpers: rows of any table as a data set |
 """
 

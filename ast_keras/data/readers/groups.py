@@ -7,7 +7,7 @@ import re
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ast_keras.data.readers.audio_folder import hold_out
+from ast_keras.data.readers.hold_out import hold_out
 from ast_keras.errors import DatasetError
 
 

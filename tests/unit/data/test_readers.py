@@ -8,7 +8,8 @@ import pytest
 
 from ast_keras.data.dataset import SoundDataset, Split
 from ast_keras.data.readers import READERS, load_dataset
-from ast_keras.data.readers.audio_folder import AudioFolder, hold_out
+from ast_keras.data.readers.audio_folder import AudioFolder
+from ast_keras.data.readers.hold_out import hold_out
 from ast_keras.errors import DatasetError
 from ast_keras.labels import LabelSet
 from tests.helpers.errors import error_of

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from ast_keras.data.readers import load_dataset
-from ast_keras.data.readers.audio_folder import hold_out
+from ast_keras.data.readers.hold_out import hold_out
 from ast_keras.data.segment import Segment
 from ast_keras.errors import DatasetError
 from tests.helpers.errors import error_of
