@@ -151,8 +151,14 @@ def list_remarks(report: Mapping[str, Any]) -> list[str]:
     too_long = lengths.get("longer_than", {}).get("10.24", 0)
     if too_long:
         remarks.append(
-            f"{too_long} sounds are longer than 10.24 s, and only their beginning is used: cut "
-            "them into clips, one row for each clip, all in the same split"
+            f"{too_long} sounds are longer than 10.24 s, and only their beginning is used: list "
+            "their parts in a table with the columns start and end, in seconds"
+        )
+    lossy = {"OGG", "MP3", "MPEG"} & {name.split()[0] for name in report["formats"]}
+    if report["num_segments"] and lossy:
+        remarks.append(
+            "segments of Ogg and MP3 recordings are decoded from the beginning of the recording: "
+            "convert long ones to FLAC, for example with ffmpeg -i NAME.mp3 NAME.flac"
         )
     copies = duplicates["across_splits"]["count"] + duplicates["near_across_splits"]["count"]
     if copies:

@@ -15,6 +15,7 @@ from ast_keras.auditing.inspect_sound import Inspection, LogMelStatistics
 from ast_keras.auditing.label_checks import label_report
 from ast_keras.auditing.likely_groups import likely_groups
 from ast_keras.data.dataset import SoundDataset, why_untrainable
+from ast_keras.data.segment import Segment
 
 Array = npt.NDArray[Any]
 Place = tuple[str, int]  # split and index in it
@@ -139,6 +140,12 @@ class Survey:
             "splits": {name: len(split) for name, split in self.dataset.splits.items()},
             "num_inspected": self._num_added,
             "num_readable": len(self.seconds),
+            "num_segments": sum(
+                isinstance(split.sources[index], Segment)
+                for split in self.dataset.splits.values()
+                if isinstance(split.sources, list)  # others are read or rendered on access
+                for index in range(len(split))
+            ),
             **label_report(self.dataset),
             **{name: dict(counts.most_common()) for name, counts in self._counts.items()},
             "seconds": lengths(self.seconds),

@@ -85,6 +85,8 @@ class Grouping:
         has_groups = total < len(self.groups)
         groups = self.groups if has_groups else None
         splits = hold_out(self.keys, classes, test_fraction, validation_fraction, groups)
+        if test_fraction == 1:
+            return splits, ["all examples are for testing"]
         of = "every class" if len(set(classes)) > 1 else "the files"
         how = "in whole groups" if has_groups else "by name"
         notes = [*_held_out_notes(of, how, test_fraction, validation_fraction)]
