@@ -33,6 +33,9 @@ _LAYOUT = (
 )
 _SUFFIXES = (".txt", ".tsv")
 _AUDACITY = re.compile(r"\s*\d+([.,]\d*)?\t\s*\d+([.,]\d*)?\s*(\t|$)")
+_ANNOTATIONS = re.compile(
+    r"[\s._-]+(labels?|label ?track|annotations?|selections?)$", re.IGNORECASE
+)
 _BEGIN, _END, _FILE, _OFFSET = "begin time (s)", "end time (s)", "begin file", "file offset (s)"
 # Columns in which users of Raven write the class.
 _LABEL_COLUMNS = (
@@ -178,7 +181,8 @@ def _scan(root: str) -> tuple[dict[str, list[str]], list[str]]:
             if name.lower().endswith(_SUFFIXES):
                 parts = name.split(".")  # monday.Table.1.selections.txt
                 prefixes = (".".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
-                found = next((stems[p] for p in prefixes if p in stems), [])
+                stem = _ANNOTATIONS.sub("", os.path.splitext(name)[0])  # monday_labels.txt
+                found = next((stems[p] for p in (*prefixes, stem) if p in stems), [])
                 texts[os.path.join(folder, name)] = found
     return texts, recordings
 

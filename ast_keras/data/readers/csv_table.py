@@ -141,7 +141,7 @@ def read_lines(path: str, fix: str) -> list[str]:
 
 
 def _reader(lines: Sequence[str], first: int, delimiter: str) -> Iterator[list[str]]:
-    return csv.reader(lines[first:], delimiter=delimiter)
+    return csv.reader(lines[first:], delimiter=delimiter, skipinitialspace=True)
 
 
 def _num_found(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import collections
+import functools
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 from ast_keras.data.readers.row import Row
 from ast_keras.errors import DatasetError
@@ -46,7 +48,7 @@ def split_labels(cell: str, place: str) -> tuple[str, ...]:
     >>> split_labels("dog; cat;", "line 2"), split_labels("['dog', 'cat']", "line 3")
     (('dog', 'cat'), ('dog', 'cat'))
     """
-    parts: object = cell.split(";")
+    parts: Any = cell.split(";")
     if cell.startswith("[") and cell.endswith("]"):
         try:
             parts = ast.literal_eval(cell)
@@ -57,8 +59,14 @@ def split_labels(cell: str, place: str) -> tuple[str, ...]:
                 "A list of labels must hold quoted names: separate them by ';' without brackets. "
                 f"Received: {place}: {cell}"
             )
-    plain = (" ".join(unicodedata.normalize("NFC", part).split()) for part in parts)  # type: ignore[attr-defined]
-    return tuple(part for part in plain if part)
+    return tuple(filter(None, dict.fromkeys(_plain(part) for part in parts)))
+
+
+@functools.cache
+def _plain(label: str) -> str:
+    """Returns a label in one Unicode form, with single spaces and without invisible ones."""
+    visible = label.replace("\u200b", "").replace("\ufeff", "")
+    return " ".join(unicodedata.normalize("NFC", visible).split())
 
 
 def check_labels(rows: Iterable[Row]) -> list[str]:

@@ -82,8 +82,9 @@ def _find_files(rows: Sequence[Row]) -> tuple[list[Row], set[str]]:
     """Returns the rows with the paths as the disk spells them, and the paths that do not exist."""
     missing = set(missing_files({row.path: None for row in rows}))
     spelled = {path: found for path in missing if (found := _spelled_otherwise(path))}
-    rows = [replace(row, path=spelled.get(row.path, row.path)) for row in rows]
-    return rows, missing - set(spelled)
+    if spelled:
+        rows = [replace(row, path=spelled.get(row.path, row.path)) for row in rows]
+    return list(rows), missing - set(spelled)
 
 
 def _spelled_otherwise(path: str) -> str | None:
@@ -152,8 +153,11 @@ def _targets(row: Row, labels: LabelSet) -> tuple[int, ...]:
 
 def _group(root: str, rows: Sequence[Row], pattern: str | None) -> tuple[Grouping, list[str]]:
     """Returns the groups of rows, from their column, a pattern or the recordings, and notes."""
-    files = [os.path.relpath(row.path, root or ".").replace(os.sep, "/") for row in rows]
-    keys = [f + str(row.source).removeprefix(row.path) for f, row in zip(files, rows, strict=True)]
+    files = [_relative(row.path, root) for row in rows]
+    keys = [
+        file if row.start_seconds is None else file + str(row.source).removeprefix(row.path)
+        for file, row in zip(files, rows, strict=True)
+    ]
     places = [row.place for row in rows]
     has_column = any(row.group for row in rows)
     if pattern is None:
@@ -167,6 +171,14 @@ def _group(root: str, rows: Sequence[Row], pattern: str | None) -> tuple[Groupin
         )
     groups, notes = groups_by_pattern(files, pattern)
     return Grouping(keys, groups, True, places), notes
+
+
+def _relative(path: str, root: str) -> str:
+    """Returns a path relative to the data, with `/`."""
+    folder = os.path.join(root, "")
+    if root and path.startswith(folder):  # os.path.relpath alone takes ten times as long
+        return path.removeprefix(folder).replace(os.sep, "/")
+    return os.path.relpath(path, root or ".").replace(os.sep, "/")
 
 
 def _splits(

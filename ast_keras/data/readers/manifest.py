@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterator
@@ -132,37 +133,40 @@ def _read_rows(path: str, table: Table, label_column: str) -> Iterator[Row]:
         raise DatasetError(
             f"A column for the end of segments needs one named start. Received: {path}"
         )
-    has_spans = "start" in table.columns
+    has_spans, has_splits = "start" in table.columns, "split" in table.columns
+    find_split = functools.cache(split_of_name)
+    folder, comma = os.path.dirname(path), table.delimiter != ","
     for line, cells in table.rows:
         place = f"{path} line {line}"
         if not cells["path"]:
             raise DatasetError(f"The path must not be empty. Received: {place}")
-        split, group = cells.get("split"), cells.get("group", "")
-        if split is not None and split_of_name(split) is None:
+        group, split = cells.get("group", ""), find_split(cells["split"]) if has_splits else ""
+        if split is None:
             raise DatasetError(
-                f"split must be train, validation or test. Received: {place}: {split!r}"
+                f"split must be train, validation or test. Received: {place}: {cells['split']!r}"
             )
         if group and is_missing(group):
             raise DatasetError(
                 f"A missing group must be an empty cell. Received: {place}: {group!r}"
             )
         file = os.path.expanduser(cells["path"])
-        comma = table.delimiter != ","
-        start, end = (
-            seconds(cells.get(name, ""), name, place, decimal_comma=comma)
-            for name in ("start", "end")
-        )
-        if has_spans and (start is not None or end is not None):
+        start, end = None, None
+        if has_spans:
+            start, end = (
+                seconds(cells.get(name, ""), name, place, decimal_comma=comma)
+                for name in ("start", "end")
+            )
+        if start is not None or end is not None:
             start = start or 0.0
             require_span(start, end, place)
         yield Row(
             file=path,
             line=line,
-            path=os.path.normpath(os.path.join(os.path.dirname(path), file)),
+            path=os.path.normpath(os.path.join(folder, file)),
             labels=split_labels(cells[label_column], place),
             start_seconds=start,
             end_seconds=end,
-            split=split_of_name(split or "") or "",
+            split=split,
             fold=integer(cells["fold"], "fold", path, line) if "fold" in cells else None,
             group=group,
         )

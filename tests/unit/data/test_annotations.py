@@ -45,6 +45,7 @@ MONDAY = [("monday.wav", 0.5, 1.25, "dog"), ("monday.wav", 2.0, 3.0, "hen")]
         ("monday.txt", "0,500000\t1,250000\tdog\r\n2,000000\t3,000000\then\r\n"),
         ("monday.txt", "0.5\t1.25\tdog\n\\\t100.0\t2000.0\n2\t3\then\n\\\t-1.0\t-1.0\n\n"),
         ("monday.txt", "0.5\t1.25\tdog\n2\t3\then\n".encode("utf-16")),
+        ("monday Labels.txt", "0.5\t1.25\tdog\n2\t3\then\n"),
         ("monday.Table.1.selections.txt", RAVEN + "1\tSpectrogram 1\t1\t0.5\t1.25\t0\tdog\n"
          "2\tSpectrogram 1\t1\t2\t3\t0\then\n"),
         ("monday.txt", RAVEN + "1\tWaveform 1\t1\t0.5\t1.25\t0\tdog\n"

@@ -55,6 +55,8 @@ def examples(dataset):
         'path,labels\na.wav,[\'dog\']\nb.wav,"[""hen""]"\n',
         "path,labels\n.\\a.wav,dog\nsub\\..\\b.wav,hen\n",  # Windows
         "path,labels\na.wav,dog \nb.wav,\u00a0hen;\n",
+        'path, labels\na.wav, "dog"\nb.wav, hen;hen\n',
+        "path,labels\na.wav,dog\u200b\nb.wav,\ufeffhen\n",
         "path,labels\na.wav,dog\nb.wav,hen\n".encode("utf-16"),
         "path\tlabels\r\na.wav\tdog\r\nb.wav\then\r\n".encode("utf-16"),  # Excel's Unicode text
         b"\xef\xbb\xbfpath;labels\ra.wav;dog\rb.wav;hen\r",
