@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ast_keras.audio import decoding
 from ast_keras.audio.channels import channel_defect
-from ast_keras.audio.loading import FRAME_SECONDS, LOUD_PEAK, audio_from_array
+from ast_keras.audio.loading import FRAME_SECONDS, LOUD_PEAK, Channel, audio_from_array
 from ast_keras.audio.opening import Source
 from ast_keras.data.segment import Segment
 from ast_keras.errors import AudioError, AudioSampleError
@@ -76,7 +76,9 @@ class Inspection:
     frame_squares: Array | None = None
 
 
-def inspect_sound(source: Source | Segment, log_mel: LogMel | None = None) -> Inspection:
+def inspect_sound(
+    source: Source | Segment, log_mel: LogMel | None = None, *, channel: Channel = "mix"
+) -> Inspection:
     """Decodes a sound and describes it. A sound that cannot be read is described, too.
 
     Only the first minute of a recording is decoded, and only the first 10.24 s give log-mels.
@@ -85,6 +87,7 @@ def inspect_sound(source: Source | Segment, log_mel: LogMel | None = None) -> In
         source: Path of a file, the bytes of a whole file, or a segment of a file.
         log_mel: Function from float32 `[samples]` at 16 kHz to log-mels `[frames, 128]`, from
             `log_mel_function`. None computes no log-mels and no fingerprint.
+        channel: `"mix"` for the mean of all channels, or the index of the channel to inspect.
 
     Example:
 
@@ -102,7 +105,8 @@ def inspect_sound(source: Source | Segment, log_mel: LogMel | None = None) -> In
     try:
         info = decoding.read_info(file, [])
         frames, rate = decoding.read_frames(file, span.start_seconds, limit, notes)
-        waveform = audio_from_array(frames, rate, SAMPLE_RATE, channel_axis=1)
+        waveform = audio_from_array(frames, rate, SAMPLE_RATE, channel=channel, channel_axis=1)
+        frames = frames if channel == "mix" else frames[:, [channel]]
     except AudioSampleError as error:
         return Inspection(defects={"invalid_samples": _reason(error)})
     except AudioError as error:

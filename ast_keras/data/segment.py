@@ -58,11 +58,14 @@ class Segment(NamedTuple):
         overhang = (self.duration_seconds or 0.0) - decoded_seconds
         return overhang if overhang > _MAX_OVERHANG_SECONDS else 0.0
 
-    def load(self, sample_rate: int) -> npt.NDArray[np.float32]:
+    def load(
+        self, sample_rate: int, *, channel: loading.Channel = "mix"
+    ) -> npt.NDArray[np.float32]:
         """Decodes the segment as mono float32 samples, as `load_audio` does.
 
         Args:
             sample_rate: Sample rate of the result in Hz.
+            channel: `"mix"` for the mean of all channels, or the index of one channel.
 
         Raises:
             AudioError: If the recording cannot be decoded or ends before the segment starts.
@@ -74,6 +77,7 @@ class Segment(NamedTuple):
             samples = loading.load_audio(
                 self.path,
                 sample_rate,
+                channel=channel,
                 start_seconds=self.start_seconds,
                 duration_seconds=self.duration_seconds,
             )

@@ -52,3 +52,12 @@ def test_the_audit_inspects_the_span(recording):
     assert (found.seconds, found.sample_rate, found.format) == (0.75, RATE, "WAV FLOAT")
     assert found.defects == {"offset": f"mean {ramp(0.5, 1.25).mean():+.3f}"}
     assert inspect_sound(Segment(recording, 1.0)).seconds == 2.0
+
+
+def test_one_channel_of_a_segment_can_be_chosen(tmp_path):
+    path, sound = str(tmp_path / "stereo.wav"), np.sin(np.arange(RATE)) / 2
+    soundfile.write(path, np.stack([sound, -sound], 1), RATE, subtype="FLOAT")
+    segment = Segment(path, 0.25, 0.75)
+    np.testing.assert_array_equal(segment.load(RATE, channel=1), -sound[4000:12000].astype("f4"))
+    assert "inverted_channel" in inspect_sound(segment).defects
+    assert inspect_sound(segment, channel=1).defects == {}
