@@ -86,7 +86,7 @@ def load_model(name: str, padding: str | None = None) -> Any:
     """
     from ast_keras.presets.loading import from_preset
 
-    model = from_preset(name) if padding is None else from_preset(name, padding=padding)
+    model: Any = from_preset(name) if padding is None else from_preset(name, padding=padding)
     try:
         model.require_frontend()
     except ArgumentError as error:
