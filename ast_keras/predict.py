@@ -4,6 +4,7 @@ Files may have any sample rate, length and number of channels. A folder stands f
 in it, `-` for a file from standard input. Without `--window_seconds`, the model processes the start
 of each file, as long as its training clips, or with `--padding masked` up to a minute. With it,
 hours are processed in windows, in bounded memory; `--events` lists onset and offset of each event.
+With thresholds stored by `evaluate --save_thresholds`, the classes that reach theirs are listed.
 With `--output FILE`, the same command resumes after an interruption.
 """
 
@@ -47,7 +48,11 @@ class Options(WindowOptions):
     files: tuple[str, ...] = shared.arguments(minimum=1)
     model: str = shared.model_flag()
     padding: str | None = shared.padding_flag()
-    top: int = flag(flags.DEFINE_integer, 5, "Number of classes per file.", lower_bound=1)
+    top: int | None = flag(
+        flags.DEFINE_integer, None,
+        "Largest number of classes per file. Default: 5; with thresholds, all that reach theirs.",
+        lower_bound=1,
+    )  # fmt: skip
     format: str = flag(flags.DEFINE_enum, "table", "Output format.", enum_values=list(WRITERS))
     output: str | None = flag(
         flags.DEFINE_string, None, "File to write; the same command resumes after an interruption."
@@ -63,11 +68,14 @@ def main(options: Options) -> int:
         raise CommandError('"-", standard input, must be the only file, without --output')
     from ast_keras.inference.predictor import Predictor
 
-    predictor = Predictor(inputs.load_model(options.model, options.padding), options.windows())
+    model = inputs.load_model(options.model, options.padding)
+    thresholds = inputs.stored_thresholds(model, options.threshold)
+    predictor = Predictor(model, options.windows(), options.threshold)
     log = None
     if options.output:
         settings = {n: value for n, value in vars(options).items() if n not in _NOT_LOGGED}
-        log = ResumeLog(options.output, {**settings, "weights": weights_key(options.model)})
+        settings |= {"weights": weights_key(options.model), "thresholds": thresholds}
+        log = ResumeLog(options.output, settings)
     results = process_files(
         paths,
         inputs.open_input(predictor.iter_segments),

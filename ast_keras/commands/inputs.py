@@ -92,3 +92,21 @@ def load_model(name: str, padding: str | None = None) -> Any:
     except ArgumentError as error:
         raise ArgumentError(f"{error} of {name}") from None
     return model
+
+
+def stored_thresholds(model: Any, threshold: float | None) -> list[float] | None:
+    """Returns the thresholds stored with a model, and says on standard error that they are used.
+
+    Args:
+        model: An `ASTClassifier`.
+        threshold: Value of `--threshold`, which takes precedence over them.
+
+    Returns:
+        One threshold for each class; None if there are none, or others are used.
+    """
+    if model.thresholds is None or threshold is not None:
+        return None
+    print_line(
+        "The thresholds stored with the model decide what is listed; --threshold=0 lists all."
+    )
+    return list(model.thresholds)

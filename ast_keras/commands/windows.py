@@ -15,8 +15,10 @@ from ast_keras.inference.windows import AGGREGATES
 
 
 def _thresholds_are_ordered(values: dict[str, Any]) -> bool:
+    # Stored thresholds are checked when the model is loaded.
+    threshold = 1.0 if values["threshold"] is None else values["threshold"]
     try:
-        lower_threshold(values["threshold"], values["threshold_off"])
+        lower_threshold(threshold, values["threshold_off"])
     except InferenceError as error:
         raise flags.ValidationError(str(error)) from None
     return True
@@ -44,7 +46,11 @@ class WindowOptions(CommandOptions):
         enum_values=list(AGGREGATES),
     )  # fmt: skip
     events: bool = flag(flags.DEFINE_bool, False, "List events with onset and offset.")
-    threshold: float = flag(flags.DEFINE_float, 0.5, "Score that an event must reach.")
+    threshold: float | None = flag(
+        flags.DEFINE_float, None,
+        "Score that a class or event must reach. Default: the thresholds stored with the model "
+        "(evaluate --save_thresholds); without these, 0.5 for events, and the best classes.",
+    )  # fmt: skip
     threshold_off: float | None = flag(
         flags.DEFINE_float, None, "Score below which an event ends. Default: 0.7 of the threshold."
     )

@@ -71,6 +71,7 @@ def average_models(names: Sequence[str | os.PathLike[str]]) -> Any:
             total += np.asarray(weight, np.float64)
     for total, weight in zip(sums, model.weights, strict=True):
         weight.assign((total / len(names)).astype(weight.numpy().dtype))
+    model.thresholds = None  # those of the last model do not belong to these weights
     return model
 
 

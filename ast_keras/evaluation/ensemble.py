@@ -13,7 +13,7 @@ from absl import logging
 from ast_keras.data.dataset import SoundDataset
 from ast_keras.data.pipeline import Pipeline
 from ast_keras.errors import ArgumentError, EvaluationError, LabelError
-from ast_keras.evaluation.evaluator import evaluate
+from ast_keras.evaluation.evaluator import evaluate, scored_examples
 from ast_keras.evaluation.metrics import Evaluation, evaluate_predictions
 from ast_keras.labels import LabelSet
 from ast_keras.models.ast_classifier import ASTClassifier
@@ -29,10 +29,31 @@ class Member:
     Args:
         name: Name or path of the model.
         evaluation: Scores of this model alone.
+        has_thresholds: Whether thresholds are stored with the model; the evaluation uses them.
     """
 
     name: str
     evaluation: Evaluation
+    has_thresholds: bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EnsembleEvaluation:
+    """Holds the evaluation of one or several models on a split.
+
+    Args:
+        members: The models in the order in which they were named.
+        evaluation: Scores of the mean of the models' probabilities.
+        scores: That mean, `[examples, classes]`.
+        targets: Labels of the examples, `[examples, classes]`.
+        examples: Index of each example in the split. Sounds that could not be read are left out.
+    """
+
+    members: list[Member]
+    evaluation: Evaluation
+    scores: np.ndarray
+    targets: np.ndarray
+    examples: list[int]
 
 
 def member_names(names: Sequence[str]) -> list[str]:
@@ -93,7 +114,7 @@ def evaluate_models(
     pipeline: Pipeline,
     dataset: SoundDataset,
     log: Callable[[str], None] = logging.info,
-) -> tuple[list[Member], Evaluation]:
+) -> EnsembleEvaluation:
     """Scores models on all examples of a pipeline, each alone and all together.
 
     The ensemble's score of a class is the mean of the models' probabilities (after softmax or
@@ -108,7 +129,8 @@ def evaluate_models(
         log: Function that receives a line of progress for each of several models.
 
     Returns:
-        The members in the order of `names`, and the evaluation of the mean of their probabilities.
+        The evaluation of each model, and that of the mean of their probabilities. Thresholds stored
+        with a model apply to its own evaluation only.
 
     Raises:
         ArgumentError: If a model was built without a frontend.
@@ -124,16 +146,17 @@ def evaluate_models(
     if len(names) > 1:
         _check_models(names, pipeline, dataset)
     members: list[Member] = []
-    total, targets = 0.0, None
+    total = None
     for name in names:
-        evaluation, scores, targets = _score(name, pipeline, dataset)
-        members.append(Member(name, evaluation))
-        total = total + scores.astype(np.float64)
+        member, own, targets, examples = _score(name, pipeline, dataset)
+        members.append(member)
+        total = own if total is None else total + own.astype(np.float64)
         if len(names) > 1:
             log(f"scored {len(members)} of {len(names)}: {name}")
-    if len(members) == 1:
-        return members, members[0].evaluation
-    return members, evaluate_predictions(total / len(names), targets, dataset.multi_label)
+    evaluation, scores = members[0].evaluation, total / len(members)
+    if len(members) > 1:
+        evaluation = evaluate_predictions(scores, targets, dataset.multi_label)
+    return EnsembleEvaluation(members, evaluation, scores, targets, examples)
 
 
 def _check_models(names: Sequence[str], pipeline: Pipeline, dataset: SoundDataset) -> None:
@@ -152,12 +175,14 @@ def _check_model(name: str, pipeline: Pipeline, dataset: SoundDataset) -> str:
 
 def _score(
     name: str, pipeline: Pipeline, dataset: SoundDataset
-) -> tuple[Evaluation, np.ndarray, np.ndarray]:
-    """Returns the evaluation of a model, its scores and the targets, without the model."""
+) -> tuple[Member, np.ndarray, np.ndarray, list[int]]:
+    """Returns the evaluation of a model, scores, targets and examples, without the model."""
     model = from_preset(name)
     classes = _class_indices(name, model, pipeline, dataset)
     scored = evaluate(model, pipeline, dataset.multi_label, classes)
-    return scored.evaluation, scored.scores, scored.targets
+    examples = scored_examples(scored.real, pipeline.batch_size)
+    member = Member(name, scored.evaluation, model.thresholds is not None)
+    return member, scored.scores, scored.targets, examples
 
 
 def _class_indices(

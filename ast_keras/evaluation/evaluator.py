@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import orbit
 import tensorflow as tf
 
@@ -11,7 +12,8 @@ from ast_keras.evaluation.metrics import evaluate_predictions
 class ASTEvaluator(orbit.StandardEvaluator):
     """Computes the scores of a classifier on a data set, every example once.
 
-    `evaluate(-1)` processes the whole data set and returns `Evaluation.summary()`.
+    `evaluate(-1)` processes the whole data set and returns `Evaluation.summary()`. With several
+    labels, precision, recall and F1 are those at the thresholds stored with the model, if any.
 
     Args:
         model: An `ASTClassifier`.
@@ -60,8 +62,17 @@ class ASTEvaluator(orbit.StandardEvaluator):
         self.scores, self.targets = tf.concat(scores, 0).numpy(), tf.concat(targets, 0).numpy()
         if self.classes is not None:
             self.scores = self.scores[:, self.classes]
-        self.evaluation = evaluate_predictions(self.scores, self.targets, self.multi_label)
+        self.evaluation = evaluate_predictions(
+            self.scores, self.targets, self.multi_label, self._thresholds()
+        )
         return self.evaluation.summary()
+
+    def _thresholds(self):
+        """Returns the thresholds stored with the model, in the order of the targets' classes."""
+        thresholds = self.model.thresholds
+        if thresholds is None or self.classes is None:
+            return thresholds
+        return [thresholds[index] for index in self.classes]
 
     def _replica_scores(self, batch):
         logits = self.model(batch["waveform"], training=False, lengths=batch["lengths"])
@@ -89,3 +100,20 @@ def evaluate(model, pipeline, multi_label, classes=None):
     with pipeline.translate_errors():
         evaluator.evaluate(tf.constant(-1))
     return evaluator
+
+
+def scored_examples(real, batch_size):
+    """Returns the indices of the examples of a split that were scored, in the order of scores.
+
+    Args:
+        real: For each batch, a boolean array `[rows]`: whether the row was scored. A batch that
+            does not divide evenly among the devices has additional rows at its end.
+        batch_size: Number of examples per batch.
+
+    Example:
+
+    >>> scored_examples([[True, False, True, False], [True, True, False, False]], batch_size=3)
+    [0, 2, 3, 4]
+    """
+    rows = (batch_size * step + np.flatnonzero(part) for step, part in enumerate(real))
+    return np.concatenate(list(rows)).tolist()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,16 +31,23 @@ class Event:
     score: float
 
 
-def lower_threshold(threshold: float, threshold_off: float | None) -> float:
+def lower_threshold(
+    threshold: float | Sequence[float], threshold_off: float | None
+) -> float | list[float]:
     """Returns the lower threshold of the hysteresis, after checking both.
 
     Args:
-        threshold: Score that an event must reach.
+        threshold: Score that an event must reach, of all classes or of each.
         threshold_off: Score below which an event ends; None for 0.7 of `threshold`.
+
+    Returns:
+        One lower threshold, or one for each class.
 
     Raises:
         InferenceError: Unless 0 <= threshold_off <= threshold <= 1.
     """
+    if not isinstance(threshold, (int, float)):
+        return [cast(float, lower_threshold(high, threshold_off)) for high in threshold]
     low = 0.7 * threshold if threshold_off is None else threshold_off
     if not 0 <= low <= threshold <= 1:
         raise InferenceError(
@@ -52,7 +60,7 @@ def lower_threshold(threshold: float, threshold_off: float | None) -> float:
 def find_events(
     scores: Array,
     boundaries: Array,
-    threshold: float = 0.5,
+    threshold: float | Sequence[float] = 0.5,
     threshold_off: float | None = None,
     min_seconds: float = 0.0,
     max_gap_seconds: float = 0.0,
@@ -66,7 +74,7 @@ def find_events(
     Args:
         scores: Score of each class in each cell of time, `[cells, classes]`.
         boundaries: Start of each cell and end of the last one, in seconds, `[cells + 1]`.
-        threshold: Score that an event must reach.
+        threshold: Score that an event must reach, of all classes or of each, `[classes]`.
         threshold_off: Score below which an event ends; None for 0.7 of `threshold`.
         min_seconds: Shorter events are dropped.
         max_gap_seconds: Events of one class at most this far apart are merged.
@@ -83,18 +91,20 @@ def find_events(
     >>> find_events(scores, np.arange(6.0))
     [Event(onset=1.0, offset=4.0, index=0, score=0.9)]
     """
-    low = lower_threshold(threshold, threshold_off)
+    num_classes = scores.shape[1]
+    highs = np.broadcast_to(threshold, num_classes)
+    lows = np.broadcast_to(lower_threshold(threshold, threshold_off), num_classes)
     events = []
-    for index in range(scores.shape[1]):
-        column = scores[:, index]
-        if column.max(initial=0.0) < threshold or not len(column):
+    for index in range(num_classes):
+        column, high = scores[:, index], highs[index]
+        if column.max(initial=0.0) < high or not len(column):
             continue
-        above = np.concatenate([[False], column >= low, [False]])
+        above = np.concatenate([[False], column >= lows[index], [False]])
         starts = np.flatnonzero(above[1:] & ~above[:-1])
         ends = np.flatnonzero(~above[1:] & above[:-1])
         runs: list[list[int]] = []
         for start, end in zip(starts, ends, strict=True):
-            if column[start:end].max() < threshold:
+            if column[start:end].max() < high:
                 continue
             if runs and boundaries[start] - boundaries[runs[-1][1]] <= max_gap_seconds:
                 runs[-1][1] = int(end)

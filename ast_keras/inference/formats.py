@@ -26,10 +26,18 @@ from ast_keras.inference.windows import WindowScores
 from ast_keras.labels import LabelSet
 
 Row = dict[str, Any]
+Thresholds = float | Sequence[float]
+
+_NONE_REACHED = "no class reaches its threshold"
 
 
 def clip_row(
-    path: str, seconds: float, scores: npt.NDArray[Any], labels: LabelSet | None, top: int
+    path: str,
+    seconds: float,
+    scores: npt.NDArray[Any],
+    labels: LabelSet | None,
+    top: int,
+    thresholds: Thresholds = 0.0,
 ) -> Row:
     """Returns the record of a file that was processed at once.
 
@@ -38,7 +46,8 @@ def clip_row(
         seconds: Length of the file in seconds.
         scores: Score of each class, `[classes]`.
         labels: Names of the classes; None for "class 0", "class 1", ...
-        top: Number of classes in the record.
+        top: Largest number of classes in the record.
+        thresholds: Score that a class must reach, of all classes or of each.
 
     Example:
 
@@ -48,7 +57,7 @@ def clip_row(
     return {
         "file": path,
         "seconds": round(seconds, 3),
-        "predictions": _best(scores, labels, top),
+        "predictions": _best(scores, labels, top, thresholds),
     }
 
 
@@ -58,6 +67,7 @@ def windows_row(
     events: Sequence[Event] | None,
     labels: LabelSet | None,
     top: int,
+    thresholds: Thresholds = 0.0,
 ) -> Row:
     """Returns the record of a file that was processed in windows.
 
@@ -66,14 +76,16 @@ def windows_row(
         windows: Scores of the windows.
         events: Events of the file; None for a record without "events".
         labels: Names of the classes; None for "class 0", "class 1", ...
-        top: Number of classes for the file and for each window.
+        top: Largest number of classes for the file and for each window.
+        thresholds: Score that a class must reach, of all classes or of each.
     """
-    row = clip_row(path, float(windows.ends[-1]), windows.clip_scores, labels, top)
+    seconds = float(windows.ends[-1])
+    row = clip_row(path, seconds, windows.clip_scores, labels, top, thresholds)
     row["windows"] = [
         {
             "start": round(float(start), 3),
             "end": round(float(end), 3),
-            "predictions": _best(scores, labels, top),
+            "predictions": _best(scores, labels, top, thresholds),
         }
         for start, end, scores in zip(windows.starts, windows.ends, windows.scores, strict=True)
     ]
@@ -89,9 +101,12 @@ def windows_row(
     return row
 
 
-def _best(scores: npt.NDArray[Any], labels: LabelSet | None, top: int) -> list[Row]:
-    best = np.argsort(-scores, kind="stable")[:top]
-    return [_prediction(int(index), float(scores[index]), labels) for index in best]
+def _best(
+    scores: npt.NDArray[Any], labels: LabelSet | None, top: int, thresholds: Thresholds
+) -> list[Row]:
+    reached = scores >= np.asarray(thresholds)
+    best = [index for index in np.argsort(-scores, kind="stable") if reached[index]]
+    return [_prediction(int(index), float(scores[index]), labels) for index in best[:top]]
 
 
 def _prediction(index: int, score: float, labels: LabelSet | None) -> Row:
@@ -115,7 +130,9 @@ def as_table(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         lines.append(f"{row['file']}  ({row['seconds']:.2f} s)")
-        lines += [f"  {p['score']:.4f}  {p['label']}" for p in row["predictions"]]
+        lines += [f"  {p['score']:.4f}  {p['label']}" for p in row["predictions"]] or [
+            f"  {_NONE_REACHED}"
+        ]
         if "events" in row:
             lines += [
                 f"  {e['onset']:9.2f} {e['offset']:9.2f}  {e['score']:.4f}  {e['label']}"
@@ -124,7 +141,7 @@ def as_table(rows: Sequence[Row]) -> str:
         else:
             lines += [
                 f"  {w['start']:9.2f} {w['end']:9.2f}  "
-                + ", ".join(f"{p['score']:.4f} {p['label']}" for p in w["predictions"][:3])
+                + (", ".join(f"{p['score']:.4f} {p['label']}" for p in w["predictions"][:3]) or "-")
                 for w in row.get("windows", ())
             ]
     return "".join(line + "\n" for line in lines)
@@ -141,6 +158,8 @@ def as_json(rows: Sequence[Row]) -> str:
 
 def as_csv(rows: Sequence[Row]) -> str:
     """Returns a CSV table with a line per event, or per class of a window, or per class of a file.
+
+    A window or file of which no class reaches its threshold has one line without a class.
 
     Args:
         rows: Records of files. The lines are those of events if any record has events, else those
@@ -168,6 +187,8 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def _ranked(row: Row) -> Iterable[list[Any]]:
+    if not row["predictions"]:
+        yield [""] * 4
     for rank, p in enumerate(row["predictions"], 1):
         yield [rank, p["index"], p["label"], p["score"]]
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ast_keras.errors import AudioWarning
-from ast_keras.inference.events import find_events, window_boundaries
+from ast_keras.inference.events import find_events, lower_threshold, window_boundaries
 from ast_keras.inference.formats import clip_row, windows_row
 from ast_keras.inference.windows import (
     ScoreAggregator,
@@ -30,6 +30,8 @@ Array = npt.NDArray[Any]
 Row = dict[str, Any]
 
 _BATCH = 4  # windows per call of the model
+_NO_THRESHOLD = -1.0  # every score reaches it
+_NUM_BEST = 5  # classes that are reported without a threshold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,15 +45,16 @@ class Windows:
         aggregate: How the scores of windows become scores of the file, "max", "mean" or
             "attention": see `ast_keras.inference.windows.ScoreAggregator`.
         events: Whether to find events.
-        threshold: Score that an event must reach.
-        threshold_off: Score below which an event ends; None for 0.7 of `threshold`.
+        threshold: Score that an event must reach; None for the thresholds stored with the model,
+            and for 0.5 without these.
+        threshold_off: Score below which an event ends; None for 0.7 of the threshold.
     """
 
     window_seconds: float
     hop_seconds: float | None = None
     aggregate: str = "max"
     events: bool = False
-    threshold: float = 0.5
+    threshold: float | None = None
     threshold_off: float | None = None
 
 
@@ -64,6 +67,8 @@ class Predictor:
         model: An `AudioClassifier` with a frontend.
         windows: How files are cut into windows. None processes each file at once: the length that
             the model was built for or, with `padding="masked"`, up to a minute.
+        threshold: Score that a class must reach to be reported. None for the thresholds stored with
+            the model; without these, the best classes are reported.
 
     Raises:
         ArgumentError: If the model takes spectrograms.
@@ -81,12 +86,20 @@ class Predictor:
     (2.0, 2, 3)
     """
 
-    def __init__(self, model: AudioClassifier, windows: Windows | None = None) -> None:
+    def __init__(
+        self,
+        model: AudioClassifier,
+        windows: Windows | None = None,
+        threshold: float | None = None,
+    ) -> None:
         self.model = model
+        self._thresholds = _first(threshold, model.thresholds, _NO_THRESHOLD)
         self.sample_rate: int = model.require_frontend().sample_rate
         self.windows = windows
         self._window = self._hop = None
         if windows is not None:
+            self._event_threshold = _first(windows.threshold, model.thresholds, 0.5)
+            lower_threshold(self._event_threshold, windows.threshold_off)
             self._window = window_samples(model, windows.window_seconds)
             hop_seconds = windows.hop_seconds
             if hop_seconds is None:
@@ -102,12 +115,13 @@ class Predictor:
             ],
         )  # fmt: skip
 
-    def predict(self, path: str, top: int = 5) -> Row:
+    def predict(self, path: str, top: int | None = None) -> Row:
         """Classifies a file.
 
         Args:
             path: Path of the file.
-            top: Number of classes in the result.
+            top: Largest number of classes in the result. None for all that reach their threshold
+                or, without thresholds, 5.
 
         Returns:
             A record with "file", "seconds" and "predictions", with windows also "windows" and, if
@@ -135,30 +149,35 @@ class Predictor:
         """
         return iter_segments(path, self.sample_rate, self._window, self._hop)
 
-    def predict_segments(self, path: str, segments: Iterable[Segment], top: int = 5) -> Row:
+    def predict_segments(
+        self, path: str, segments: Iterable[Segment], top: int | None = None
+    ) -> Row:
         """Classifies a file whose segments are read elsewhere.
 
         Args:
             path: Path of the file, for the result and for messages.
             segments: The segments of the file, from `iter_segments`.
-            top: Number of classes in the result.
+            top: Largest number of classes in the result, as for `predict`.
 
         Returns:
             The record of `predict`.
         """
         labels = self.model.labels
+        if top is None:
+            top = _NUM_BEST if self._thresholds == _NO_THRESHOLD else self.model.num_classes
         if self.windows is None:
             ((_, waveform),) = segments
             seconds = len(waveform) / self.sample_rate
-            return clip_row(path, seconds, self._score_clip(path, waveform), labels, top)
+            scores = self._score_clip(path, waveform)
+            return clip_row(path, seconds, scores, labels, top, self._thresholds)
         found = self.score_windows(segments)
         events = None
         if self.windows.events:
             boundaries = window_boundaries(found.starts, found.ends)
             events = find_events(
-                found.scores, boundaries, self.windows.threshold, self.windows.threshold_off
+                found.scores, boundaries, self._event_threshold, self.windows.threshold_off
             )
-        return windows_row(path, found, events, labels, top)
+        return windows_row(path, found, events, labels, top, self._thresholds)
 
     def score_windows(self, windows: Iterable[Segment]) -> WindowScores:
         """Computes the scores of windows, and their aggregate.
@@ -197,6 +216,11 @@ class Predictor:
         if frames > backbone.num_frames and not is_causal:
             message = f"{source}: {self.model.describe_input(num_samples)}"
             warnings.warn(message, AudioWarning, stacklevel=2)
+
+
+def _first(*values: Any) -> Any:
+    """Returns the first value that is not None."""
+    return next(value for value in values if value is not None)
 
 
 def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

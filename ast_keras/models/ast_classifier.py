@@ -17,7 +17,8 @@ class ASTClassifier(AudioClassifier):
         backbone: An `ASTBackbone` or a `CausalASTBackbone`.
         num_classes: Number of classes, which is the number of logits.
         **kwargs: The other arguments of `AudioClassifier`, keyword-only: `frontend`, `augment`,
-            `labels`, `score_activation`, `head_layer_norm_epsilon`, `name`, `trainable`.
+            `labels`, `score_activation`, `head_layer_norm_epsilon`, `thresholds`, `name`,
+            `trainable`.
 
     Call arguments:
         waveform: `[batch, samples]` in [-1, 1] at the frontend's sample rate; without a frontend

@@ -12,8 +12,10 @@ from ast_keras.layers.log_mel_filterbank import LogMelFilterbank  # noqa: F401  
 
 # Keras finds a class of a saved model only if its module is loaded, hence these two imports.
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment  # noqa: F401
+from ast_keras.models.classifier_checks import require_float32, require_same_spectrogram
 from ast_keras.models.keras_methods import KerasMethods
 from ast_keras.models.score_activation import ACTIVATIONS, require_activation
+from ast_keras.models.thresholds import Thresholds
 from ast_keras.models.trainable_parts import trainable_config, with_trainable_parts
 
 _EXPORT_FORMATS = ("tf_saved_model", "litert")
@@ -54,6 +56,8 @@ class AudioClassifier(KerasMethods, keras.Model):
             exactly one class is right, "sigmoid" if several may be. None takes the one that belongs
             to the loss of `compile` (until then "softmax"). With one class it is always "sigmoid".
         head_layer_norm_epsilon: Epsilon of the head's LayerNorm; 1e-5 in the authors' code.
+        thresholds: Score in [0, 1] of each class from which `Predictor` reports it, saved with the
+            model; None to report the best classes. May be set later.
         dtype: None or "float32", the dtype of filterbank and head. The backbone has a dtype policy
             of its own.
         **kwargs: `name` and `trainable` of the model.
@@ -89,6 +93,8 @@ class AudioClassifier(KerasMethods, keras.Model):
     TensorShape([1, 10])
     """
 
+    thresholds = Thresholds()
+
     def __init__(
         self,
         backbone,
@@ -99,17 +105,18 @@ class AudioClassifier(KerasMethods, keras.Model):
         labels=None,
         score_activation=None,
         head_layer_norm_epsilon=1e-5,
+        thresholds=None,
         dtype=None,
         **kwargs,
     ):
-        _require_float32(dtype)
+        require_float32(dtype)
         # Always float32: under a mixed policy Keras would cast the waveform to half precision.
         super().__init__(dtype="float32", **kwargs)
         labels = labels_of_classes(labels, num_classes)
         if labels is num_classes is None:
             raise ArgumentError("A classifier needs num_classes or labels. Received: None for both")
         num_classes = num_classes or len(labels)
-        _require_same_spectrogram(frontend, backbone)
+        require_same_spectrogram(frontend, backbone)
         self.backbone = backbone
         self.num_classes = num_classes
         self.frontend = frontend
@@ -118,6 +125,7 @@ class AudioClassifier(KerasMethods, keras.Model):
         self._suggested_activation = "softmax"
         self.score_activation = score_activation
         self.head_layer_norm_epsilon = head_layer_norm_epsilon
+        self.thresholds = thresholds
         self.head_norm = keras.layers.LayerNormalization(
             epsilon=head_layer_norm_epsilon, dtype="float32", name="head_norm"
         )
@@ -401,6 +409,7 @@ class AudioClassifier(KerasMethods, keras.Model):
             "score_activation": self.score_activation,
             **({"score_activation_is_chosen": True} if self._score_activation else {}),
             "head_layer_norm_epsilon": self.head_layer_norm_epsilon,
+            "thresholds": self.thresholds and list(self.thresholds),
             "name": self.name,
             **trainable_config(self),
         }
@@ -421,26 +430,3 @@ class AudioClassifier(KerasMethods, keras.Model):
         model = cls(**config, score_activation=chosen)
         model.suggest_score_activation(activation)
         return with_trainable_parts(model, parts)
-
-
-def _require_float32(dtype):
-    # Keras passes a policy, or the dictionary of one from a config.
-    name = dtype["config"]["name"] if isinstance(dtype, Mapping) else getattr(dtype, "name", dtype)
-    if name not in (None, "float32"):
-        raise ArgumentError(
-            "Filterbank and head are always float32: leave dtype out, and set it on the backbone. "
-            f"Received: dtype={name!r}"
-        )
-
-
-def _require_same_spectrogram(frontend, backbone):
-    if frontend is None:
-        return
-    computed = (frontend.num_frames, frontend.num_mel_bins)
-    expected = (backbone.num_frames, backbone.num_mel_bins)
-    if computed != expected:
-        raise ArgumentError(
-            "The frontend must compute the spectrogram that the backbone takes: give both the "
-            f"same num_frames and num_mel_bins. Received: frontend (frames, mel)={computed}, "
-            f"backbone {expected}"
-        )

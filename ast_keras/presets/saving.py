@@ -24,7 +24,7 @@ import math
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import h5py
@@ -32,7 +32,13 @@ import keras
 from keras.src.saving import saving_lib  # as keras-hub does: no public function skips layers
 
 from ast_keras.errors import WeightsError
-from ast_keras.files import one_line, replacing_folder, require_disk_space
+from ast_keras.files import (
+    one_line,
+    replacing,
+    replacing_folder,
+    require_disk_space,
+    write_text,
+)
 from ast_keras.layers.initializers import skip_random_initialization
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.models import causal_ast_backbone  # noqa: F401  (registers a class of saved models)
@@ -44,6 +50,7 @@ from ast_keras.presets.saved_paths import (
     TASK_WEIGHTS,
     is_keras_file,
     is_saved_model,
+    saved_model_path,
 )
 
 FORMAT_VERSION = 2
@@ -157,6 +164,53 @@ def save_to_preset(model: ASTClassifier, folder: str | os.PathLike[str]) -> None
         # When the disk is full, HDF5 ends the process instead of raising an error.
         require_disk_space(part, 4 * model.count_params() + (1 << 20))
         _write_files(model, part)
+
+
+def save_thresholds(path: str | os.PathLike[str], thresholds: Sequence[float]) -> None:
+    """Stores the thresholds of the classes in a saved model, whose weights stay untouched.
+
+    The file that changes is replaced as a whole.
+
+    Args:
+        path: A folder written by `save_to_preset`, the work directory of a run, or a `.keras` file.
+        thresholds: One score in [0, 1] for each class, in the order of the model's outputs.
+
+    Raises:
+        WeightsError: If there is no saved model at the path.
+
+    Example:
+
+    >>> import tempfile
+    >>> from ast_keras import from_preset
+    >>> folder = pathlib.Path(tempfile.mkdtemp(), "model")
+    >>> save_to_preset(from_preset("ast_test", num_classes=2, num_frames=128), folder)
+    >>> save_thresholds(folder, (0.5, 0.25))
+    >>> from_preset(folder).thresholds
+    (0.5, 0.25)
+    """
+    saved = pathlib.Path(saved_model_path(os.fspath(path)))
+    if not is_saved_model(saved):
+        raise WeightsError(
+            "Thresholds are stored in a saved model: save the model to a folder first. "
+            f"Received: {path}"
+        )
+
+    def changed(text: str | bytes) -> str:
+        config = json.loads(text)
+        config["config"]["thresholds"] = list(thresholds)
+        return json.dumps(config, indent=2) + "\n"
+
+    if not is_keras_file(saved):
+        write_text(saved / TASK, changed((saved / TASK).read_text(encoding="utf-8")))
+        return
+    with (
+        replacing(saved) as part,
+        zipfile.ZipFile(saved) as old,
+        zipfile.ZipFile(part, "w") as new,
+    ):
+        for member in old.infolist():
+            content = old.read(member)
+            new.writestr(member, changed(content) if member.filename == "config.json" else content)
 
 
 def _may_replace(target: pathlib.Path) -> bool:

@@ -16,7 +16,7 @@ from ast_keras.labels import LabelSet
 from ast_keras.recipe import Recipe
 from ast_keras.reports import figures, html
 from ast_keras.reports.sound import Sound
-from ast_keras.reports.tables import SCORES, per_class
+from ast_keras.reports.tables import CLASS_COLUMNS, SCORES, per_class
 from ast_keras.reports.worst_mistakes import Mistake
 
 NUM_MISTAKES = 12
@@ -113,12 +113,9 @@ def _epochs(history: Sequence[Row]) -> html.Table:
 
 
 def _classes(report: RunReport) -> html.Table:
-    rows: list[dict[str, Any]] = per_class(report.evaluation, report.labels)
-    titles = {"average_precision": "AP", "auc": "AUC", "label": "class"}
-    columns = [titles.get(column, column) for column in rows[0]]
-    return html.Table(
-        columns, [list(row.values()) for row in rows], sortable=True, bars=["AP", "recall"]
-    )
+    classes: list[dict[str, Any]] = per_class(report.evaluation, report.labels)
+    rows = [[row[column] for column in CLASS_COLUMNS] for row in classes]
+    return html.Table(list(CLASS_COLUMNS.values()), rows, sortable=True, bars=["AP", "F1"])
 
 
 def _mistake(mistake: Mistake, multi_label: bool) -> dict[str, Any]:

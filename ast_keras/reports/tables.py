@@ -77,24 +77,35 @@ def per_class(evaluation: Evaluation, labels: LabelSet) -> list[dict[str, object
         labels: Labels of its classes.
 
     Returns:
-        One mapping for each class with `label`, `examples`, `average_precision` and `auc`; also
-        `recall`, the fraction of the class's examples that are classified correctly, if every
-        example has exactly one label.
+        One mapping for each class with `label`, `examples`, `precision`, `recall`, `f1`,
+        `average_precision`, `auc` and `threshold`: see `Evaluation`.
     """
-    rows: list[dict[str, object]] = []
-    for index, name in enumerate(labels.names):
-        examples = int(evaluation.num_positives[index])
-        row: dict[str, object] = {
+    return [
+        {
             "label": name,
-            "examples": examples,
+            "examples": int(evaluation.num_positives[index]),
+            "precision": float(evaluation.precision[index]),
+            "recall": float(evaluation.recall[index]),
+            "f1": float(evaluation.f1[index]),
             "average_precision": float(evaluation.average_precision[index]),
             "auc": float(evaluation.auc[index]),
+            "threshold": float(evaluation.thresholds[index]),
         }
-        if evaluation.confusion_matrix is not None:
-            correct = int(evaluation.confusion_matrix[index, index])
-            row["recall"] = correct / examples if examples else float("nan")
-        rows.append(row)
-    return rows
+        for index, name in enumerate(labels.names)
+    ]
+
+
+# Titles of the columns of `per_class`.
+CLASS_COLUMNS = {
+    "label": "class",
+    "examples": "examples",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "average_precision": "AP",
+    "auc": "AUC",
+    "threshold": "threshold",
+}
 
 
 def class_table(evaluation: Evaluation, labels: LabelSet) -> str:
@@ -104,13 +115,8 @@ def class_table(evaluation: Evaluation, labels: LabelSet) -> str:
         evaluation: The evaluation of a data set.
         labels: Labels of its classes.
     """
-    rows = per_class(evaluation, labels)
-    titles = {"label": "class", "recall": "recall", "average_precision": "AP", "auc": "AUC"}
-    columns = [
-        c for c in ("label", "examples", "recall", "average_precision", "auc") if c in rows[0]
-    ]
-    header = [titles.get(column, column) for column in columns]
-    return format_table([header, *([row[column] for column in columns] for row in rows)])
+    rows = [[row[column] for column in CLASS_COLUMNS] for row in per_class(evaluation, labels)]
+    return format_table([list(CLASS_COLUMNS.values()), *rows])
 
 
 def score_table(rows: Sequence[tuple[str, Mapping[str, object]]]) -> str:

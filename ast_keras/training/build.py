@@ -188,6 +188,7 @@ def _pretrained_classifier(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
     _require_same_network(settings, network)
     # The head of the start weights is used if it has the same labels.
     head = choose_head(network, labels=labels)
+    head = dataclasses.replace(head, thresholds=None)  # training changes the scores
     geometry = Geometry(
         num_frames=recipe.frontend.num_frames,
         num_mel_bins=recipe.frontend.num_mel_bins,

@@ -12,7 +12,7 @@ import numpy as np
 
 from ast_keras.audio.mel import num_frames, seconds_to_samples
 from ast_keras.evaluation.averaging import average_models
-from ast_keras.evaluation.evaluator import ASTEvaluator
+from ast_keras.evaluation.evaluator import ASTEvaluator, scored_examples
 from ast_keras.files import write_json
 from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.presets.loading import from_preset, save_to_preset
@@ -301,20 +301,3 @@ def _describe_mistakes(context: RunContext, evaluator: ASTEvaluator, split: str)
         scores, target = evaluator.scores[row], evaluator.targets[row]
         mistakes.append(describe_mistake(sound, scores, target, dataset.labels, severity))
     return mistakes
-
-
-def scored_examples(real: Sequence[Any], batch_size: int) -> list[int]:
-    """Returns the indices of the examples of a split that were scored, in the order of scores.
-
-    Args:
-        real: For each batch, a boolean array `[rows]`: whether the row was scored. A batch that
-            does not divide evenly among the devices has additional rows at its end.
-        batch_size: Number of examples per batch.
-
-    Example:
-
-    >>> scored_examples([[True, False, True, False], [True, True, False, False]], batch_size=3)
-    [0, 2, 3, 4]
-    """
-    rows = (batch_size * step + np.flatnonzero(part) for step, part in enumerate(real))
-    return np.concatenate(list(rows)).tolist()

@@ -179,6 +179,7 @@ def _assemble(
         augment=augment,
         labels=head.labels,
         head_layer_norm_epsilon=network.head_layer_norm_epsilon,
+        thresholds=head.thresholds,
         name=name,
     )
     model.suggest_score_activation(head.score_activation or "softmax")
@@ -248,6 +249,7 @@ def as_pretrained(model: ASTClassifier) -> PretrainedNetwork:
         head_layer_norm_epsilon=model.head_layer_norm_epsilon,
         labels=model.labels,
         score_activation=model.score_activation,
+        thresholds=model.thresholds,
         backbone_class=type(backbone),
         backbone_arguments=arguments,
         trainable_parts=trainable_parts(model, trainable=True),
@@ -279,7 +281,7 @@ def to_causal(model: ASTClassifier, block_columns: int, past_blocks: int) -> AST
     >>> to_causal(model, block_columns=10, past_blocks=4).backbone.num_frames
     506
     """
-    network = as_pretrained(model)
+    network = dataclasses.replace(as_pretrained(model), thresholds=None)  # its scores are others
     with skip_random_initialization():
         backbone = CausalASTBackbone.from_backbone(model.backbone, block_columns, past_blocks)
     frontend = model.frontend

@@ -24,6 +24,7 @@ class Head:
         tensors: Pretrained tensors by canonical name; empty for a fresh head.
         reordered: Whether the outputs of the pretrained head were put in another order.
         score_activation: "softmax" or "sigmoid", how logits become scores; None for a fresh head.
+        thresholds: Score of each class of a kept head from which it is reported, or None.
     """
 
     num_classes: int
@@ -31,6 +32,7 @@ class Head:
     tensors: dict[str, Array]
     reordered: bool = False
     score_activation: str | None = None
+    thresholds: tuple[float, ...] | None = None
 
 
 def choose_head(
@@ -66,9 +68,9 @@ def choose_head(
                 f"{network.weights.variant} has no audio head: give num_classes or labels. "
                 "Received: num_classes=None"
             )
-        return Head(network.num_classes, network.labels, own, score_activation=activation)
+        return Head(network.num_classes, network.labels, own, False, activation, network.thresholds)
     if network.labels is None and network.num_classes == len(labels):
-        return Head(len(labels), labels, own, score_activation=activation)
+        return Head(len(labels), labels, own, False, activation, network.thresholds)
     try:
         order = network.labels.indices_of(labels) if network.labels else None
     except LabelError:
@@ -78,4 +80,5 @@ def choose_head(
     for name in ("mlp_head.1.weight", "mlp_head.1.bias"):
         own[name] = own[name][list(order)]
     reordered = order != tuple(range(len(order)))
-    return Head(len(labels), labels, own, reordered, activation)
+    thresholds = network.thresholds and tuple(network.thresholds[index] for index in order)
+    return Head(len(labels), labels, own, reordered, activation, thresholds)

@@ -45,6 +45,7 @@ class PretrainedNetwork:
         sample_rate: Sample rate of the audio, in Hz.
         labels: The classes; None if unknown.
         score_activation: "sigmoid", "softmax", or None if unknown.
+        thresholds: Score of each class from which it is reported; None if there are none.
         backbone_class: Class of the backbone that computes this network; None for `ASTBackbone`.
         backbone_arguments: Arguments of the backbone besides architecture and geometry, such as
             `padding`, `dtype`, and `block_columns` of a causal backbone.
@@ -64,6 +65,7 @@ class PretrainedNetwork:
     sample_rate: int = 16000
     labels: LabelSet | None = None
     score_activation: str | None = None
+    thresholds: tuple[float, ...] | None = None
     backbone_class: type[Any] | None = None
     backbone_arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     trainable_parts: Mapping[str, bool] = dataclasses.field(default_factory=dict)

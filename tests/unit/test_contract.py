@@ -105,6 +105,7 @@ def make_classifier(kind=ASTClassifier):
         labels=LabelSet(("dog", "cow", "hen"), ("d", "c", "h")),
         score_activation="sigmoid",
         head_layer_norm_epsilon=1e-4,
+        thresholds=(0.5, 0.25, 0.75),
     )
 
 

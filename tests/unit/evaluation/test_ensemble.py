@@ -115,7 +115,8 @@ def test_ensemble_scores_are_the_mean_of_its_members_loaded_one_by_one(models, m
 
     monkeypatch.setattr(ensemble, "from_preset", watched)
     with caplog.at_level(logging.WARNING):
-        members, together = evaluate_models(names, pipeline(), DATASET, log=lines.append)
+        found = evaluate_models(names, pipeline(), DATASET, log=lines.append)
+    members, together = found.members, found.evaluation
     assert len(loaded) == 6  # each is checked before anything is scored
     assert [member.name for member in members] == names
     parts = [scores_by_hand(name) for name in models]
@@ -131,9 +132,9 @@ def test_model_without_labels_has_the_order_of_the_data(models, monkeypatch):
     unlabelled = make_model(num_layers=2, labels=False)  # the weights of the first model
     monkeypatch.setattr(ensemble, "from_preset", lambda name: unlabelled)
     lines = []
-    members, evaluation = evaluate_models(["plain"], pipeline(), DATASET, log=lines.append)
-    assert members[0].evaluation is evaluation
-    assert_evaluates(evaluation, scores_by_hand(models[0]))
+    found = evaluate_models(["plain"], pipeline(), DATASET, log=lines.append)
+    assert found.members[0].evaluation is found.evaluation
+    assert_evaluates(found.evaluation, scores_by_hand(models[0]))
     assert not lines
 
 

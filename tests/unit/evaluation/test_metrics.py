@@ -103,7 +103,10 @@ def test_evaluate_predictions_depends_on_the_order_of_scores_only():
     targets = np.arange(150).reshape(50, 3) % 7 < 3
     first = evaluate_predictions(logits, targets, multi_label=True)
     second = evaluate_predictions(1 / (1 + np.exp(-logits)), targets, multi_label=True)
+    assert (np.diff([first.thresholds, second.thresholds], axis=0) != 0).all()
     for field in dataclasses.fields(first):
+        if field.name == "thresholds":
+            continue
         np.testing.assert_array_equal(getattr(first, field.name), getattr(second, field.name))
 
 
@@ -159,3 +162,68 @@ def test_d_prime_of_chance_and_of_the_ends():
 def test_d_prime_rejects_an_area_outside_the_unit_interval(auc):
     with pytest.raises(ValueError, match="lies in"):
         d_prime(auc)
+
+
+# --- Precision, recall, F1 and thresholds ---
+
+
+def f1_at(scores, positive, threshold):
+    """Returns F1 by counting, without the shortcuts of the implementation."""
+    reported = scores >= threshold
+    right = int((reported & positive).sum())
+    return 2 * right / (int(reported.sum()) + int(positive.sum()))
+
+
+@pytest.mark.parametrize("decimals", [None, 1, 0], ids=["distinct", "ties", "many_ties"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_threshold_has_the_highest_f1_of_all_thresholds(decimals, dtype):
+    rng = np.random.default_rng(5)
+    targets = rng.random((60, 12)) < np.linspace(0.02, 1.0, 12)
+    targets[0] = True
+    scores = rng.random(targets.shape) / 2 + targets * rng.random(targets.shape) / 2
+    scores = (scores if decimals is None else scores.round(decimals)).astype(dtype)
+    evaluation = evaluate_predictions(scores, targets, multi_label=True)
+    for index in range(12):
+        own, positive = scores[:, index], targets[:, index]
+        best = max(f1_at(own, positive, threshold) for threshold in own)
+        threshold = evaluation.thresholds[index]
+        assert evaluation.f1[index] == f1_at(own, positive, threshold) == best
+        # Of equal maxima the one that reports least, half-way to the next lower score.
+        least = max(t for t in own if f1_at(own, positive, t) == best)
+        lower = own[own < least]
+        expected = (float(least) + float(lower.max())) / 2 if len(lower) else float(least)
+        assert threshold == pytest.approx(expected, abs=1e-15)
+
+
+def test_given_thresholds_decide_precision_recall_and_f1():
+    scores = [[0.9, 0.2], [0.6, 0.3], [0.4, 0.4], [0.1, 0.5]]
+    targets = [[1, 0], [0, 0], [1, 1], [0, 0]]
+    evaluation = evaluate_predictions(scores, targets, True, thresholds=[0.5, 0.4])
+    assert evaluation.thresholds.tolist() == [0.5, 0.4]
+    assert evaluation.precision.tolist() == [0.5, 0.5]
+    assert evaluation.recall.tolist() == [0.5, 1.0]
+    assert evaluation.f1.tolist() == [0.5, 2 / 3]
+    nothing = evaluate_predictions(scores, targets, True, thresholds=[1.0, 1.0])
+    assert np.isnan(nothing.precision).all()
+    assert nothing.f1.tolist() == nothing.recall.tolist() == [0.0, 0.0]
+    with pytest.raises(ValueError, match="one threshold for each of 2 classes"):
+        evaluate_predictions(scores, targets, True, thresholds=[0.5])
+
+
+def test_single_labels_report_the_class_with_the_highest_score():
+    evaluation = evaluate_predictions(SCORES, TARGETS, multi_label=False)
+    assert evaluation.precision.tolist() == [2 / 3, 1.0]
+    assert evaluation.recall.tolist() == [1.0, 0.5]
+    assert evaluation.f1.tolist() == [0.8, 2 / 3]
+    # One class against the rest: the best run of scores ends at 0.6, and at 0.3.
+    assert evaluation.thresholds.tolist() == pytest.approx([0.4, 0.2])
+
+
+@pytest.mark.parametrize("num_examples", [1, 3])
+def test_threshold_without_positives_or_without_negatives(num_examples):
+    scores = np.full((num_examples, 2), 0.25)
+    targets = np.tile([0, 1], (num_examples, 1))
+    evaluation = evaluate_predictions(scores, targets, multi_label=True)
+    for values in (evaluation.precision, evaluation.recall, evaluation.f1, evaluation.thresholds):
+        assert math.isnan(values[0])
+    assert (evaluation.f1[1], evaluation.thresholds[1]) == (1.0, 0.25)

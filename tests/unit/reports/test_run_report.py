@@ -130,7 +130,8 @@ def test_report_of_several_labels_has_losses_and_bars_but_no_confusions(tmp_path
     assert len(losses) == 4
     evaluation = evaluate_predictions(np.float32(SCORES), targets, True)
     bars = [a["style"] for a in page.all("span")]
-    assert bars == [f"--fraction: {100 * value:.1f}%" for value in evaluation.average_precision]
+    values = np.stack([evaluation.f1, evaluation.average_precision], axis=1).ravel()
+    assert bars == [f"--fraction: {100 * value:.1f}%" for value in values]
 
 
 def test_report_without_a_mistake_says_so(tmp_path):

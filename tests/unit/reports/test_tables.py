@@ -27,14 +27,36 @@ def test_format_table_rejects_rows_of_different_lengths(rows, align):
         format_table(rows, align)
 
 
-def test_class_table_has_recall_only_for_single_labels():
+def test_class_table_has_the_scores_of_each_class():
     scores, targets = [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]], [[1, 0], [0, 1], [0, 1]]
     labels = LabelSet(("dog", "rain"))
+    header = ["class", "examples", "precision", "recall", "F1", "AP", "AUC", "threshold"]
     single = class_table(evaluate_predictions(scores, targets, False), labels).splitlines()
-    assert single[0].split() == ["class", "examples", "recall", "AP", "AUC"]
-    assert single[2].split() == ["rain", "2", "0.5000", "1.0000", "1.0000"]
+    assert single[0].split() == header
+    assert single[2].split() == [
+        "rain",
+        "2",
+        "1.0000",
+        "0.5000",
+        "0.6667",
+        "1.0000",
+        "1.0000",
+        "0.2500",
+    ]
     several = class_table(evaluate_predictions(scores, targets, True), labels).splitlines()
-    assert several[0].split() == ["class", "examples", "AP", "AUC"]
+    assert several[0].split() == header
+    assert several[2].split() == [
+        "rain",
+        "2",
+        "1.0000",
+        "1.0000",
+        "1.0000",
+        "1.0000",
+        "1.0000",
+        "0.2500",
+    ]
+    absent = class_table(evaluate_predictions([[0.9, 0.1]], [[1, 0]], False), labels)
+    assert absent.splitlines()[2].split() == ["rain", "0", *"------"]
 
 
 def test_score_table_has_an_epoch_only_if_a_row_has_one():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ast_keras.errors import EvaluationError
-from ast_keras.evaluation.evaluator import evaluate
+from ast_keras.evaluation.evaluator import evaluate, scored_examples
 from ast_keras.presets.loading import from_preset
 from ast_keras.reports.worst_mistakes import worst_mistakes
 from ast_keras.training import result as result_module
@@ -16,7 +16,7 @@ from ast_keras.training import run as run_module
 from ast_keras.training.build import make_pipeline
 from ast_keras.training.history import best_epoch
 from ast_keras.training.progress import Progress
-from ast_keras.training.result import save_final_model, scored_examples
+from ast_keras.training.result import save_final_model
 from ast_keras.training.run import Run
 from ast_keras.training.run_folder import kept_epochs
 from tests.helpers.arrays import assert_same
