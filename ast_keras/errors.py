@@ -47,6 +47,10 @@ class AudioWarning(UserWarning):
     """Emitted for audio that is usable but defective, such as a truncated file."""
 
 
+class RecipeWarning(UserWarning):
+    """Emitted for settings of a run that are valid but may not be what was meant."""
+
+
 class LabelError(AstKerasError, ValueError):
     """Raised when a list of labels is invalid, or does not contain a requested label."""
 

@@ -6,6 +6,7 @@
 | `blocks` | `sound_blocks`: the same samples block by block, for long files |
 | `decoding` | decoding of files and bytes with libsndfile |
 | `encoding` | `wav_bytes`, `flac_bytes`, `write_wav`: 16-bit WAV and FLAC |
+| `filterbank_range` | `FilterbankRange`: frequencies and frames of a filterbank |
 | `mel` | windows, mel filters and frame counts of Kaldi's filterbank |
 """
 

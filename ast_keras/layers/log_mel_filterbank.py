@@ -124,6 +124,12 @@ class LogMelFilterbank(keras.layers.Layer):
         self.method = method
         self._frame_length = mel.seconds_to_samples(frame_length_seconds, sample_rate)
         self._frame_step = mel.seconds_to_samples(frame_step_seconds, sample_rate)
+        if self._frame_length < 2 or self._frame_step < 1:
+            raise ArgumentError(
+                "A frame must last at least 2 samples, and the step to the next at least 1. "
+                f"Received: frame_length_seconds={frame_length_seconds}, "
+                f"frame_step_seconds={frame_step_seconds}, sample_rate={sample_rate}"
+            )
         self._window = mel.window(window, self._frame_length)
         self._filters = mel.mel_filterbank(
             num_mel_bins, mel.fft_length(self._frame_length), sample_rate, f_min_hz, f_max_hz

@@ -20,6 +20,7 @@ def check_combinations(recipe: Any) -> None:
     """
     _check_epochs(recipe.train)
     _check_network(recipe.model)
+    _check_frontend(recipe.frontend)
     if recipe.train.class_weights != "none" and recipe.data.sampling == "weighted":
         raise RecipeError(
             "train.class_weights and data.sampling=weighted each make up for rare classes, and "
@@ -33,6 +34,26 @@ def check_combinations(recipe: Any) -> None:
             f"each other: set one to 0. Received: l2={recipe.optimizer.l2}, "
             f"weight_decay={recipe.optimizer.weight_decay}"
         )
+
+
+def _check_frontend(frontend: Any) -> None:
+    nyquist = frontend.sample_rate / 2
+    top = nyquist if frontend.f_max_hz is None else frontend.f_max_hz
+    if not frontend.f_min_hz < top <= nyquist:
+        raise RecipeError(
+            "frontend.f_min_hz must be below frontend.f_max_hz, and that at most half of "
+            f"frontend.sample_rate ({nyquist:g} Hz): set a range within it or a higher rate. "
+            f"Received: frontend.f_min_hz={frontend.f_min_hz:g}, "
+            f"frontend.f_max_hz={frontend.f_max_hz}, frontend.sample_rate={frontend.sample_rate}"
+        )
+    for field, least in (("frame_length_seconds", 2), ("frame_step_seconds", 1)):
+        seconds = getattr(frontend, field)
+        if seconds * frontend.sample_rate < least:
+            raise RecipeError(
+                f"frontend.{field} must last at least {least} samples, which is "
+                f"{least / frontend.sample_rate:.3g} s at frontend.sample_rate="
+                f"{frontend.sample_rate}. Received: frontend.{field}={seconds:g}"
+            )
 
 
 def _check_network(model: Any) -> None:

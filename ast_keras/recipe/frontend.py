@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ast_keras.labels import AUDIOSET_MEAN, AUDIOSET_STD
-from ast_keras.recipe.fields import POSITIVE, setting
+from ast_keras.recipe.fields import NOT_NEGATIVE, POSITIVE, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,13 +17,27 @@ class Frontend:
         "Sampling rate of the audio, in Hz. Files at other rates are resampled.",
         range=POSITIVE,
     )
+    f_min_hz: float = setting(20.0, "Lower edge of the lowest mel bin, in Hz.", range=NOT_NEGATIVE)
+    f_max_hz: float | None = setting(
+        None,
+        "Upper edge of the highest mel bin, in Hz. None is half the sampling rate.",
+        range=POSITIVE,
+    )
+    frame_length_seconds: float = setting(
+        0.025,
+        "Length of a frame, in seconds. A longer one distinguishes lower and closer frequencies.",
+        range=POSITIVE,
+    )
+    frame_step_seconds: float = setting(
+        0.01, "Time from the start of one frame to that of the next, in seconds.", range=POSITIVE
+    )
     num_mel_bins: int = setting(
         128, "Number of mel bins, the height of the spectrogram.", range=POSITIVE
     )
     num_frames: int = setting(
         1024,
-        "Number of frames of the spectrogram, one every 10 ms. Longer clips are cut to it and, "
-        'with padding="original", shorter clips are padded to it.',
+        "Number of frames of the spectrogram, one every frame_step_seconds. Longer clips are cut "
+        'to it and, with padding="original", shorter clips are padded to it.',
         range=POSITIVE,
     )
     window: str = setting(

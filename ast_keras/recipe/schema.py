@@ -94,8 +94,8 @@ class Model:
     block_columns: int | None = setting(
         None,
         "Number of columns of patches in a block of a causal model, for streams. The default "
-        "patches have 10 columns a second. frontend.num_frames is then that of the start "
-        "weights. None trains a bidirectional model.",
+        "patches and frames have 10 columns a second. frontend.num_frames is then that of the "
+        "start weights. None trains a bidirectional model.",
         range=POSITIVE,
     )
     past_blocks: int = setting(

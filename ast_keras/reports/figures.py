@@ -29,7 +29,7 @@ _PANELS = ("Loss", "Metrics", "Other metrics", "Learning rate")
 _ABBREVIATIONS = {"mean_average_precision": "mAP", "auc": "AUC", "d_prime": "d'"}
 _MAX_CLASSES_WITH_COUNTS = 20
 _MAX_CLASS_LABELS = 60
-_TICKS_HZ = (100, 300, 1000, 2000, 4000, 8000, 16000)
+_TICKS_HZ = (1, 3, 10, 30, 100, 300, *(1000 * 2**power for power in range(9)))
 
 FloatArray = npt.NDArray[np.float64]
 PathLike = str | os.PathLike[str]
@@ -225,12 +225,15 @@ def _frequency_ticks(num_bins: int, mel_range_hz: tuple[float, float]) -> list[t
     low, high = (float(mel) for mel in hertz_to_mel(mel_range_hz))
     spacing = (high - low) / (num_bins + 1)
     ticks = []
-    for hertz in _TICKS_HZ:
+    above = math.inf
+    for hertz in reversed(_TICKS_HZ):
         # The middle of a bin, half a bin above its edge, is where its filter peaks.
         place = (float(hertz_to_mel(hertz)) - low) / spacing - 0.5
-        if 0 <= place <= num_bins + 0.51:  # the filterbank ends half a bin above the last one
-            ticks.append((min(place, float(num_bins)), hertz))
-    return ticks
+        # The filterbank ends half a bin above the last one. Labels must not overlap.
+        if 0 <= place <= num_bins + 0.51 and above - place > num_bins / 24:
+            above = min(place, float(num_bins))
+            ticks.append((above, hertz))
+    return ticks[::-1]
 
 
 def _learning_curves(rows: Sequence[Row], title: str) -> "Figure":

@@ -6,6 +6,7 @@
 | `folds` | `run_folds`: cross-validation |
 | `context` | `RunContext`: the objects of a prepared run |
 | `resolve` | fills in the settings that a recipe leaves open |
+| `frontend` | makes the filterbank and warns if it does not fit |
 | `build` | makes data set, pipelines, model, optimizer and loss from a recipe |
 | `trainer` | `ASTTrainer`: one training step on any number of devices |
 | `optimizers`, `schedules` | `AdamL2`; learning-rate schedules |

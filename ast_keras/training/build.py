@@ -19,6 +19,7 @@ from ast_keras.layers.spectrogram_augment import SpectrogramAugment
 from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.presets.loading import SIZES, from_preset, read_preset
 from ast_keras.recipe import Model, Recipe
+from ast_keras.training.frontend import make_frontend, warn_of_another_range
 from ast_keras.training.optimizers import AdamL2
 from ast_keras.training.schedules import EpochDecaySchedule, WarmupCosineSchedule
 from ast_keras.weights.build import build_classifier, to_causal
@@ -165,7 +166,7 @@ def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
 
 
 def _random_classifier(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
-    settings, frontend = recipe.model, _make_frontend(recipe)
+    settings, frontend = recipe.model, make_frontend(recipe.frontend)
     depth = {} if settings.num_layers is None else {"num_layers": settings.num_layers}
     return from_preset(
         settings.size,
@@ -183,9 +184,10 @@ def _random_classifier(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
 
 
 def _pretrained_classifier(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
-    settings, frontend = recipe.model, _make_frontend(recipe)
+    settings, frontend = recipe.model, make_frontend(recipe.frontend)
     network = read_preset(settings.start, fallback_geometry=requested_geometry(recipe)).network
     _require_same_network(settings, network)
+    warn_of_another_range(recipe.frontend, network)
     # The head of the start weights is used if it has the same labels.
     head = choose_head(network, labels=labels)
     head = dataclasses.replace(head, thresholds=None)  # training changes the scores
@@ -219,19 +221,6 @@ def _backbone_options(recipe: Recipe) -> dict[str, Any]:
 
 def _score_activation(recipe: Recipe) -> str:
     return "softmax" if recipe.train.loss == "categorical" else "sigmoid"
-
-
-def _make_frontend(recipe: Recipe) -> LogMelFilterbank:
-    settings = recipe.frontend
-    return LogMelFilterbank(
-        sample_rate=settings.sample_rate,
-        num_mel_bins=settings.num_mel_bins,
-        num_frames=settings.num_frames,
-        window=settings.window,
-        mean=settings.mean,
-        std=settings.std,
-        name="fbank",
-    )
 
 
 def _make_augment(recipe: Recipe, frontend: LogMelFilterbank) -> SpectrogramAugment:

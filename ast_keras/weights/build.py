@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ast_keras.audio.filterbank_range import FilterbankRange
 from ast_keras.errors import WeightsError
 from ast_keras.layers.initializers import skip_random_initialization
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
@@ -117,7 +118,7 @@ def build_classifier(
         head: The head, from `choose_head`; None keeps the network's.
         geometry: The requested spectrogram; None keeps the network's.
         frontend: A `LogMelFilterbank`, or None for a model that takes spectrograms. By default, a
-            filterbank with the network's normalisation and sample rate.
+            filterbank with the network's range and normalisation.
         augment: A `SpectrogramAugment`, or None.
         name: Name of the model.
         **backbone_arguments: Arguments of the backbone that change no weight, such as `dtype` and
@@ -212,13 +213,14 @@ def _require_taken(backbone: ASTBackbone, arguments: Mapping[str, Any]) -> None:
 def make_frontend(
     network: PretrainedNetwork, num_frames: int, num_mel_bins: int
 ) -> LogMelFilterbank:
-    """Returns a filterbank with a network's normalisation and sample rate, of the given size."""
+    """Returns a filterbank with a network's range and normalisation, of the given size."""
+    known = dataclasses.asdict(network.filterbank_range or FilterbankRange())
     normalisation = {} if network.mean is None else {"mean": network.mean, "std": network.std}
     return LogMelFilterbank(
-        sample_rate=network.sample_rate,
         num_mel_bins=num_mel_bins,
         num_frames=num_frames,
         name="fbank",
+        **known,
         **normalisation,
     )
 
@@ -235,7 +237,11 @@ def as_pretrained(model: ASTClassifier) -> PretrainedNetwork:
     arguments["dtype"] = backbone.policy
     audio = {}
     if frontend is not None:
-        audio = {"mean": frontend.mean, "std": frontend.std, "sample_rate": frontend.sample_rate}
+        audio = {
+            "mean": frontend.mean,
+            "std": frontend.std,
+            "filterbank_range": FilterbankRange.of(frontend),
+        }
     return PretrainedNetwork(
         weights=CanonicalWeights(
             "ours", "an ast-keras model", tensors, {name: (name,) for name in tensors}, {}

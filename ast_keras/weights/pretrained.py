@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ast_keras.audio.filterbank_range import FilterbankRange
 from ast_keras.errors import WeightsError
 from ast_keras.labels import LabelSet, labels_of_classes
 from ast_keras.weights import model_garden
@@ -42,7 +43,8 @@ class PretrainedNetwork:
         head_layer_norm_epsilon: Epsilon of the LayerNorm of the head.
         mean: Mean of the log-mel values that the network was trained on; None if unknown.
         std: Standard deviation of the same values; None if unknown.
-        sample_rate: Sample rate of the audio, in Hz.
+        filterbank_range: Frequencies and frames of the spectrogram; None if unknown, as for an
+            image network.
         labels: The classes; None if unknown.
         score_activation: "sigmoid", "softmax", or None if unknown.
         thresholds: Score of each class from which it is reported; None if there are none.
@@ -62,7 +64,7 @@ class PretrainedNetwork:
     head_layer_norm_epsilon: float = 1e-5
     mean: float | None = None
     std: float | None = None
-    sample_rate: int = 16000
+    filterbank_range: FilterbankRange | None = None
     labels: LabelSet | None = None
     score_activation: str | None = None
     thresholds: tuple[float, ...] | None = None
@@ -164,7 +166,9 @@ def read_pretrained(
     if weights.format == "transformers":  # the library's own defaults
         values.setdefault("layer_norm_epsilon", 1e-12)
         values.setdefault("head_layer_norm_epsilon", values["layer_norm_epsilon"])
+    values["filterbank_range"] = FilterbankRange(values.pop("sample_rate", 16000))
     if weights.tensors[_PATCH_KERNEL].shape[1] == 3:  # settings of audio do not apply to images
+        values["filterbank_range"] = None
         for name in ("mean", "std", "labels"):
             values.pop(name, None)
     values |= dataclasses.asdict(_geometry(weights, settings, fallback_geometry))

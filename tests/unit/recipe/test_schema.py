@@ -19,6 +19,10 @@ SETTINGS = [
     ("name", "other", "other"),
     ("seed", "7", 7),
     ("frontend.sample_rate", "22050", 22050),
+    ("frontend.f_min_hz", "50", 50.0),
+    ("frontend.f_max_hz", "7600", 7600.0),
+    ("frontend.frame_length_seconds", "0.05", 0.05),
+    ("frontend.frame_step_seconds", "0.02", 0.02),
     ("frontend.num_mel_bins", "64", 64),
     ("frontend.num_frames", "512", 512),
     ("frontend.window", "hamming", "hamming"),
@@ -188,7 +192,10 @@ def test_override_rejects_a_tuple_of_another_kind(text):
         ("augment.time_mask_frame=3", "Did you mean 'time_mask_frames'?"),
         ("optimizer.lerning_rate=1", "Did you mean 'learning_rate'?"),
         ("sead=3", "Did you mean 'seed'?"),
-        ("frontend.qqq=3", "Known: sample_rate, num_mel_bins, num_frames, window, mean, std."),
+        (
+            "frontend.qqq=3",
+            "Known: sample_rate, f_min_hz, f_max_hz, frame_length_seconds, frame_step_seconds,",
+        ),
         ("train=3", "set train.FIELD"),
         ("seed.value=3", "seed has no fields of its own"),
         ("train.batch_size", "must read group.field=value"),
@@ -209,6 +216,17 @@ OUTSIDE = {
     SEED: (-1, 2**31),
 }
 INSIDE = {POSITIVE: (1,), NOT_NEGATIVE: (0,), FRACTION: (0, 1), RATE: (0,), SEED: (0, 2**31 - 1)}
+
+
+# What the lowest value of a range needs: a filterbank of 1 Hz or at 1 Hz.
+LOWEST = {
+    "frontend.f_max_hz": ["frontend.f_min_hz=0"],
+    "frontend.sample_rate": [
+        "frontend.f_min_hz=0",
+        "frontend.frame_length_seconds=2",
+        "frontend.frame_step_seconds=1",
+    ],
+}
 
 
 def declarations():
@@ -236,7 +254,8 @@ def test_every_number_is_checked_against_its_range():
             assert message.startswith(f"{name} must {allowed.rule}. Received: {name}=")
         for value in INSIDE[allowed]:
             text = f"1,{value}" if pair else value
-            changed = override(DEFAULT, [f"{name}={text}", *TOGETHER.get(name, [])])
+            others = TOGETHER.get(name, []) + LOWEST.get(name, [])
+            changed = override(DEFAULT, [f"{name}={text}", *others])
             assert value_of(changed, name) == ((1, value) if pair else value)
 
 
@@ -252,6 +271,11 @@ def test_every_choice_is_checked():
     ("assignments", "message"),
     [
         (["optimizer.weight_decay=0.1"], "exclude each other"),
+        (["frontend.f_max_hz=9000"], "at most half of frontend.sample_rate (8000 Hz)"),
+        (["frontend.sample_rate=256000", "frontend.f_min_hz=128000"], "below frontend.f_max_hz"),
+        (["frontend.f_min_hz=500", "frontend.f_max_hz=500"], "below frontend.f_max_hz"),
+        (["frontend.frame_step_seconds=1e-5"], "at least 1 samples, which is 6.25e-05 s"),
+        (["frontend.sample_rate=79"], "at least 2 samples, which is 0.0253 s"),
         (["train.class_weights=balanced", "data.sampling=weighted"], "would do so twice"),
         (["train.final_model=average"], "needs the first and the last epoch to average"),
         (["train.keep_epochs=6,26"], "from 1 to train.num_epochs=25"),
