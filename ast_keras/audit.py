@@ -3,7 +3,8 @@
 DATA is a CSV manifest, a folder of class folders, or the folder of a known data set. The report
 lists sample rates, channels, lengths and labels; broken, silent and clipped sounds; sounds that
 occur twice or in two splits; mean and standard deviation of the log-mels; and the recipe to start
-from. The exit status is 0 if the data can be trained on, else 1.
+from. `--set frontend.sample_rate=256000` and other settings of the frontend measure the log-mels of
+another filterbank. The exit status is 0 if the data can be trained on, else 1.
 """
 
 from __future__ import annotations
@@ -58,15 +59,16 @@ class Options(CommandOptions):
 
 def main(options: Options) -> int:
     """Prints the report of a data set and returns the exit status."""
-    data = override(Recipe(name="audit"), options.settings).data
+    recipe = override(Recipe(name="audit"), options.settings)
     report = audit(
         options.data[0],
-        data.kind if options.kind == "auto" else options.kind,
-        _reader_settings(data, options.labels),
+        recipe.data.kind if options.kind == "auto" else options.kind,
+        _reader_settings(recipe.data, options.labels),
         max_files=options.max_files,
         num_workers=options.num_workers,
         statistics=options.statistics,
         progress=True,
+        frontend=recipe.frontend,
     )
     print("\n".join(describe(report)))
     if options.output:

@@ -56,8 +56,9 @@ def main(options: Options) -> int:
     bounds = DEFAULT_TOLERANCE["saved_model"]
     if options.max_error is not None:
         bounds = dataclasses.replace(bounds, max_error=options.max_error)
+    model = load_model(options.model)
     path, report = export_saved_model(
-        load_model(options.model),
+        model,
         options.output,
         version=options.version,
         overwrite=options.overwrite,
@@ -74,7 +75,8 @@ def main(options: Options) -> int:
     print("    --port=8500 --rest_api_port=8501 --enable_batching \\")
     print(f"    --batching_parameters_file={_BATCHING}")
     print("Classify files with:")
-    print(f"  python -m export.serving.client --model_name {base.name} FILE...")
+    rate = f"--sample_rate {model.frontend.sample_rate}"
+    print(f"  python -m export.serving.client --model_name {base.name} {rate} FILE...")
     return 0
 
 

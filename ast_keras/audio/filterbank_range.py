@@ -108,7 +108,7 @@ class FilterbankRange:
         Example:
 
         >>> FilterbankRange(8000).without_empty(128)
-        (79, 0.05)
+        (95, 0.05)
         """
         bins = next((n for n in range(num_mel_bins, 1, -1) if not self.num_empty(n)), 1)
         lengths = (self.frame_length_seconds * 2**power for power in itertools.count(1))

@@ -7,9 +7,10 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from ast_keras.audio.filterbank_range import FilterbankRange
 from ast_keras.auditing.inspect_sound import MAX_FRAMES
 from ast_keras.labels import AUDIOSET_MEAN, AUDIOSET_STD
-from ast_keras.recipe import list_recipes
+from ast_keras.recipe import Frontend, list_recipes
 
 # The authors' data sets have recipes of their own; other data is fine-tuned.
 _OWN_RECIPE = {
@@ -18,21 +19,24 @@ _OWN_RECIPE = {
     "audioset": "audioset_balanced",
 }
 _IMBALANCE = 5.0  # ratio of the most to the least frequent label from which a remark is made
+_DEFAULT_FRONTEND = Frontend()
 _FRAMES_STEP = 64  # gives 128, 512 and 1024 frames for 1, 5 and 10 s, as the authors use
 
 
-def num_frames_for(seconds: float) -> int:
-    """Returns the number of frames of 10 ms to train with.
+def num_frames_for(seconds: float, frame_step_seconds: float = 0.01) -> int:
+    """Returns the number of frames to train with.
 
     Args:
         seconds: Length of nearly all sounds in seconds.
+        frame_step_seconds: Time from one frame to the next.
 
     Example:
 
     >>> [num_frames_for(seconds) for seconds in (1.0, 5.0, 10.0, 60.0)]
     [128, 512, 1024, 1024]
     """
-    return min(MAX_FRAMES, _FRAMES_STEP * max(1, math.ceil(100 * seconds / _FRAMES_STEP)))
+    parts = math.ceil(round(seconds / frame_step_seconds / _FRAMES_STEP, 6))
+    return min(MAX_FRAMES, _FRAMES_STEP * max(1, parts))
 
 
 def find_problems(report: Mapping[str, Any]) -> list[str]:
@@ -86,7 +90,11 @@ def choose_statistics(padded: tuple[float, float] | None) -> tuple[bool, str]:
 
 
 def choose_recipe(
-    report: Mapping[str, Any], kind: str, settings: Mapping[str, Any], path: str
+    report: Mapping[str, Any],
+    kind: str,
+    settings: Mapping[str, Any],
+    path: str,
+    frontend: Frontend = _DEFAULT_FRONTEND,
 ) -> dict[str, Any]:
     """Returns the recipe to start from, its command line, and the reasons.
 
@@ -95,6 +103,7 @@ def choose_recipe(
         kind: Kind of data set, a key of `READERS`.
         settings: Arguments of its reader.
         path: Path of the data.
+        frontend: Range of the filterbank and number of mel bins, if they are not AudioSet's.
 
     Returns:
         A mapping with `recipe`, `command` and `why`.
@@ -105,12 +114,17 @@ def choose_recipe(
         assignments = _assignments(path, None, settings)
     else:
         recipe = "finetune"
-        frames, lengths = num_frames_for(report["seconds"]["95%"]), report["seconds"]
+        lengths, step = report["seconds"], frontend.frame_step_seconds
+        frames = num_frames_for(lengths["95%"], step)
         log_mel = report.get("log_mel")
         padded = (log_mel["padded"]["mean"], log_mel["padded"]["std"]) if log_mel else None
         uses_own, statistics_reason = choose_statistics(padded)
+        changes = _frontend_changes(frontend)
+        if changes and padded:
+            uses_own = True
+            statistics_reason = "use the mean and std of the data, measured with your filterbank"
         why = [
-            f"{frames} frames last {frames / 100:g} s, and 95% of the sounds last up to "
+            f"{frames} frames last {frames * step:g} s, and 95% of the sounds last up to "
             f"{lengths['95%']:g} s",
             "binary cross-entropy and mAP, because a sound may have several labels"
             if report["multi_label"]
@@ -119,8 +133,9 @@ def choose_recipe(
         ]
         assignments = [
             *_assignments(path, kind if kind != "manifest" else None, settings),
+            *changes,
             f"frontend.num_frames={frames}",
-            f"data.clip_seconds={frames / 100:g}",
+            f"data.clip_seconds={frames * step:g}",
             f"augment.time_mask_frames={frames * 3 // 16}",
         ]
         if uses_own and padded:
@@ -136,6 +151,14 @@ def _assignments(path: str, kind: str | None, settings: Mapping[str, Any]) -> li
     return [f"data.{name}={_text(value)}" for name, value in given.items() if value is not None]
 
 
+def _frontend_changes(frontend: Frontend) -> list[str]:
+    """Returns the assignments that make AudioSet's filterbank the requested one."""
+    changes = FilterbankRange.of(frontend).differences(FilterbankRange())
+    if frontend.num_mel_bins != _DEFAULT_FRONTEND.num_mel_bins:
+        changes["num_mel_bins"] = frontend.num_mel_bins
+    return [f"frontend.{name}={value}" for name, value in changes.items()]
+
+
 def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -148,11 +171,12 @@ def list_remarks(report: Mapping[str, Any]) -> list[str]:
     """
     remarks = []
     lengths, splits, duplicates = report["seconds"], report["splits"], report["duplicates"]
-    too_long = lengths.get("longer_than", {}).get("10.24", 0)
+    longest = f"{report['longest_seconds']:g}"
+    too_long = lengths.get("longer_than", {}).get(longest, 0)
     if too_long:
         remarks.append(
-            f"{too_long} sounds are longer than 10.24 s, and only their beginning is used: list "
-            "their parts in a table with the columns start and end, in seconds"
+            f"{too_long} sounds are longer than {longest} s, and only their beginning is used: "
+            "list their parts in a table with the columns start and end, in seconds"
         )
     lossy = {"OGG", "MP3", "MPEG"} & {name.split()[0] for name in report["formats"]}
     if report["num_segments"] and lossy:

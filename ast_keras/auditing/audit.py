@@ -6,6 +6,7 @@ import os
 import warnings
 from typing import Any
 
+from ast_keras.audio.filterbank_range import FilterbankRange
 from ast_keras.auditing import advice
 from ast_keras.auditing.inspect_sound import Inspection, LogMel, inspect_sound, log_mel_function
 from ast_keras.auditing.survey import Survey, sample
@@ -15,6 +16,9 @@ from ast_keras.data.readers import load_dataset
 from ast_keras.data.readers.recognise import recognise
 from ast_keras.errors import AudioWarning, DatasetError
 from ast_keras.progress import ProgressBar
+from ast_keras.recipe import Frontend
+
+_DEFAULT_FRONTEND = Frontend()
 
 
 def audit(
@@ -26,6 +30,7 @@ def audit(
     num_workers: int = 0,
     statistics: bool = True,
     progress: bool = False,
+    frontend: Frontend = _DEFAULT_FRONTEND,
 ) -> dict[str, Any]:
     """Inspects a data set and returns the report that `python -m ast_keras.audit` prints.
 
@@ -37,6 +42,7 @@ def audit(
         num_workers: Number of threads. 0 starts one for each core.
         statistics: Whether to compute log-mels, which needs TensorFlow.
         progress: Whether to show the progress on standard error.
+        frontend: Filterbank of the model to train: sample rate, frequencies, frames, mel bins.
 
     Returns:
         A report that JSON can hold. Its `problems` are empty if the data can be trained on.
@@ -48,13 +54,15 @@ def audit(
     dataset, settings, missing = _read(kind, path, settings or {})
     chosen = sample(dataset, max_files)
     places = [(split, int(index)) for split, indices in chosen.items() for index in indices]
-    survey = Survey(dataset, len(places))
-    log_mel = _log_mel() if statistics else None
+    survey = Survey(dataset, len(places), frontend)
+    filterbank_range = FilterbankRange.of(frontend)
+    log_mel = _log_mel(filterbank_range, frontend.num_mel_bins) if statistics else None
     num_workers = num_workers or os.cpu_count() or 1
 
     def inspect(place: tuple[str, int]) -> Inspection:
         split, index = place
-        return inspect_sound(dataset.splits[split].sources[index], log_mel)  # type: ignore[arg-type]
+        source: Any = dataset.splits[split].sources[index]
+        return inspect_sound(source, log_mel, filterbank_range)
 
     inspections = map_ahead(inspect, places, num_workers, num_ahead=4 * num_workers)
     bar = ProgressBar(len(places), " sounds", quiet=not progress)
@@ -66,11 +74,11 @@ def audit(
     report = {"path": path, "kind": kind, "settings": settings, **survey.report()}
     report["missing"] = missing
     if statistics and survey.log_mels.num_clips:
-        report["log_mel"] = _log_mel_report(survey, report)
+        report["log_mel"] = _log_mel_report(survey, report, frontend)
     report["problems"] = advice.find_problems(report)
     report["remarks"] = advice.list_remarks(report)
     report["start"] = (
-        None if report["problems"] else advice.choose_recipe(report, kind, settings, path)
+        None if report["problems"] else advice.choose_recipe(report, kind, settings, path, frontend)
     )
     return report
 
@@ -101,16 +109,20 @@ def _read(
     return dataset, settings, missing
 
 
-def _log_mel() -> LogMel:
+def _log_mel(filterbank_range: FilterbankRange, num_mel_bins: int) -> LogMel:
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")  # TensorFlow would reserve all of its memory
-    return log_mel_function()
+    return log_mel_function(filterbank_range, num_mel_bins)
 
 
-def _log_mel_report(survey: Survey, report: dict[str, Any]) -> dict[str, Any]:
-    frames = advice.num_frames_for(report["seconds"]["95%"])
-    result: dict[str, Any] = {"num_clips": survey.log_mels.num_clips, "num_frames": frames}
+def _log_mel_report(survey: Survey, report: dict[str, Any], frontend: Frontend) -> dict[str, Any]:
+    frames = advice.num_frames_for(report["seconds"]["95%"], frontend.frame_step_seconds)
+    result: dict[str, Any] = {
+        "num_clips": survey.log_mels.num_clips,
+        "num_frames": frames,
+        "range": f"{frontend.num_mel_bins} mel bins of {FilterbankRange.of(frontend)}",
+    }
     for name, padded in (("padded", True), ("unpadded", False)):
         mean, std = survey.log_mels.over(frames, padded)
         result[name] = {"mean": mean, "std": std}

@@ -1,7 +1,7 @@
 """Inspection of one sound: file format, defects, fingerprint and log-mel statistics.
 
 Sounds are decoded as in training. Clipping is measured on the samples of the file, offset, silence
-and log-mels on the mono 16 kHz waveform that a model would receive.
+and log-mels on the mono waveform that a model would receive, by default at 16 kHz.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.audio import decoding
+from ast_keras.audio import decoding, mel
 from ast_keras.audio.channels import channel_defect
-from ast_keras.audio.loading import FRAME_SECONDS, LOUD_PEAK, Channel, audio_from_array
+from ast_keras.audio.filterbank_range import FilterbankRange
+from ast_keras.audio.loading import LOUD_PEAK, Channel, audio_from_array
 from ast_keras.audio.opening import Source
 from ast_keras.data.segment import Segment
 from ast_keras.errors import AudioError, AudioSampleError
 
 Array = npt.NDArray[Any]
 LogMel = Callable[[Array], Array]
+_AUDIOSET_RANGE = FilterbankRange()
 
-SAMPLE_RATE = 16_000
-NUM_MEL_BINS = 128
+NUM_MEL_BINS = 128  # of every published AST
 MAX_FRAMES = 1024  # of log-mels: the longest input of a published AST
 MAX_SECONDS = 60.0  # decoded of one recording, so that recordings of hours fit into memory
 SILENCE_DBFS = -60.0
@@ -37,7 +38,9 @@ _NEARLY_ONE = 0.9995
 
 # A fingerprint has `_SEGMENTS` parts in time and `_BANDS` in frequency.
 _SEGMENTS, _BANDS = 32, 4
-_FINGERPRINT_BINS = 96  # up to 4 kHz, which lossy codecs and low sample rates leave unchanged
+# Fraction of the mel bins: up to 4 kHz by default, which lossy codecs and low sample rates leave
+# unchanged.
+_FINGERPRINT_BINS = 0.75
 _RANGE = 7.0  # 30 dB below the loudest part, in units of the natural logarithm
 _MIN_CHANGE = 0.05  # root mean square of the level changes below which there is no fingerprint
 
@@ -54,7 +57,7 @@ class Inspection:
         format: Container and codec, as libsndfile names them.
         seconds: Length in seconds.
         defects: Short description of each defect, by its kind. Empty for a good sound.
-        digest: Hash of the mono 16 kHz samples; None for silent sounds, which are all equal.
+        digest: Hash of the mono samples; None for silent sounds, which are all equal.
         start_digest: Hash of the first half second, of sounds longer than a second; None if it is
             silent.
         fingerprint: Level changes in coarse bands, float32, of Euclidean norm 1. Copies in another
@@ -77,16 +80,22 @@ class Inspection:
 
 
 def inspect_sound(
-    source: Source | Segment, log_mel: LogMel | None = None, *, channel: Channel = "mix"
+    source: Source | Segment,
+    log_mel: LogMel | None = None,
+    filterbank_range: FilterbankRange = _AUDIOSET_RANGE,
+    *,
+    channel: Channel = "mix",
 ) -> Inspection:
     """Decodes a sound and describes it. A sound that cannot be read is described, too.
 
-    Only the first minute of a recording is decoded, and only the first 10.24 s give log-mels.
+    Only the first minute of a recording is decoded, and only the first 1,024 frames (10.24 s by
+    default) give log-mels.
 
     Args:
         source: Path of a file, the bytes of a whole file, or a segment of a file.
-        log_mel: Function from float32 `[samples]` at 16 kHz to log-mels `[frames, 128]`, from
+        log_mel: Function from float32 `[samples]` to log-mels `[frames, mel]`, from
             `log_mel_function`. None computes no log-mels and no fingerprint.
+        filterbank_range: Sample rate and frames of the model to train.
         channel: `"mix"` for the mean of all channels, or the index of the channel to inspect.
 
     Example:
@@ -105,7 +114,9 @@ def inspect_sound(
     try:
         info = decoding.read_info(file, [])
         frames, rate = decoding.read_frames(file, span.start_seconds, limit, notes)
-        waveform = audio_from_array(frames, rate, SAMPLE_RATE, channel=channel, channel_axis=1)
+        waveform = audio_from_array(
+            frames, rate, filterbank_range.sample_rate, channel=channel, channel_axis=1
+        )
         frames = frames if channel == "mix" else frames[:, [channel]]
     except AudioSampleError as error:
         return Inspection(defects={"invalid_samples": _reason(error)})
@@ -118,6 +129,9 @@ def inspect_sound(
         seconds = min(span.duration_seconds or total, total)
     if overhang := span.overhang_seconds(seconds):
         defects["past_end"] = f"by {overhang:.3g} s"
+    waveform_seconds = len(waveform) / filterbank_range.sample_rate
+    if waveform_seconds < filterbank_range.frame_length_seconds:
+        defects["too_short"] = f"{1e3 * waveform_seconds:.3g} ms"
     defects |= _find_defects(waveform, frames, _FULL_SCALE.get(info.codec, _NEARLY_ONE))
     is_silent = "silent" in defects
     inspection = Inspection(
@@ -127,11 +141,11 @@ def inspect_sound(
         seconds=seconds,
         defects=defects,
         digest=None if is_silent else _digest(waveform),
-        start_digest=_start_digest(waveform),
+        start_digest=_start_digest(waveform, filterbank_range.sample_rate),
     )
     if log_mel is None:
         return inspection
-    frames = log_mel(waveform[: (MAX_FRAMES - 1) * 160 + 400]).astype(np.float64)
+    frames = log_mel(waveform).astype(np.float64)
     means = frames.mean(axis=1)
     return dataclasses.replace(
         inspection,
@@ -141,15 +155,28 @@ def inspect_sound(
     )
 
 
-def log_mel_function() -> LogMel:
+def log_mel_function(
+    filterbank_range: FilterbankRange = _AUDIOSET_RANGE, num_mel_bins: int = NUM_MEL_BINS
+) -> LogMel:
     """Returns a function from a waveform to the log-mels of a model's input, not normalised.
 
-    The function may be called from several threads. Calling `log_mel_function` imports TensorFlow.
+    It gives at most 1,024 frames, and may be called from several threads. Calling
+    `log_mel_function` imports TensorFlow.
+
+    Args:
+        filterbank_range: Frequencies and frames of the filterbank.
+        num_mel_bins: Number of mel filters.
     """
     from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 
-    filterbank: Any = LogMelFilterbank(num_mel_bins=NUM_MEL_BINS, mean=0.0, std=0.5)  # type: ignore[no-untyped-call]
-    return lambda waveform: np.asarray(filterbank(waveform[None]))[0]
+    filterbank: Any = LogMelFilterbank(  # type: ignore[no-untyped-call]
+        num_mel_bins=num_mel_bins, mean=0.0, std=0.5, **dataclasses.asdict(filterbank_range)
+    )
+    rate = filterbank_range.sample_rate
+    step = mel.seconds_to_samples(filterbank_range.frame_step_seconds, rate)
+    length = mel.seconds_to_samples(filterbank_range.frame_length_seconds, rate)
+    num_samples = (MAX_FRAMES - 1) * step + length
+    return lambda waveform: np.asarray(filterbank(waveform[None, :num_samples]))[0]
 
 
 def _reason(message: object) -> str:
@@ -160,10 +187,10 @@ def _digest(waveform: Array) -> int:
     return int.from_bytes(hashlib.blake2b(waveform.tobytes(), digest_size=8).digest(), "little")
 
 
-def _start_digest(waveform: Array) -> int | None:
-    start = waveform[: SAMPLE_RATE // 2]
+def _start_digest(waveform: Array, sample_rate: int) -> int | None:
+    start = waveform[: sample_rate // 2]
     is_silent = np.ptp(start) < 2 * 10 ** (SILENCE_DBFS / 20)
-    return None if len(waveform) <= SAMPLE_RATE or is_silent else _digest(start)
+    return None if len(waveform) <= sample_rate or is_silent else _digest(start)
 
 
 def _find_defects(waveform: Array, frames: Array, full_scale: float) -> dict[str, str]:
@@ -174,8 +201,6 @@ def _find_defects(waveform: Array, frames: Array, full_scale: float) -> dict[str
         defects[f"{kind}_channel"] = f"set data.channel={usable}"
     offset = float(waveform.mean(dtype=np.float64))
     peak = float(np.abs(waveform - np.float32(offset)).max())
-    if len(waveform) < FRAME_SECONDS * SAMPLE_RATE:
-        defects["too_short"] = f"{1e3 * len(waveform) / SAMPLE_RATE:.3g} ms"
     # The mean of a sound and its inverse is silent; the sound is not.
     if 20 * np.log10(max(peak, 1e-9)) < SILENCE_DBFS and "inverted_channel" not in defects:
         level = f"peak {20 * np.log10(peak):.0f} dBFS" if peak > 1e-6 else "digital silence"
@@ -206,9 +231,11 @@ def _fingerprint(log_mels: Array) -> Array | None:
     Differences in time cancel the effect of a filter or of another level. Limiting levels to 30 dB
     below the loudest cancels the difference between noise floors.
     """
-    if len(log_mels) < _SEGMENTS:
+    band_width = int(_FINGERPRINT_BINS * log_mels.shape[1]) // _BANDS
+    if len(log_mels) < _SEGMENTS or not band_width:
         return None
-    bands = log_mels[:, :_FINGERPRINT_BINS].reshape(len(log_mels), _BANDS, -1).mean(axis=2)
+    used = log_mels[:, : _BANDS * band_width]
+    bands = used.reshape(len(log_mels), _BANDS, band_width).mean(axis=2)
     bounds = np.linspace(0, len(bands), _SEGMENTS + 1).astype(int)
     levels = np.add.reduceat(bands, bounds[:-1]) / np.diff(bounds)[:, None]
     changes = np.diff(np.maximum(levels, levels.max() - _RANGE), axis=0).ravel()
@@ -225,6 +252,9 @@ class LogMelStatistics:
     frames to which clips are cut or padded can be chosen afterwards. They are merged by the rule of
     Chan, Golub and LeVeque, which subtracts no large sums.
 
+    Args:
+        num_mel_bins: Number of mel bins of each frame.
+
     Example:
 
     >>> statistics = LogMelStatistics()
@@ -233,7 +263,8 @@ class LogMelStatistics:
     ((-5.0, 1.0), -2.5)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num_mel_bins: int = NUM_MEL_BINS) -> None:
+        self.num_mel_bins = num_mel_bins
         self.num_clips = 0
         self._counts = np.zeros(MAX_FRAMES)
         self._means = np.zeros(MAX_FRAMES)
@@ -250,11 +281,11 @@ class LogMelStatistics:
         first = slice(min(len(frame_means), MAX_FRAMES))
         means, squares = frame_means[first], frame_squares[first]
         num_before = self._counts[first].copy()
-        self._counts[first] += NUM_MEL_BINS
+        self._counts[first] += self.num_mel_bins
         difference = means - self._means[first]
-        self._means[first] += difference * NUM_MEL_BINS / self._counts[first]
+        self._means[first] += difference * self.num_mel_bins / self._counts[first]
         self._squares[first] += (
-            squares + difference**2 * num_before * NUM_MEL_BINS / self._counts[first]
+            squares + difference**2 * num_before * self.num_mel_bins / self._counts[first]
         )
 
     def over(self, num_frames: int, padded: bool) -> tuple[float, float]:
@@ -272,7 +303,7 @@ class LogMelStatistics:
         counts, means = self._counts[:num_frames], self._means[:num_frames]
         squares = self._squares[:num_frames].sum()
         if padded:
-            missing = self.num_clips * num_frames * NUM_MEL_BINS - counts.sum()
+            missing = self.num_clips * num_frames * self.num_mel_bins - counts.sum()
             counts, means = np.append(counts, missing), np.append(means, 0.0)
         total = counts.sum()
         if not total:

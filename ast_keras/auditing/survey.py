@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ast_keras.auditing.inspect_sound import Inspection, LogMelStatistics
+from ast_keras.auditing.inspect_sound import MAX_FRAMES, Inspection, LogMelStatistics
 from ast_keras.auditing.label_checks import label_report
 from ast_keras.auditing.likely_groups import likely_groups
 from ast_keras.data.dataset import SoundDataset, why_untrainable
 from ast_keras.data.segment import Segment
+from ast_keras.recipe import Frontend
 
 Array = npt.NDArray[Any]
 Place = tuple[str, int]  # split and index in it
@@ -26,7 +27,8 @@ MAX_COMPARED = 100_000  # sounds whose fingerprints are stored: 25 MB
 # no two recordings of different sources exceeded 0.957; Ogg and MP3 copies at half the level had a
 # median of 0.99.
 MIN_SIMILARITY = 0.97
-THRESHOLDS_SECONDS = (1.0, 5.0, 10.24)
+THRESHOLDS_SECONDS = (1.0, 5.0)
+_DEFAULT_FRONTEND = Frontend()
 _BLOCK = 1024  # fingerprints compared at once
 
 
@@ -68,6 +70,7 @@ class Survey:
         dataset: The data set to which the sounds belong.
         num_sounds: Maximum number of sounds that will be added. Above `MAX_COMPARED`, near
             duplicates are not searched.
+        frontend: Filterbank of the model to train; its frames decide which sounds are too long.
 
     Example:
 
@@ -82,9 +85,12 @@ class Survey:
     ({'16000': 1}, 2.0)
     """
 
-    def __init__(self, dataset: SoundDataset, num_sounds: int) -> None:
+    def __init__(
+        self, dataset: SoundDataset, num_sounds: int, frontend: Frontend = _DEFAULT_FRONTEND
+    ) -> None:
         self.dataset = dataset
-        self.log_mels = LogMelStatistics()
+        self.longest_seconds = MAX_FRAMES * frontend.frame_step_seconds
+        self.log_mels = LogMelStatistics(frontend.num_mel_bins)
         # Arrays: lists of 2 million sounds would take hundreds of megabytes.
         self.seconds = array.array("d")
         self._counts: dict[str, collections.Counter[str]] = {
@@ -148,7 +154,8 @@ class Survey:
             ),
             **label_report(self.dataset),
             **{name: dict(counts.most_common()) for name, counts in self._counts.items()},
-            "seconds": lengths(self.seconds),
+            "seconds": lengths(self.seconds, self.longest_seconds),
+            "longest_seconds": self.longest_seconds,
             "defects": {
                 **self._left_out(),
                 **{
@@ -224,11 +231,12 @@ class Survey:
         return tuple(self.dataset.splits[place[0]].targets[place[1]])
 
 
-def lengths(seconds: Sequence[float]) -> dict[str, Any]:
+def lengths(seconds: Sequence[float], longest_seconds: float = 10.24) -> dict[str, Any]:
     """Returns the distribution of lengths; empty if there are no sounds.
 
     Args:
         seconds: Length of each sound in seconds.
+        longest_seconds: Longest sound that a model processes.
 
     Example:
 
@@ -238,13 +246,14 @@ def lengths(seconds: Sequence[float]) -> dict[str, Any]:
     if not seconds:
         return {}
     values = np.asarray(seconds)
+    thresholds = sorted({*THRESHOLDS_SECONDS, longest_seconds})
     quantiles = {"min": 0.0, "5%": 0.05, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95}
     return {
         "hours": round(float(values.sum()) / 3600, 3),
         **{name: round(float(np.quantile(values, q)), 4) for name, q in quantiles.items()},
         "max": round(float(values.max()), 4),
-        "shorter_than": {f"{t:g}": int((values < t).sum()) for t in THRESHOLDS_SECONDS},
-        "longer_than": {f"{t:g}": int((values > t).sum()) for t in THRESHOLDS_SECONDS},
+        "shorter_than": {f"{t:g}": int((values < t).sum()) for t in thresholds},
+        "longer_than": {f"{t:g}": int((values > t).sum()) for t in thresholds},
     }
 
 

@@ -22,7 +22,7 @@ _DEFECTS = {
     "silent": "below -60 dBFS",
     "clipped": "runs of samples at full scale",
     "offset": "mean beyond 0.01 of full scale (harmless: the frontend removes it)",
-    "too_short": "shorter than 25 ms, no frame",
+    "too_short": "shorter than a frame",
     "too_loud": "above twice full scale",
 }
 _LABELS = {
@@ -152,6 +152,7 @@ def _log_mels(found: Mapping[str, Any] | None) -> Iterator[str]:
         yield "  not measured"
         return
     yield f"  {found['num_clips']:,} training sounds, cut or padded to {found['num_frames']} frames"
+    yield f"  {found['range']}"
     rows: list[list[object]] = [["", "mean", "std"]]
     for title, name in (("padded, as in training", "padded"), ("frames of sound", "unpadded")):
         rows.append([title, f"{found[name]['mean']:.4f}", f"{found[name]['std']:.4f}"])

@@ -69,14 +69,15 @@ def test_command_has_the_flags_that_the_text_gives_it(module, arguments):
 
 @pytest.mark.parametrize("page", TEXTS)
 def test_recipes_and_settings_of_the_text_exist(page):
-    for line in TEXTS[page].splitlines():
+    for line in TEXTS[page].replace("\\\n", "").splitlines():
         names = [n for n in re.findall(r"--recipe (\w+)(?![\w./])", line) if n.islower()]
         for name in names:
             assert name in list_recipes() or name == "my_audioset", line
-        for setting in re.findall(r"--set (?!group\.)(\w+\.\w+)=([\w.,]+)", line):
-            # The value alone may break a rule with another setting: the name and type must exist.
-            recipe = load_recipe(names[0] if names and names[0] in list_recipes() else "esc10")
-            assert override(recipe, ["=".join(setting)])
+        found = re.findall(r"--set (?!group\.)(\w+\.\w+=[\w.,]+)", line)
+        recipe = load_recipe(names[0] if names and names[0] in list_recipes() else "esc10")
+        # The settings of a command belong together; those of a sentence are alternatives.
+        for settings in [found] if line.startswith("    ") else [[setting] for setting in found]:
+            assert override(recipe, settings)
 
 
 @pytest.mark.parametrize("page", TEXTS)

@@ -4,7 +4,9 @@ The file is longer than others, because the parts of the audit are tested on the
 """
 
 import csv
+import dataclasses
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -253,6 +255,50 @@ def odd(tmp_path_factory):
              ("level.ogg", "dog", "test"), ("other.wav", "cow", "test"),
              ("hens.wav", "hens", "test")]  # fmt: skip
     return write_manifest(folder, rows)
+
+
+def test_audit_measures_the_requested_filterbank(tmp_path):
+    rows = []
+    for index in range(4):
+        seconds = 0.2 if index < 3 else 1.5
+        samples = noise(seconds, 256_000, seed=index).astype(np.float32)
+        soundfile.write(tmp_path / f"{index}.wav", samples, 256_000, "FLOAT")
+        rows.append((f"{index}.wav", "ab"[index % 2], ("train", "test")[index // 2]))
+    path = write_manifest(tmp_path, rows)
+    flags = ["sample_rate=256000", "f_min_hz=10000", "f_max_hz=120000", "num_mel_bins=64"]
+    flags += ["frame_length_seconds=0.004", "frame_step_seconds=0.001"]
+    flags = [f"frontend.{flag}" for flag in flags]
+    frontend = override(load_recipe("finetune"), flags).frontend
+    report = audit(path, frontend=frontend, num_workers=1)
+    expected = np.concatenate(
+        [
+            kaldi_fbank.fbank(
+                (x := noise(0.2, 256_000, seed=index).astype(np.float32)) - x.mean(),
+                num_mel_bins=64,
+                sample_rate=256_000,
+                frame_length=1024,
+                frame_step=256,
+                f_min_hz=10_000.0,
+                f_max_hz=120_000.0,
+            )
+            for index in (0, 1)
+        ]
+    )
+    # Logarithms in float32 against float64.
+    found = report["log_mel"]["unpadded"]
+    assert (found["mean"], found["std"]) == pytest.approx(
+        (expected.mean(), expected.std()), abs=1e-6
+    )
+    assert any("1 sounds are longer than 1.024 s" in remark for remark in report["remarks"])
+    words = report["start"]["command"].split()
+    settings = [word for before, word in itertools.pairwise(words) if before == "--set"]
+    advised = override(load_recipe("finetune"), settings)
+    measured = {"mean": advised.frontend.mean, "std": advised.frontend.std}
+    assert measured["mean"] == pytest.approx(report["log_mel"]["padded"]["mean"], abs=1e-5)
+    wanted = dataclasses.replace(frontend, num_frames=advised.frontend.num_frames, **measured)
+    assert advised.frontend == wanted
+    # 95 % of the sounds last up to 1.3 s, which are more than the 1,024 frames of a published AST.
+    assert (advised.frontend.num_frames, advised.data.clip_seconds) == (1024, 1.024)
 
 
 def names_of(group):

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from ast_keras.audio.filterbank_range import FilterbankRange
 from ast_keras.errors import LabelError
 from ast_keras.labels import LabelSet
 from ast_keras.weights.config_files import NetworkSettings
@@ -68,7 +69,8 @@ def test_configuration_adds_what_the_tensors_do_not_show(tmp_path):
     assert (source.strides, source.num_frames, source.num_mel_bins) == ((4, 4), 12, 8)
     assert source.grid == (2, 3)
     assert (source.layer_norm_epsilon, source.head_layer_norm_epsilon) == (1e-9, 1e-9)
-    assert (source.mean, source.std, source.sample_rate) == (-5.5, 3.25, 8000)
+    assert (source.mean, source.std) == (-5.5, 3.25)
+    assert source.filterbank_range == FilterbankRange(8000)
     assert source.labels == LabelSet(("dog", "cow", "hen", "cat"))
     assert source.score_activation is None
     assert (source.embed_dim, source.mlp_dim, source.num_layers) == (EMBED, 20, 2)
