@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ast_keras.data.dataset import SoundDataset
+from ast_keras.data.segment import Segment
 
 MAX_NAMES = 200_000  # of more sounds, the names are not compared
 _MAX_DROPPED = 3  # words at the end of a name that may differ within a group
@@ -65,6 +66,9 @@ def likely_groups(dataset: SoundDataset) -> dict[str, Any]:
 
 def _stems(dataset: SoundDataset) -> Iterator[tuple[Place, tuple[int, ...], str]]:
     for name, split in dataset.splits.items():
+        has_files = isinstance(split.sources, list)  # others are read or rendered on access
         for index in range(len(split)):
-            file = os.path.basename(split.source_name(index))
-            yield (name, index), tuple(split.targets[index]), os.path.splitext(file)[0]
+            source = split.sources[index] if has_files else None
+            path = source.path if isinstance(source, Segment) else split.source_name(index)
+            stem = os.path.splitext(os.path.basename(path))[0]
+            yield (name, index), tuple(split.targets[index]), stem

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 from collections.abc import Iterator
 
 from ast_keras.data.dataset import SoundDataset, split_of_name
@@ -21,7 +22,7 @@ _FORMAT = (
 _OTHER_NAMES = {
     "path": (
         "file", "filename", "file_name", "filepath", "file_path", "fname", "audio_path",
-        "audio_file", "audio_filename", "recording",
+        "audio_file", "audio_filename", "recording", "begin file",
     ),
     "labels": (
         "label", "class", "classes", "class_name", "category", "tag", "tags", "target",
@@ -35,8 +36,12 @@ _OTHER_NAMES = {
         "end_seconds", "end_s", "end_sec", "end_time", "end (s)", "stop", "end time (s)", "offset",
         "offset_seconds", "tmax",
     ),
+    "duration": ("duration_seconds", "duration_s", "duration_sec", "duration (s)"),
 }  # fmt: skip
 _COLUMNS = ("path", "labels", "split", "fold", "group", "start", "end")
+_OTHER_UNIT = re.compile(
+    r"(start|begin|onset|end|stop|offset)\w*[\s_(]+(ms|msec|millis\w*|samples?|frames?)\)?"
+)
 
 
 def read_manifest(
@@ -53,9 +58,9 @@ def read_manifest(
 ) -> SoundDataset:
     """Reads a table with the columns `path`, `labels` (separated by `;`) and optional others.
 
-    The columns `start` and `end` (seconds) make an example of a part of a recording; an empty `end`
-    is the end of the recording. Without a column `split` or `fold`, examples of every class are
-    held out by a hash of their paths. Examples with the same value in a column `group`, and
+    The columns `start` and `end` or `duration` (seconds) make an example of a part of a recording;
+    an empty `end` is the end of the recording. Without a column `split` or `fold`, examples of
+    every class are held out by a hash of their paths. Examples with the same value in a column `group`, and
     segments of the same recording, are held out together. In multi-label data an empty cell of
     labels is an example of none of the classes; otherwise it is an error.
 
@@ -93,7 +98,9 @@ def read_manifest(
     rows = list(_read_rows(path, table, label_column))
     if not rows:
         raise DatasetError(f"The manifest has no rows. {_FORMAT} Received: {path}")
-    used = (label_column, *(name for name in _COLUMNS if name != "labels"))
+    used = [label_column, *(name for name in _COLUMNS if name != "labels")]
+    if "start" in table.columns and "end" not in table.columns:
+        used.append("duration")
     unused = [name or "(without a name)" for name in table.columns if name not in used]
     notes = [f"columns that are not used: {', '.join(unused)}"] if unused else []
     settings = RowSettings(
@@ -133,7 +140,13 @@ def _read_rows(path: str, table: Table, label_column: str) -> Iterator[Row]:
         raise DatasetError(
             f"A column for the end of segments needs one named start. Received: {path}"
         )
+    if wrong := next(filter(_OTHER_UNIT.fullmatch, table.columns), None):
+        raise DatasetError(
+            "The times of segments must be in seconds: convert them and name the columns start and "
+            f"end. Received: {path} with the column {wrong}"
+        )
     has_spans, has_splits = "start" in table.columns, "split" in table.columns
+    until = "end" if "end" in table.columns else "duration"
     find_split = functools.cache(split_of_name)
     folder, comma = os.path.dirname(path), table.delimiter != ","
     for line, cells in table.rows:
@@ -154,8 +167,10 @@ def _read_rows(path: str, table: Table, label_column: str) -> Iterator[Row]:
         if has_spans:
             start, end = (
                 seconds(cells.get(name, ""), name, place, decimal_comma=comma)
-                for name in ("start", "end")
+                for name in ("start", until)
             )
+            if end is not None and until == "duration":
+                end += start or 0.0
         if start is not None or end is not None:
             start = start or 0.0
             require_span(start, end, place)

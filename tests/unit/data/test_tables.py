@@ -131,6 +131,8 @@ def test_unused_columns_are_named(table):
         ("path,labels,start,end\na.wav,dog,nan,4\n", "line 2: 'nan'"),
         ("path,labels,start,end\na.wav,dog,1,2\na.wav,hen,1.0,2.0\n", "lines 2 and 3"),
         ("path,labels,end\na.wav,dog,2\n", "needs one named start"),
+        ("path,labels,start_ms,end_ms\na.wav,dog,100,200\n", "in seconds.*column start_ms"),
+        ("path,labels,Start (samples)\na.wav,dog,100\n", r"column start \(samples\)"),
     ],
 )
 def test_what_has_no_single_reading_is_refused_in_one_line(table, content, message):
@@ -167,6 +169,16 @@ def test_start_and_end_make_examples_of_spans(table, tmp_path, header):
     assert split.targets == [(0,), (1,), (0,), (1,)]
     np.testing.assert_array_equal(split.sources[1].load(16_000), samples[16_000:20_000])
     assert "3 segments of 1 recordings; what lies between them is not used" in dataset.notes
+
+
+def test_a_duration_ends_a_segment_unless_there_is_an_end(table, tmp_path):
+    a = str(tmp_path / "a.wav")
+    for text, segment in (
+        ("path,labels,start,duration\na.wav,dog,0.5,2\n", Segment(a, 0.5, 2.5)),
+        ("path,labels,onset,offset,duration\na.wav,dog,0.5,1,60\n", Segment(a, 0.5, 1.0)),
+        ("path,labels,duration\na.wav,dog,60\n", a),  # of the file
+    ):
+        assert load_dataset("manifest", table(text)).split("train").sources == [segment]
 
 
 def test_german_decimals_are_times(table, tmp_path):
