@@ -60,9 +60,9 @@ def read_manifest(
 
     The columns `start` and `end` or `duration` (seconds) make an example of a part of a recording;
     an empty `end` is the end of the recording. Without a column `split` or `fold`, examples of
-    every class are held out by a hash of their paths. Examples with the same value in a column `group`, and
-    segments of the same recording, are held out together. In multi-label data an empty cell of
-    labels is an example of none of the classes; otherwise it is an error.
+    every class are held out by a hash of their paths. Examples with the same value in a column
+    `group`, and segments of the same recording, are held out together. In multi-label data an empty
+    cell of labels is an example of none of the classes; otherwise it is an error.
 
     Args:
         path: Path of the table. The paths in it are absolute or relative to its folder.
