@@ -1,16 +1,18 @@
-"""The methods of `keras.Model` that a classifier extends: `compile`, and what `fit` builds on."""
+"""The methods of `keras.Model` that a classifier extends: `compile`, and those that take sounds."""
 
 import warnings
 
 import keras
 
+from ast_keras.models.classifier_inputs import check_call, checked_data, one_line_errors
 from ast_keras.models.score_activation import activation_of_loss
 
 
 class KerasMethods:
-    """Extends `compile` of `keras.Model` for a classifier of logits; the base of `AudioClassifier`.
+    """The base of `AudioClassifier`, before `keras.Model`: methods of that class, with more checks.
 
-    It has no weights and no state of its own, and it is used with `keras.Model` as the next base.
+    `compile` fits a classifier that returns logits. A call, `fit`, `evaluate`, `predict` and their
+    variants for one batch first check the sounds (see `classifier_inputs`).
     """
 
     @property
@@ -73,3 +75,38 @@ class KerasMethods:
         self.suggest_score_activation(activation)
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
+
+    # --- Methods that take sounds ---
+
+    def __call__(self, *args, **kwargs):
+        check_call(self, *args, **kwargs)
+        return super().__call__(*args, **kwargs)
+
+    def fit(self, x=None, *args, **kwargs):
+        validation = kwargs.get("validation_data")
+        if isinstance(validation, tuple | list):
+            kwargs["validation_data"] = (checked_data(self, validation[0]), *validation[1:])
+        elif validation is not None:
+            kwargs["validation_data"] = checked_data(self, validation)
+        with one_line_errors():
+            return super().fit(checked_data(self, x), *args, **kwargs)
+
+    def evaluate(self, x=None, *args, **kwargs):
+        # `fit` has checked its validation data, and evaluates what it has stored.
+        if not kwargs.get("_use_cached_eval_dataset"):
+            x = checked_data(self, x)
+        with one_line_errors():
+            return super().evaluate(x, *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        with one_line_errors():
+            return super().predict(checked_data(self, x), *args, **kwargs)
+
+    def train_on_batch(self, x, *args, **kwargs):
+        return super().train_on_batch(checked_data(self, x), *args, **kwargs)
+
+    def test_on_batch(self, x, *args, **kwargs):
+        return super().test_on_batch(checked_data(self, x), *args, **kwargs)
+
+    def predict_on_batch(self, x):
+        return super().predict_on_batch(checked_data(self, x))

@@ -163,7 +163,7 @@ def test_description_states_what_original_padding_cuts():
 
 def test_less_than_a_frame_gives_a_result(model):
     assert np.isfinite(model(np.full((1, 100), 0.1, "float32"))).all()
-    assert np.isfinite(model(np.zeros((2, 9000), "float32"), lengths=[0, 9000])).all()
+    assert np.isfinite(model(np.zeros((2, 9000), "float32"), lengths=[1, 9000])).all()
 
 
 def test_original_padding_rejects_a_spectrogram_of_another_length():
