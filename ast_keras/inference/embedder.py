@@ -105,7 +105,8 @@ class Embedder:
         Raises:
             AudioError: If the file cannot be read.
         """
-        return iter_segments(path, self.sample_rate, self._window)
+        frame = self.model.frontend.frame_length_seconds
+        return iter_segments(path, self.sample_rate, self._window, frame_seconds=frame)
 
     def embed(self, path: str, segments: Iterable[Segment] | None = None) -> Iterator[Embedding]:
         """Yields the vectors of a file, ordered by time and then by mel.

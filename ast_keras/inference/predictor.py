@@ -147,7 +147,8 @@ class Predictor:
         Raises:
             AudioError: If the file cannot be read.
         """
-        return iter_segments(path, self.sample_rate, self._window, self._hop)
+        frame = self.model.frontend.frame_length_seconds
+        return iter_segments(path, self.sample_rate, self._window, self._hop, frame)
 
     def predict_segments(
         self, path: str, segments: Iterable[Segment], top: int | None = None

@@ -27,7 +27,11 @@ AGGREGATES = ("max", "mean", "attention")
 
 
 def iter_segments(
-    path: str, sample_rate: int, window: int | None = None, hop: int | None = None
+    path: str,
+    sample_rate: int,
+    window: int | None = None,
+    hop: int | None = None,
+    frame_seconds: float = FRAME_SECONDS,
 ) -> Iterator[Segment]:
     """Yields the parts of a sound file that a model processes one at a time.
 
@@ -36,6 +40,7 @@ def iter_segments(
         sample_rate: Rate of the samples in Hz.
         window: Number of samples in a window. None for the whole file as one segment.
         hop: Number of samples from the start of one window to that of the next; None for `window`.
+        frame_seconds: Length of a frame of the model's spectrogram.
 
     Yields:
         Index of the first sample of the segment, and its samples, float32 `[samples]`.
@@ -47,7 +52,7 @@ def iter_segments(
         yield 0, load_audio(path, sample_rate)
         return
     # Fewer remaining samples than one frame would make a window without a spectrogram frame.
-    min_samples = round(FRAME_SECONDS * sample_rate)
+    min_samples = round(frame_seconds * sample_rate)
     yield from cut_windows(sound_blocks(path, sample_rate), window, hop or window, min_samples)
 
 

@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
+from ast_keras.audio.encoding import write_wav
 from ast_keras.errors import InferenceError
-from ast_keras.inference.windows import ScoreAggregator, cut_windows
+from ast_keras.inference.windows import ScoreAggregator, cut_windows, iter_segments
 
 LENGTHS = [1, 3, 10, 11, 12, 20, 21, 57]
 SIZES = [(10, 10), (10, 5), (10, 1), (10, 7)]
@@ -32,6 +33,14 @@ def test_a_short_rest_lengthens_the_last_window():
     sound = np.arange(23, dtype="float32")
     windows = cut_windows([sound], 10, 10, min_samples=4)
     assert [(start, len(samples)) for start, samples in windows] == [(0, 10), (10, 13)]
+
+
+def test_a_rest_shorter_than_a_frame_of_the_model_lengthens_the_last_window(tmp_path):
+    write_wav(tmp_path / "tremor.wav", np.zeros(2300), 1000)  # 2.3 s
+    segments = iter_segments(str(tmp_path / "tremor.wav"), 1000, 1000, frame_seconds=0.5)
+    assert [(start, len(samples)) for start, samples in segments] == [(0, 1000), (1000, 1300)]
+    segments = iter_segments(str(tmp_path / "tremor.wav"), 1000, 1000, frame_seconds=0.3)
+    assert [len(samples) for _, samples in segments] == [1000, 1000, 300]
 
 
 def test_gap_between_windows_is_rejected():
