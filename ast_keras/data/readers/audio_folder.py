@@ -138,9 +138,11 @@ class SoundTree:
         """
         sounds: list[str] = []
         left_out: list[LeftOut] = []
+        readable = frozenset(readable_suffixes())  # once: there may be millions of files
         for folder, files, hidden in walk_folders(path):
             for entry in files:
-                reason, is_sound = why_left_out(entry.name), is_audio(entry.name)
+                is_sound = _suffix(entry.name) in readable and not entry.name.startswith(".")
+                reason = None if is_sound else why_left_out(entry.name)
                 if hidden and (reason or is_sound):
                     reason = HIDDEN
                 elif is_sound and not entry.is_file() and not entry.is_symlink():

@@ -194,7 +194,7 @@ def _suffix_notes(sounds: Iterable[str]) -> Iterator[str]:
     """Yields a note on files that differ only in their suffix, which may be copies."""
     by_stem: Mapping[str, list[str]] = collections.defaultdict(list)
     for sound in sounds:
-        by_stem[os.path.splitext(sound)[0]].append(sound)
+        by_stem[sound.rpartition(".")[0]].append(sound)
     groups = [names for names in by_stem.values() if len(names) > 1]
     if groups:
         yield (

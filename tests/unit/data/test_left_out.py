@@ -4,11 +4,14 @@ import os
 
 import pytest
 
+from ast_keras.auditing.audit import audit
+from ast_keras.auditing.text_report import describe
 from ast_keras.commands.inputs import sound_files
 from ast_keras.data.readers import audio_folder, load_dataset
 from ast_keras.data.readers.audio_folder import SoundTree, is_audio, why_left_out
 from ast_keras.errors import CommandError, DatasetError
 from ast_keras.labels import LabelSet
+from tests.helpers.data_folders import write_sound
 from tests.helpers.errors import error_of
 
 
@@ -172,6 +175,23 @@ def test_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(DatasetError, match=r"Permission denied\. Received: .*/hen"):
         load_dataset("folders", tmp_path)
+
+
+def test_audit_reports_what_is_left_out_as_a_defect(tmp_path):
+    for seed, name in enumerate(("dog/1", "dog/2", "hen/1", "hen/2")):
+        write_sound(tmp_path / f"{name}.wav", seed)
+    touch(tmp_path, "dog/3.m4a", "dog/4.m4a", "top.wav")
+    report = audit(str(tmp_path), statistics=False)
+    assert report["kind"] == "folders"
+    assert report["defects"]["left_out"]["count"] == 3
+    assert report["defects"]["left_out"]["examples"][1] == {
+        "split": "", "sound": "dog/3.m4a", "label": "dog", "detail": "unreadable without ffmpeg"
+    }  # fmt: skip
+    lines = "\n".join(describe(report))
+    assert "  2 sounds left out, unreadable without ffmpeg (install it" in lines
+    assert "  left out: 3, not read" in lines
+    assert "    dog/4.m4a: unreadable without ffmpeg" in lines
+    assert report["problems"] == []
 
 
 def esc50(root, *names):
