@@ -28,6 +28,10 @@ POSITIVE = Range("be positive", lambda value: value > 0)
 NOT_NEGATIVE = Range("not be negative", lambda value: value >= 0)
 FRACTION = Range("lie between 0 and 1", lambda value: 0 <= value <= 1)
 RATE = Range("lie between 0 and 1, and be below 1", lambda value: 0 <= value < 1)
+SAMPLE_RATE = Range(
+    "lie between 1000 and 1000000, the rates that audio files are read at",
+    lambda value: 1000 <= value <= 1_000_000,
+)
 SEED = Range("lie between 0 and 2**31 - 1", lambda value: 0 <= value < 2**31)
 
 

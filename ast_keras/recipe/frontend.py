@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ast_keras.labels import AUDIOSET_MEAN, AUDIOSET_STD
-from ast_keras.recipe.fields import NOT_NEGATIVE, POSITIVE, setting
+from ast_keras.recipe.fields import NOT_NEGATIVE, POSITIVE, SAMPLE_RATE, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Frontend:
     sample_rate: int = setting(
         16000,
         "Sampling rate of the audio, in Hz. Files at other rates are resampled.",
-        range=POSITIVE,
+        range=SAMPLE_RATE,
     )
     f_min_hz: float = setting(20.0, "Lower edge of the lowest mel bin, in Hz.", range=NOT_NEGATIVE)
     f_max_hz: float | None = setting(

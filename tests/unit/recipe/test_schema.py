@@ -9,7 +9,15 @@ import pytest
 
 from ast_keras import recipe as recipe_module
 from ast_keras.recipe import Recipe, list_recipes, load_recipe, override
-from ast_keras.recipe.fields import FRACTION, NOT_NEGATIVE, POSITIVE, RATE, SEED, describe_settings
+from ast_keras.recipe.fields import (
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    RATE,
+    SAMPLE_RATE,
+    SEED,
+    describe_settings,
+)
 from tests.helpers.errors import error_of
 
 DEFAULT = Recipe(name="default")
@@ -213,20 +221,21 @@ OUTSIDE = {
     NOT_NEGATIVE: (-1,),
     FRACTION: (-1, 2),
     RATE: (-1, 1),
+    SAMPLE_RATE: (999, 1_000_001),
     SEED: (-1, 2**31),
 }
-INSIDE = {POSITIVE: (1,), NOT_NEGATIVE: (0,), FRACTION: (0, 1), RATE: (0,), SEED: (0, 2**31 - 1)}
-
-
-# What the lowest value of a range needs: a filterbank of 1 Hz or at 1 Hz.
-LOWEST = {
-    "frontend.f_max_hz": ["frontend.f_min_hz=0"],
-    "frontend.sample_rate": [
-        "frontend.f_min_hz=0",
-        "frontend.frame_length_seconds=2",
-        "frontend.frame_step_seconds=1",
-    ],
+INSIDE = {
+    POSITIVE: (1,),
+    NOT_NEGATIVE: (0,),
+    FRACTION: (0, 1),
+    RATE: (0,),
+    SAMPLE_RATE: (1000, 10**6),
+    SEED: (0, 2**31 - 1),
 }
+
+
+# What the lowest value of a range needs.
+LOWEST = {"frontend.f_max_hz": ["frontend.f_min_hz=0"]}
 
 
 def declarations():
@@ -275,7 +284,7 @@ def test_every_choice_is_checked():
         (["frontend.sample_rate=256000", "frontend.f_min_hz=128000"], "below frontend.f_max_hz"),
         (["frontend.f_min_hz=500", "frontend.f_max_hz=500"], "below frontend.f_max_hz"),
         (["frontend.frame_step_seconds=1e-5"], "at least 1 samples, which is 6.25e-05 s"),
-        (["frontend.sample_rate=79"], "at least 2 samples, which is 0.0253 s"),
+        (["frontend.frame_length_seconds=1e-4"], "at least 2 samples, which is 0.000125 s"),
         (["train.class_weights=balanced", "data.sampling=weighted"], "would do so twice"),
         (["train.final_model=average"], "needs the first and the last epoch to average"),
         (["train.keep_epochs=6,26"], "from 1 to train.num_epochs=25"),
