@@ -4,9 +4,9 @@
     python -m ast_keras.train --recipe finetune --set data.path=sounds.csv
 
 Data: a CSV with columns path, labels (separated by `;`) and split or fold; or a folder that
-  contains one folder per class. Loss and metric follow
-  from the labels: categorical cross-entropy and accuracy if each example has one label, binary
-  cross-entropy and mAP if examples have several labels or none.
+  contains one folder per class. Loss and metric follow from the labels: categorical cross-entropy
+  and accuracy if each example has one label, binary cross-entropy and mAP if examples have several
+  labels or none.
 Expected: depends on the data. With these settings, for clips of half the length, the authors reach
   accuracy 0.956 +- 0.004 on ESC-50 (Gong et al. 2021, table 7: recipe `esc50`). Not measured here:
   the start weights were not available.

@@ -3,8 +3,7 @@
     python -m ast_keras.train --recipe own_sounds --set data.path=sounds.csv
 
 Data: a CSV with columns path, labels (separated by `;`) and split or fold; or a folder that
-  contains one folder per class. Clips longer than
-  `data.clip_seconds` are cut to their first 5 s.
+  contains one folder per class. Clips longer than `data.clip_seconds` are cut to their first 5 s.
 Expected: depends on the data. A few hundred clips are not many for random weights (see `esc10`).
 Cost: as for `esc10`, in proportion to the number of clips.
 """
