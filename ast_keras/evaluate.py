@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
@@ -28,6 +29,9 @@ from ast_keras.labels import LabelSet
 from ast_keras.presets.saved_paths import is_saved_model, saved_model_path, similar_path
 from ast_keras.progress import print_line
 from ast_keras.recipe import Recipe, load_recipe, override
+
+if TYPE_CHECKING:
+    from ast_keras.evaluation.ensemble import Member
 
 
 def _require_model_and_data(flag_values: flags.FlagValues) -> None:
@@ -113,7 +117,7 @@ def main(options: Options) -> int:
             options.predictions, examples, dataset.labels, found.examples, found.scores, evaluation
         )
     if options.save_thresholds:
-        _save_thresholds(names[0], evaluation, dataset.labels, split)
+        _save_thresholds(found.members[0], evaluation, dataset.labels, split)
     return 0
 
 
@@ -142,12 +146,14 @@ def _describe_thresholds(chosen_on: str | None, multi_label: bool) -> str:
     return f"thresholds: those with the highest F1 on {chosen_on}{optimistic}"
 
 
-def _save_thresholds(model: str, evaluation: Evaluation, labels: LabelSet, split: str) -> None:
+def _save_thresholds(model: Member, evaluation: Evaluation, labels: LabelSet, split: str) -> None:
     from ast_keras.presets.saving import save_thresholds
 
     unknown = np.isnan(evaluation.thresholds)
-    save_thresholds(model, np.where(unknown, 0.5, evaluation.thresholds).tolist())
-    print(f"\nthresholds stored: {model}")
+    thresholds = np.empty(len(unknown))
+    thresholds[list(model.classes)] = np.where(unknown, 0.5, evaluation.thresholds)
+    save_thresholds(model.name, thresholds.tolist())
+    print(f"\nthresholds stored: {model.name}")
     if unknown.any():
         names = ", ".join(np.array(labels.names)[unknown])
         print(f"0.5 for the classes without an example: {names}")

@@ -29,11 +29,13 @@ class Member:
     Args:
         name: Name or path of the model.
         evaluation: Scores of this model alone.
+        classes: For each class of the data, its index in the model's output.
         has_thresholds: Whether thresholds are stored with the model; the evaluation uses them.
     """
 
     name: str
     evaluation: Evaluation
+    classes: tuple[int, ...]
     has_thresholds: bool
 
 
@@ -102,7 +104,9 @@ def with_model_labels(name: str, dataset: SoundDataset) -> SoundDataset:
         LabelError: If the data has a label that the model does not know.
         WeightsError: If the model cannot be loaded.
     """
-    file = pathlib.Path(name, "labels.csv")  # read without the weights where possible
+    file = pathlib.Path(
+        saved_model_path(name), "labels.csv"
+    )  # read without the weights where possible
     labels = LabelSet.from_csv(file) if file.is_file() else from_preset(name).labels
     if labels is None or set(labels.names) == set(dataset.labels.names):
         return dataset
@@ -181,7 +185,7 @@ def _score(
     classes = _class_indices(name, model, pipeline, dataset)
     scored = evaluate(model, pipeline, dataset.multi_label, classes)
     examples = scored_examples(scored.real, pipeline.batch_size)
-    member = Member(name, scored.evaluation, model.thresholds is not None)
+    member = Member(name, scored.evaluation, classes, model.thresholds is not None)
     return member, scored.scores, scored.targets, examples
 
 

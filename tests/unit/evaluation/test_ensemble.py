@@ -4,6 +4,7 @@ import functools
 import gc
 import json
 import logging
+import shutil
 import weakref
 
 import keras
@@ -17,6 +18,7 @@ from ast_keras.commands.flags import parse_options
 from ast_keras.errors import ArgumentError, EvaluationError, LabelError, WeightsError
 from ast_keras.evaluation import ensemble
 from ast_keras.evaluation.ensemble import evaluate_models, member_names
+from ast_keras.evaluation.metrics import evaluate_predictions
 from ast_keras.labels import LabelSet
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
 from ast_keras.presets.loading import from_preset, save_to_preset
@@ -203,6 +205,23 @@ def test_command_prints_and_writes_every_model_and_the_mean(models, tmp_path, ca
     ):
         assert text.startswith(name)
         assert text.split()[-4:] == [f"{score:.4f}" for score in scores.values()]
+
+
+def test_thresholds_are_stored_in_the_order_of_the_model(models, tmp_path, capsys):
+    folder = tmp_path / "reversed"  # its classes are those of the data from the last to the first
+    shutil.copytree(models[1], folder)
+    line = ["--recipe", "quickstart", "--model", str(folder), "--split", "test"]
+    line += [part for setting in SETTINGS for part in ("--set", setting)]
+    options = parse_options(command.Options, [*line, "--save_thresholds"])
+    assert command.main(options) == 0
+    assert "warning: thresholds that are chosen on test fit it too well" in capsys.readouterr().err
+    # The model computes in float32, the expected scores are float64.
+    expected = evaluate_predictions(scores_by_hand(str(folder)), np.eye(10)[sounds()[1]], False)
+    stored = from_preset(folder).thresholds
+    np.testing.assert_allclose(stored[::-1], expected.thresholds, rtol=1e-5)
+    found = evaluate_models([str(folder)], pipeline(), DATASET)
+    np.testing.assert_array_equal(found.evaluation.thresholds, stored[::-1])
+    assert found.members[0].has_thresholds
 
 
 @pytest.mark.parametrize("line", ["", "--model a", "--recipe esc50"])
