@@ -68,6 +68,7 @@ def main(options: Options) -> int:
         num_workers=options.num_workers,
         statistics=options.statistics,
         progress=True,
+        channel=recipe.data.channel,
         frontend=recipe.frontend,
     )
     print("\n".join(describe(report)))
@@ -81,7 +82,7 @@ def _reader_settings(data: Data, labels: str | None) -> dict[str, Any]:
     settings = {
         field.name: getattr(data, field.name)
         for field in dataclasses.fields(data)
-        if field.default is None and field.name != "path"  # the arguments of readers
+        if field.default is None and field.name not in ("path", "channel")  # those of readers
     }
     if labels:
         settings["labels_path"] = labels

@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 from ast_keras.audio.filterbank_range import FilterbankRange
+from ast_keras.audio.loading import Channel
 from ast_keras.auditing import advice
 from ast_keras.auditing.inspect_sound import Inspection, LogMel, inspect_sound, log_mel_function
 from ast_keras.auditing.survey import Survey, sample
@@ -30,6 +31,7 @@ def audit(
     num_workers: int = 0,
     statistics: bool = True,
     progress: bool = False,
+    channel: int | None = None,
     frontend: Frontend = _DEFAULT_FRONTEND,
 ) -> dict[str, Any]:
     """Inspects a data set and returns the report that `python -m ast_keras.audit` prints.
@@ -42,6 +44,7 @@ def audit(
         num_workers: Number of threads. 0 starts one for each core.
         statistics: Whether to compute log-mels, which needs TensorFlow.
         progress: Whether to show the progress on standard error.
+        channel: Index of the channel that is used. None for the mean of all channels.
         frontend: Filterbank of the model to train: sample rate, frequencies, frames, mel bins.
 
     Returns:
@@ -62,7 +65,8 @@ def audit(
     def inspect(place: tuple[str, int]) -> Inspection:
         split, index = place
         source: Any = dataset.splits[split].sources[index]
-        return inspect_sound(source, log_mel, filterbank_range)
+        used: Channel = "mix" if channel is None else channel
+        return inspect_sound(source, log_mel, filterbank_range, channel=used)
 
     inspections = map_ahead(inspect, places, num_workers, num_ahead=4 * num_workers)
     bar = ProgressBar(len(places), " sounds", quiet=not progress)
@@ -78,7 +82,9 @@ def audit(
     report["problems"] = advice.find_problems(report)
     report["remarks"] = advice.list_remarks(report)
     report["start"] = (
-        None if report["problems"] else advice.choose_recipe(report, kind, settings, path, frontend)
+        None
+        if report["problems"]
+        else advice.choose_recipe(report, kind, {**settings, "channel": channel}, path, frontend)
     )
     return report
 

@@ -30,6 +30,7 @@ class Clips:
         sources: Sources of the clips, as in `Split`.
         clip_samples: Length to which longer clips are cut, in samples.
         sample_rate: Sample rate in Hz; files at another rate are resampled.
+        channel: `"mix"` for the mean of all channels of a file, or the index of one channel.
         cache_bytes: Memory for decoded clips, in bytes.
         skip_unreadable: Whether `readable` skips files that cannot be decoded.
 
@@ -50,12 +51,14 @@ class Clips:
         *,
         clip_samples: int,
         sample_rate: int = 16000,
+        channel: loading.Channel = "mix",
         cache_bytes: int = 0,
         skip_unreadable: bool = False,
     ) -> None:
         self.sources = sources
         self.clip_samples = clip_samples
         self.sample_rate = sample_rate
+        self.channel: loading.Channel = channel
         self.skip_unreadable = skip_unreadable
         self.unreadable: dict[int, str] = {}
         self._cache = _Cache(cache_bytes)
@@ -67,8 +70,9 @@ class Clips:
         if cached is not None:
             return cached
         source = self.sources[index]
-        waveform = source if isinstance(source, np.ndarray) else _decode(source, self.sample_rate)
-        clip = np.ascontiguousarray(waveform[: self.clip_samples], dtype=np.float32)
+        if not isinstance(source, np.ndarray):
+            source = _decode(source, self.sample_rate, self.channel)
+        clip = np.ascontiguousarray(source[: self.clip_samples], dtype=np.float32)
         self._cache.add(index, clip)
         return clip
 
@@ -127,10 +131,10 @@ class Clips:
                 )
 
 
-def _decode(source: str | bytes | Segment, sample_rate: int) -> Array:
+def _decode(source: str | bytes | Segment, sample_rate: int, channel: loading.Channel) -> Array:
     if isinstance(source, Segment):
-        return source.load(sample_rate)
-    return loading.load_audio(source, sample_rate)
+        return source.load(sample_rate, channel=channel)
+    return loading.load_audio(source, sample_rate, channel=channel)
 
 
 def _seconds(source: str | bytes | Segment) -> float | None:
@@ -151,6 +155,7 @@ class SharedDecoder:
         clip_samples: Length to which longer clips are cut, in samples.
         cache_bytes: Memory for decoded clips, in bytes. When it is full, the splits give the paths
             or segments of the remaining files.
+        channel: `"mix"` for the mean of all channels of a file, or the index of one channel.
 
     Example:
 
@@ -164,8 +169,15 @@ class SharedDecoder:
     (8000,)
     """
 
-    def __init__(self, sample_rate: int, clip_samples: int, cache_bytes: int) -> None:
+    def __init__(
+        self,
+        sample_rate: int,
+        clip_samples: int,
+        cache_bytes: int,
+        channel: loading.Channel = "mix",
+    ) -> None:
         self._sample_rate = sample_rate
+        self._channel: loading.Channel = channel
         self._clip_samples = clip_samples
         self._cache = _Cache(cache_bytes)
 
@@ -186,7 +198,7 @@ class SharedDecoder:
         if waveform is None:
             if self._cache.is_full:
                 return source
-            waveform = _decode(source, self._sample_rate)[: self._clip_samples]
+            waveform = _decode(source, self._sample_rate, self._channel)[: self._clip_samples]
             waveform = np.array(waveform, np.float32)  # a copy, not a view of a longer waveform
             self._cache.add(source, waveform)
         return waveform

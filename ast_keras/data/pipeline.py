@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ast_keras.audio.loading import Channel
 from ast_keras.data.clips import Clips
 from ast_keras.data.dataset import Split
 from ast_keras.data.prefetch import map_ahead
@@ -90,6 +91,7 @@ rows |
             direction.
         gain_db: Largest change of the level of a training example, in decibels, in either
             direction.
+        channel: `"mix"` for the mean of all channels of a file, or the index of one channel.
         num_workers: Number of decoding threads; 0 for one per core.
         cache_bytes: Memory for decoded clips, in bytes.
         skip_unreadable: Whether to continue when a file cannot be decoded.
@@ -127,6 +129,7 @@ rows |
         shift_samples: int = 0,
         gain_db: float = 0.0,
         # Reading.
+        channel: Channel = "mix",
         num_workers: int = 0,
         cache_bytes: int = 0,
         skip_unreadable: bool = False,
@@ -147,6 +150,7 @@ rows |
             split.sources,
             clip_samples=clip_samples,
             sample_rate=sample_rate,
+            channel=channel,
             cache_bytes=cache_bytes,
             skip_unreadable=skip_unreadable,
         )

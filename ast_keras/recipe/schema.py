@@ -201,6 +201,12 @@ class Data:
     num_workers: int = setting(
         0, "Number of decoding threads. 0 uses one per core.", range=NOT_NEGATIVE
     )
+    channel: int | None = setting(
+        None,
+        "Channel of the files to use, counted from 0, for recordings with an inverted or dead "
+        "channel. None uses the mean of all channels.",
+        range=NOT_NEGATIVE,
+    )
     cache_megabytes: int = setting(
         4096, "Memory for decoded waveforms, in megabytes.", range=NOT_NEGATIVE
     )

@@ -119,6 +119,7 @@ def make_pipeline(
         "cache_bytes": recipe.data.cache_megabytes << 20,
         "seed": recipe.seed,
         "skip_unreadable": recipe.data.skip_unreadable,
+        "channel": "mix" if recipe.data.channel is None else recipe.data.channel,
         "by_length": recipe.model.padding == "masked" or recipe.model.block_columns is not None,
     }
     examples = dataset.split(split)

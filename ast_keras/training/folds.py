@@ -165,7 +165,8 @@ def read_folds(recipe: Recipe, numbers: Sequence[int]) -> dict[int, SoundDataset
     """
     sample_rate = recipe.frontend.sample_rate
     clip_samples = int(recipe.data.clip_seconds * sample_rate)
-    decoder = SharedDecoder(sample_rate, clip_samples, recipe.data.cache_megabytes << 20)
+    channel = "mix" if recipe.data.channel is None else recipe.data.channel
+    decoder = SharedDecoder(sample_rate, clip_samples, recipe.data.cache_megabytes << 20, channel)
     datasets = {}
     for number in numbers:
         dataset = build.make_dataset(with_fold(recipe, number))

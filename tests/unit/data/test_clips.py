@@ -18,9 +18,9 @@ def decoded(monkeypatch):
     """Returns a list that collects the files that are decoded."""
     files, load_audio = [], loading.load_audio
 
-    def load_and_record(path, *args):
+    def load_and_record(path, *args, **settings):
         files.append(path)
-        return load_audio(path, *args)
+        return load_audio(path, *args, **settings)
 
     monkeypatch.setattr("ast_keras.audio.loading.load_audio", load_and_record)
     return files
@@ -85,7 +85,7 @@ def test_lengths_of_unreadable_files_are_those_of_whole_clips(tmp_path):
 def test_file_that_two_threads_find_unreadable_is_logged_once(monkeypatch):
     both, messages = threading.Barrier(2), []
 
-    def fail(*_):
+    def fail(*_, **settings):
         both.wait(timeout=10)
         raise AudioError("broken")
 

@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 import soundfile
 
+from ast_keras.audio import loading
+from ast_keras.auditing.audit import audit
 from ast_keras.auditing.inspect_sound import inspect_sound
 from ast_keras.data.clips import Clips, SharedDecoder
 from ast_keras.data.dataset import Split
 from ast_keras.data.segment import Segment
 from ast_keras.errors import AudioEmptyError, AudioWarning
+from ast_keras.recipe import load_recipe, override
+from ast_keras.training import build
 
 RATE = 16_000
 
@@ -61,3 +65,27 @@ def test_one_channel_of_a_segment_can_be_chosen(tmp_path):
     np.testing.assert_array_equal(segment.load(RATE, channel=1), -sound[4000:12000].astype("f4"))
     assert "inverted_channel" in inspect_sound(segment).defects
     assert inspect_sound(segment, channel=1).defects == {}
+    for sources in (
+        [segment],
+        SharedDecoder(RATE, RATE, 10**6, 1).wrap(Split([segment], [(0,)])).sources,
+    ):
+        clips = Clips(sources, clip_samples=RATE, channel=1)
+        np.testing.assert_array_equal(clips[0], segment.load(RATE, channel=1))
+
+
+def test_the_recipe_and_the_audit_take_one_channel(tmp_path):
+    sound = np.sin(np.arange(2 * RATE)) / 2
+    for name in "abcd":
+        soundfile.write(tmp_path / f"{name}.wav", np.stack([sound, -sound], 1), RATE)
+    rows = [f"{name}.wav,{label}" for name, label in zip("abcd", ("dog", "hen") * 2, strict=True)]
+    (tmp_path / "farm.csv").write_text("\n".join(["path,labels", *rows]))
+    path = f"data.path={tmp_path / 'farm.csv'}"
+    recipe = override(load_recipe("finetune"), [path, "data.channel=1"])
+    pipeline = build.make_pipeline(recipe, build.make_dataset(recipe), "test")
+    expected = loading.load_audio(tmp_path / "a.wav", RATE, channel=1)
+    np.testing.assert_array_equal(pipeline.waveform(0), expected)
+    report = audit(str(tmp_path / "farm.csv"), statistics=False)
+    assert report["defects"]["inverted_channel"]["count"] == 4
+    report = audit(str(tmp_path / "farm.csv"), statistics=False, channel=1)
+    assert report["defects"] == {}
+    assert "--set data.channel=1" in report["start"]["command"]

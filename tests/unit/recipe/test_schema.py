@@ -79,6 +79,7 @@ SETTINGS = [
     ("data.sampling", "weighted", "weighted"),
     ("data.skip_unreadable", "true", True),
     ("data.num_workers", "2", 2),
+    ("data.channel", "1", 1),
     ("data.cache_megabytes", "0", 0),
     ("augment.mixup_rate", "0.5", 0.5),
     ("augment.freq_mask_bins", "48", 48),
