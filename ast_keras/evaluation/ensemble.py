@@ -104,9 +104,8 @@ def with_model_labels(name: str, dataset: SoundDataset) -> SoundDataset:
         LabelError: If the data has a label that the model does not know.
         WeightsError: If the model cannot be loaded.
     """
-    file = pathlib.Path(
-        saved_model_path(name), "labels.csv"
-    )  # read without the weights where possible
+    # Read without the weights where possible.
+    file = pathlib.Path(saved_model_path(name), "labels.csv")
     labels = LabelSet.from_csv(file) if file.is_file() else from_preset(name).labels
     if labels is None or set(labels.names) == set(dataset.labels.names):
         return dataset
