@@ -40,6 +40,9 @@ _STREAMED_BYTES = 0x7FFF0000
 _CHUNK_SIZE = re.compile(
     r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
 )
+_DAMAGED_OGG = re.compile(
+    "lacks an end-of-stream bit|Junk after the last page|Corrupted bitstream|reports a hole"
+)
 
 
 class AudioInfo(NamedTuple):
@@ -233,6 +236,6 @@ def _truncation(file: OpenedFile, wanted: int, got: int) -> str | None:
         promised, actual = int(sizes[1]), int(sizes[2])
         if actual + 1 < promised < _STREAMED_BYTES:  # odd sizes are rounded
             return f"The file is cut short: only {actual} of {promised} bytes exist; fetch it again"
-    if "lacks an end-of-stream bit" in log or "Junk after the last page" in log:
+    if _DAMAGED_OGG.search(log):
         return "The Ogg stream is cut short or damaged: the valid part is used; fetch it again"
     return None

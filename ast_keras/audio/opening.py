@@ -96,6 +96,7 @@ def _open(source: Source, stack: contextlib.ExitStack, notes: list[str]) -> Open
         if head:
             file = _open_with_true_header(source, stack, notes)
             file = file or _open_mp3(source, stack, notes, with_junk=True)
+            file = file or _open_chain(source, stack, notes)
         if file is None:
             raise _open_error(source, why) from error
         return file
@@ -141,12 +142,20 @@ def _open_mp3(
 
 
 def _open_chain(source: Source, stack: contextlib.ExitStack, notes: list[str]) -> OpenedFile | None:
-    """Returns the joined streams of a chained Ogg file, or None if it is not chained."""
+    """Returns the joined streams of a chained Ogg file; None if it is healthy and not chained."""
     binary = _binary(source, stack)
     links = ogg_chains.find_links(binary)
-    if len(links) < 2:
+    if not links or (len(links) == 1 and links[0].start == 0):
         return None
-    return _join(source, binary, [[link] for link in links], notes)
+    if links[0].start:
+        notes.append(
+            f"The first {links[0].start} bytes of the file are no Ogg and are ignored: fetch it "
+            f"again. Received: source={source_name(source)}"
+        )
+    try:
+        return _join(source, binary, [[link] for link in links], notes)
+    except soundfile.LibsndfileError as error:
+        raise undecodable(source_name(source), error) from error
 
 
 def _open_with_true_header(
