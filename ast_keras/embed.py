@@ -13,6 +13,7 @@ from typing import Any
 
 from absl import flags
 
+from ast_keras.audio.channels import parse_channel
 from ast_keras.commands import flags as shared
 from ast_keras.commands.batch import process_files
 from ast_keras.commands.flags import flag
@@ -37,16 +38,18 @@ class Options(shared.CommandOptions):
     )  # fmt: skip
     window_seconds: float | None = shared.window_flag()
     padding: str | None = shared.padding_flag()
+    channel: str = shared.channel_flag()
     jobs: int = shared.jobs_flag()
 
 
 def main(options: Options) -> int:
     paths = list(sound_files(options.files))
     check_output(options.output)
+    channel = parse_channel(options.channel)
     from ast_keras.inference.embedder import Embedder
 
     model = load_model(options.model, options.padding)
-    embedder = Embedder(model, options.kind, options.window_seconds)
+    embedder = Embedder(model, options.kind, options.window_seconds, channel)
     num_sounds = 0
 
     def embeddings() -> Iterator[tuple[Any, ...]]:

@@ -19,6 +19,7 @@ import re
 
 from absl import flags
 
+from ast_keras.audio.channels import parse_channel
 from ast_keras.commands import flags as shared
 from ast_keras.commands.flags import flag
 from ast_keras.commands.inputs import load_model
@@ -44,6 +45,7 @@ class Options(shared.CommandOptions):
     files: tuple[str, ...] = shared.arguments(minimum=1, maximum=1)
     model: str = shared.model_flag()
     padding: str | None = shared.padding_flag()
+    channel: str = shared.channel_flag()
     method: str = flag(
         flags.DEFINE_enum, "gradient", "Attribution method.", enum_values=list(METHODS)
     )
@@ -60,6 +62,7 @@ class Options(shared.CommandOptions):
 
 
 def main(options: Options) -> int:
+    channel = parse_channel(options.channel)
     from ast_keras.inference.explanation import explain_file
     from ast_keras.reports.explanation_report import evidence_picture, write_evidence_page
 
@@ -75,6 +78,7 @@ def main(options: Options) -> int:
         num_bands=options.bands,
         start_seconds=options.start_seconds,
         duration_seconds=options.duration_seconds,
+        channel=channel,
     )
     sound, pictures, written = explanation.sound, [], []
     for found in explanation.classes:

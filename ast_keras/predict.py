@@ -16,6 +16,7 @@ from typing import Any
 
 from absl import flags
 
+from ast_keras.audio.channels import parse_channel
 from ast_keras.commands import flags as shared
 from ast_keras.commands import inputs
 from ast_keras.commands.batch import process_files
@@ -48,6 +49,7 @@ class Options(WindowOptions):
     files: tuple[str, ...] = shared.arguments(minimum=1)
     model: str = shared.model_flag()
     padding: str | None = shared.padding_flag()
+    channel: str = shared.channel_flag()
     top: int | None = flag(
         flags.DEFINE_integer, None,
         "Largest number of classes per file. Default: 5; with thresholds, all that reach theirs.",
@@ -66,11 +68,12 @@ def main(options: Options) -> int:
         raise CommandError("--format audacity writes one label track per file: add --output FOLDER")
     if inputs.STDIN in paths and (len(paths) > 1 or options.output):
         raise CommandError('"-", standard input, must be the only file, without --output')
+    channel = parse_channel(options.channel)
     from ast_keras.inference.predictor import Predictor
 
     model = inputs.load_model(options.model, options.padding)
     thresholds = inputs.stored_thresholds(model, options.threshold)
-    predictor = Predictor(model, options.windows(), options.threshold)
+    predictor = Predictor(model, options.windows(), options.threshold, channel)
     log = None
     if options.output:
         settings = {n: value for n, value in vars(options).items() if n not in _NOT_LOGGED}

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 import soxr
 
-from ast_keras.audio.channels import ChannelMoments, note_defect
+from ast_keras.audio.channels import Channel, ChannelMoments, note_defect
 from ast_keras.audio.decoding import read_blocks
-from ast_keras.audio.loading import Channel, Samples, check_length, check_rate, mono_samples
+from ast_keras.audio.loading import Samples, check_length, check_rate, mono_samples
 from ast_keras.audio.opening import source_name
 from ast_keras.errors import AudioWarning
 

@@ -7,7 +7,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ast_keras.errors import AudioChannelError
+
 Array: TypeAlias = npt.NDArray[Any]
+Channel: TypeAlias = int | Literal["mix"]
 Defect: TypeAlias = tuple[Literal["inverted", "dead"], int]
 
 # At this correlation of two equally loud channels, their mean has 7.5 % of their power.
@@ -72,6 +75,21 @@ def note_defect(defect: Defect | None, name: str, notes: list[str]) -> None:
     notes.append(
         f"{rule}: use {channel=} (--channel {channel}; data.channel={channel} in recipes). "
         f"Received: source={name}"
+    )
+
+
+def parse_channel(text: str) -> Channel:
+    """Returns the channel that a setting or flag names: "mix", or an index counted from 0.
+
+    Raises:
+        AudioChannelError: If it is neither.
+    """
+    if text == "mix":
+        return "mix"
+    if text.isdecimal():
+        return int(text)
+    raise AudioChannelError(
+        f'The channel must be "mix" or an index counted from 0. Received: channel={text!r}'
     )
 
 

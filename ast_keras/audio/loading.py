@@ -10,12 +10,13 @@ Functions that take `notes` append to it the messages that the public function t
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import soxr
 
+from ast_keras.audio.channels import Channel as Channel
 from ast_keras.audio.channels import channel_defect, note_defect
 from ast_keras.audio.decoding import AudioInfo, read_frames, read_info
 from ast_keras.audio.opening import Source, source_name
@@ -27,7 +28,6 @@ from ast_keras.errors import (
     AudioWarning,
 )
 
-Channel = int | Literal["mix"]
 Samples = npt.NDArray[np.float32]
 
 # Length of one spectrogram frame. Shorter audio gives no frame and is reported.

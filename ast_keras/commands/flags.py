@@ -125,6 +125,15 @@ def padding_flag() -> Any:
     )  # fmt: skip
 
 
+def channel_flag() -> Any:
+    """Returns the flag `--channel`, for `parse_channel`."""
+    return flag(
+        flags.DEFINE_string, "mix",
+        "Channel of the files to use, counted from 0, or mix for the mean of all. The model's "
+        "data.channel is not used.",
+    )  # fmt: skip
+
+
 def window_flag() -> Any:
     """Returns the flag `--window_seconds`, for files that are longer than the input of a model."""
     return flag(flags.DEFINE_float, None, "Process files in windows of this length, in seconds.")

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from ast_keras.audio.channels import Channel
 from ast_keras.audio.mel import seconds_to_samples
 from ast_keras.errors import InferenceError
 from ast_keras.inference.windows import Segment, iter_segments, valid_part, window_samples
@@ -54,6 +55,7 @@ class Embedder:
         window_seconds: Length in seconds of the windows that a file is cut into. None processes
             each file at once: the length that the model was built for or, with `padding="masked"`,
             up to a minute.
+        channel: `"mix"` for the mean of all channels of a file, or the index of one channel.
 
     Raises:
         ArgumentError: If the model takes spectrograms.
@@ -72,7 +74,11 @@ class Embedder:
     """
 
     def __init__(
-        self, model: ASTClassifier, kind: str = "pooled", window_seconds: float | None = None
+        self,
+        model: ASTClassifier,
+        kind: str = "pooled",
+        window_seconds: float | None = None,
+        channel: Channel = "mix",
     ) -> None:
         if kind not in KINDS:
             raise InferenceError(f"kind must be one of {', '.join(KINDS)}. Received: {kind!r}")
@@ -83,6 +89,7 @@ class Embedder:
                 f"Received: kind={kind!r}"
             )
         self.model, self.kind = model, kind
+        self.channel: Channel = channel
         self._window = None if window_seconds is None else window_samples(model, window_seconds)
         self._outputs = tf.function(
             self._tokens_and_pooled,
@@ -106,7 +113,9 @@ class Embedder:
             AudioError: If the file cannot be read.
         """
         frame = self.model.frontend.frame_length_seconds
-        return iter_segments(path, self.sample_rate, self._window, frame_seconds=frame)
+        return iter_segments(
+            path, self.sample_rate, self._window, frame_seconds=frame, channel=self.channel
+        )
 
     def embed(self, path: str, segments: Iterable[Segment] | None = None) -> Iterator[Embedding]:
         """Yields the vectors of a file, ordered by time and then by mel.

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ast_keras.audio.channels import Channel
 from ast_keras.audio.loading import load_audio
 from ast_keras.errors import InferenceError
 from ast_keras.inference.attribution import (
@@ -91,6 +92,7 @@ def explain_file(
     num_bands: int = 8,
     start_seconds: float = 0.0,
     duration_seconds: float | None = None,
+    channel: Channel = "mix",
 ) -> Explanation:
     """Explains the classification of a sound file.
 
@@ -106,6 +108,7 @@ def explain_file(
         num_bands: Number of bands along the mel axis, for "occlusion".
         start_seconds: Start of the part of the file, in seconds.
         duration_seconds: Length of the part of the file, in seconds; None for the rest of the file.
+        channel: `"mix"` for the mean of all channels, or the index of one channel.
 
     Returns:
         The sound, its scores, and the evidence for each class.
@@ -133,6 +136,7 @@ def explain_file(
     waveform = load_audio(
         path,
         frontend.sample_rate,
+        channel=channel,
         start_seconds=start_seconds,
         duration_seconds=duration_seconds,
     )

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from ast_keras.audio.channels import Channel
 from ast_keras.errors import AudioWarning
 from ast_keras.inference.events import find_events, lower_threshold, window_boundaries
 from ast_keras.inference.formats import clip_row, windows_row
@@ -69,6 +70,7 @@ class Predictor:
             the model was built for or, with `padding="masked"`, up to a minute.
         threshold: Score that a class must reach to be reported. None for the thresholds stored with
             the model; without these, the best classes are reported.
+        channel: `"mix"` for the mean of all channels of a file, or the index of one channel.
 
     Raises:
         ArgumentError: If the model takes spectrograms.
@@ -91,8 +93,10 @@ class Predictor:
         model: AudioClassifier,
         windows: Windows | None = None,
         threshold: float | None = None,
+        channel: Channel = "mix",
     ) -> None:
         self.model = model
+        self.channel: Channel = channel
         self._thresholds = _first(threshold, model.thresholds, _NO_THRESHOLD)
         self.sample_rate: int = model.require_frontend().sample_rate
         self.windows = windows
@@ -148,7 +152,7 @@ class Predictor:
             AudioError: If the file cannot be read.
         """
         frame = self.model.frontend.frame_length_seconds
-        return iter_segments(path, self.sample_rate, self._window, self._hop, frame)
+        return iter_segments(path, self.sample_rate, self._window, self._hop, frame, self.channel)
 
     def predict_segments(
         self, path: str, segments: Iterable[Segment], top: int | None = None

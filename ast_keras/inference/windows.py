@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ast_keras.audio.blocks import sound_blocks
+from ast_keras.audio.channels import Channel
 from ast_keras.audio.loading import FRAME_SECONDS, load_audio
 from ast_keras.errors import AudioWarning, InferenceError
 
@@ -32,6 +33,7 @@ def iter_segments(
     window: int | None = None,
     hop: int | None = None,
     frame_seconds: float = FRAME_SECONDS,
+    channel: Channel = "mix",
 ) -> Iterator[Segment]:
     """Yields the parts of a sound file that a model processes one at a time.
 
@@ -41,6 +43,7 @@ def iter_segments(
         window: Number of samples in a window. None for the whole file as one segment.
         hop: Number of samples from the start of one window to that of the next; None for `window`.
         frame_seconds: Length of a frame of the model's spectrogram.
+        channel: `"mix"` for the mean of all channels, or the index of one channel.
 
     Yields:
         Index of the first sample of the segment, and its samples, float32 `[samples]`.
@@ -49,11 +52,12 @@ def iter_segments(
         AudioError: If the file cannot be read.
     """
     if window is None:
-        yield 0, load_audio(path, sample_rate)
+        yield 0, load_audio(path, sample_rate, channel=channel)
         return
     # Fewer remaining samples than one frame would make a window without a spectrogram frame.
     min_samples = round(frame_seconds * sample_rate)
-    yield from cut_windows(sound_blocks(path, sample_rate), window, hop or window, min_samples)
+    blocks = sound_blocks(path, sample_rate, channel=channel)
+    yield from cut_windows(blocks, window, hop or window, min_samples)
 
 
 def cut_windows(
