@@ -213,16 +213,20 @@ def _ends_cleanly(data: Data, stop: int) -> bool:
 def _repair(data: Data, runs: list[_Run], is_only: bool) -> Mp3Stream:
     """Returns the stream of some runs, with silence in the gaps between them."""
     format, start = runs[0].format, int(runs[0].starts[0])
-    mean_size = (runs[0].stop - start) / len(runs[0].starts)
+    mean_size = _mean_size(runs[0])
     stated = _stated_frames(data, start, format)
     if stated is not None:  # the first frame holds no sound
         runs = [runs[0]._replace(starts=runs[0].starts[1:]), *runs[1:]]
     parts: list[Part] = []
     count = inside = at_edges = 0
+    found = sum(len(run.starts) for run in runs)
+    is_one_gap = len(runs) == 2 and len(runs[1].starts) > 0 and runs[0].junk == 0
     for run in runs:
         damaged, reservoir = _damaged_frames(data, run)
         num_damaged, missing = int(damaged.sum()), round(run.junk / mean_size)
         if count and len(run.starts):
+            if is_one_gap and run.junk and (stated or 0) > found:
+                missing = (stated or 0) - found
             missing = max(missing, int(run.junk > 0))
             parts += missing * [_silence(data, start, format)]
             count += missing
@@ -233,6 +237,7 @@ def _repair(data: Data, runs: list[_Run], is_only: bool) -> Mp3Stream:
             inside += num_damaged - leading
         parts += _frame_parts(data, run, damaged, reservoir)
         count += len(damaged)
+        mean_size = _mean_size(run) if len(run.starts) > 1 else mean_size
     at_edges = max(at_edges, (stated or 0) - count)
     at_edges *= at_edges > _SLACK_FRAMES
     lost = inside + at_edges
@@ -244,6 +249,12 @@ def _repair(data: Data, runs: list[_Run], is_only: bool) -> Mp3Stream:
         )
         parts.insert(0, _length_frame(data, start, format, bool(stated), count, num_bytes))
     return Mp3Stream(format, parts, count + at_edges, lost, is_intact)
+
+
+def _mean_size(run: _Run) -> float:
+    """Returns the mean size of the last frames of a run, which are most like those after it."""
+    starts = run.starts[-16:]
+    return float(run.stop - starts[0]) / len(starts)
 
 
 def _has_variable_rate(runs: list[_Run]) -> bool:

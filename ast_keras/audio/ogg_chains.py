@@ -9,6 +9,7 @@ Reference: RFC 3533, sections 4 and 6.
 
 from __future__ import annotations
 
+import itertools
 from typing import BinaryIO
 
 from ast_keras.audio.spliced_file import Span
@@ -49,7 +50,7 @@ def find_links(file: BinaryIO) -> list[Span]:
         is_after_first = not is_first
         segments = header[26]
         position += _HEADER_BYTES + segments + sum(header[27 : 27 + segments])
-    return [Span(a, b) for a, b in zip(starts, [*starts[1:], size], strict=True)]
+    return [Span(a, b) for a, b in itertools.pairwise([*starts, size])]
 
 
 def _next_page(file: BinaryIO, position: int) -> int:

@@ -100,7 +100,7 @@ def _open(source: Source, stack: contextlib.ExitStack, notes: list[str]) -> Open
         if file is None:
             raise _open_error(source, why) from error
         return file
-    if file.frames == 0 or file.format == "AU" or _ODD_LOG.search(file.extra_info):
+    if file.frames == 0 or file.format in ("AU", "CAF") or _ODD_LOG.search(file.extra_info):
         repaired = _open_with_true_header(source, stack, notes)
         if repaired is not None:
             file.close()

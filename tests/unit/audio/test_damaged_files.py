@@ -15,18 +15,18 @@ from ast_keras.errors import AudioDecodeError, AudioEmptyError, AudioWarning
 from tests.helpers.audio import RATE, encode, noise, sine
 
 
-def read(path):
+def read(path, rate=RATE):
     """Returns the samples and the warnings, which are those of every way of reading."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        whole = load_audio(path)
+        whole = load_audio(path, rate)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        blocks = np.concatenate(list(sound_blocks(path, block_seconds=0.3)))
-        window = load_audio(path, start_seconds=0.5, duration_seconds=0.25)
-        np.testing.assert_array_equal(load_audio(path.read_bytes()), whole)
+        blocks = np.concatenate(list(sound_blocks(path, rate, block_seconds=0.3)))
+        window = load_audio(path, rate, start_seconds=0.5, duration_seconds=0.25)
+        np.testing.assert_array_equal(load_audio(path.read_bytes(), rate), whole)
     np.testing.assert_array_equal(blocks, whole)
-    np.testing.assert_array_equal(window, whole[RATE // 2 : 3 * RATE // 4])
+    np.testing.assert_array_equal(window, whole[rate // 2 : 3 * rate // 4])
     return whole, " ".join(str(warning.message) for warning in caught)
 
 
@@ -42,7 +42,8 @@ def test_chained_ogg_is_read_whole(codec, same_serial, tmp_path):
     np.testing.assert_array_equal(samples, np.concatenate(expected))
     assert note == ""
     assert audio_info(path).duration_seconds == (2 if same_serial else 3)
-    path.write_bytes(first + second[:-1000])
+    long = encode(sine(seconds=3) + 0.1 * noise(3 * RATE), container="OGG", codec=codec)
+    path.write_bytes(first + long[:-1000])
     assert "cut short" in read(path)[1]
 
 
@@ -91,8 +92,13 @@ def test_header_without_audio_is_empty(tmp_path):
     assert len(load_audio(encode(noise(RATE)) + LIST)) == RATE
 
 
+def healthy_mp3():
+    wave = sine(44_100, 3)
+    return encode(wave, 44_100, "MP3", "MPEG_LAYER_III", bitrate_mode="CONSTANT")
+
+
 def damaged_mp3(kind):
-    data = bytearray(encode(sine(44_100, 2), 44_100, "MP3", "MPEG_LAYER_III"))
+    data = bytearray(healthy_mp3())
     middle = len(data) // 2
     if kind == "zeros":
         data[middle : middle + 3000] = bytes(3000)
@@ -110,8 +116,8 @@ def damaged_mp3(kind):
 def test_damaged_mp3_keeps_what_can_be_decoded(kind, tmp_path, capfd):
     path = tmp_path / "phone.mp3"
     path.write_bytes(damaged_mp3(kind))
-    samples, note = read(path)
-    expected = load_audio(encode(sine(44_100, 2), 44_100, "MP3", "MPEG_LAYER_III"))
+    samples, note = read(path, 44_100)
+    expected = load_audio(healthy_mp3(), 44_100)
     if kind == "cut":
         assert 0.45 * len(expected) < len(samples) < 0.55 * len(expected)
     else:
@@ -119,7 +125,8 @@ def test_damaged_mp3_keeps_what_can_be_decoded(kind, tmp_path, capfd):
         is_same = np.abs(samples - expected) < 1e-3
         assert is_same.mean() > 0.6
         np.testing.assert_allclose(samples[-4000:-1000], expected[-4000:-1000], atol=1e-4)
-    assert "damaged or cut short" in note and "phone.mp3" in note
+    assert "damaged or cut short" in note
+    assert "phone.mp3" in note
     assert capfd.readouterr().err == ""
 
 
