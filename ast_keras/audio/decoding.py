@@ -1,7 +1,8 @@
 """Decoding of audio files and encoded bytes, at the sample rate and channels of the file.
 
-`ast_keras.audio.loading` is the public interface. libsndfile decodes all formats, from files that
-`ast_keras.audio.opening` repairs. Its behaviour below was observed in version 1.2.2:
+`ast_keras.audio.loading` is the public interface. libsndfile decodes most formats, from files that
+`ast_keras.audio.opening` repairs, and ffmpeg the others. The following was observed in libsndfile
+1.2.2:
 
 - 16-bit PCM is read as integers and scaled by NumPy. The result equals that of libsndfile's own
   scaling and of tensorflow-io to the bit, and takes less time (`benchmarks/decoding.py`).
@@ -26,6 +27,7 @@ import numpy.typing as npt
 import soundfile
 
 from ast_keras.audio.damage import silence_bursts, valid_blocks
+from ast_keras.audio.ffmpeg import FfmpegFile
 from ast_keras.audio.opening import OpenedFile, Source, open_sound, source_name, undecodable
 from ast_keras.errors import AudioEmptyError, AudioError
 
@@ -52,10 +54,10 @@ class AudioInfo(NamedTuple):
         sample_rate: Sample rate in Hz.
         channels: Number of channels.
         frames: Number of samples per channel. None if the header does not state it, as in a FLAC
-            stream written to a pipe. For MP3 an estimate that includes padding; without a length
-            header it is derived from the bit rate.
+            stream written to a pipe, and for what ffmpeg decodes. For MP3 an estimate that includes
+            padding; without a length header it is derived from the bit rate.
         container: libsndfile's name of the container, such as "WAV".
-        codec: libsndfile's name of the codec, such as "PCM_16".
+        codec: libsndfile's name of the codec, such as "PCM_16"; "FFMPEG" for what ffmpeg decodes.
     """
 
     sample_rate: int
@@ -116,6 +118,11 @@ def read_frames(
             silence_bursts(file, frames, lost)
         except (soundfile.LibsndfileError, MemoryError) as error:
             raise undecodable(name, error) from error
+        if not len(frames) and isinstance(file, FfmpegFile):
+            raise AudioEmptyError(
+                "The file ends before the requested span: check start_seconds. "
+                f"Received: {start_seconds=}, source={name}"
+            )
         if not len(frames):
             why = "it is cut short or damaged before this span" if first else _NO_AUDIO
             raise undecodable(name, why, "fetch it again" if first else None)
@@ -177,7 +184,7 @@ def _read(file: OpenedFile, first: int, last: int, name: str) -> npt.NDArray[Any
         first, skipped = 0, first
         if last > _WHOLE_READ_FRAMES:
             raise undecodable(name, f"its header states {file.frames} frames")
-    if last - first > _WHOLE_READ_FRAMES:
+    if last - first > _WHOLE_READ_FRAMES and not isinstance(file, FfmpegFile):
         return None
     is_pcm_16 = file.subtype == "PCM_16" and file.format != "FLAC"
     try:

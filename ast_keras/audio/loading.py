@@ -52,9 +52,10 @@ def load_audio(
     """Loads an audio file as mono float32 samples at one sample rate.
 
     All formats of libsndfile are supported, with any sample rate and number of channels: WAV, FLAC,
-    Ogg Vorbis, Opus, MP3, AIFF, AU and others. The format is read from the header, not from the
-    file name. Files without a header are an exception: those named `.gsm`, `.au` and `.vox` are
-    decoded as telephone speech at 8 kHz, with a warning.
+    Ogg Vorbis, Opus, MP3, AIFF, AU and others. Where the `ffmpeg` command is installed, it decodes
+    the rest, such as AAC, WMA, WebM and the first sound of a video. The format is read from the
+    header, not from the file name. Files without a header are an exception: those named `.gsm`,
+    `.au` and `.vox` are decoded as telephone speech at 8 kHz, with a warning.
 
     Full scale is 1. Lossy codecs and resampling may overshoot it slightly; samples are not clipped.
     Resampling turns n samples into `floor(n * sample_rate / file_rate + 0.5)`. A span is cut out
@@ -65,8 +66,8 @@ def load_audio(
         source: Path of a file, or the bytes of a whole file. Bytes are never read as a path.
         sample_rate: Sample rate of the result in Hz.
         channel: `"mix"` for the mean of all channels, or the index of one channel, counted from 0.
-        start_seconds: Start of the span in seconds. Ogg and MP3 files are decoded from their
-            beginning, other formats seek.
+        start_seconds: Start of the span in seconds. Ogg, MP3 and what ffmpeg reads are decoded
+            from their beginning, other formats seek.
         duration_seconds: Length of the span in seconds. None reads to the end of the file.
 
     Returns:
@@ -74,7 +75,7 @@ def load_audio(
 
     Raises:
         AudioNotFoundError: If the file does not exist. It is also a `FileNotFoundError`.
-        AudioDecodeError: If the file cannot be read, or libsndfile does not support its format.
+        AudioDecodeError: If the file cannot be read, or its format is not supported.
         AudioEmptyError: If the file or the span contains no samples.
         AudioChannelError: If the requested channel does not exist.
         AudioSampleError: If samples are NaN or infinite, or are unscaled integers stored as floats.
@@ -176,7 +177,7 @@ def audio_info(source: Source) -> AudioInfo:
 
     Raises:
         AudioNotFoundError: If the file does not exist. It is also a `FileNotFoundError`.
-        AudioDecodeError: If the file cannot be read, or libsndfile does not support its format.
+        AudioDecodeError: If the file cannot be read, or its format is not supported.
         AudioEmptyError: If the file is empty.
 
     Warns:

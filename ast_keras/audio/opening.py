@@ -7,6 +7,8 @@
 | WAV, AIFF, AU, CAF whose header states too little audio | a corrected header (`pcm_headers`) |
 | all others | the file itself |
 
+What libsndfile cannot read goes to `ffmpeg`.
+
 Functions that take `notes` append to it the warnings that a caller should emit.
 """
 
@@ -24,13 +26,14 @@ from typing import BinaryIO, TypeAlias
 import soundfile
 
 from ast_keras.audio import mp3_frames, ogg_chains, pcm_headers
+from ast_keras.audio.ffmpeg import FfmpegFile, ffmpeg_format
 from ast_keras.audio.joined_streams import JoinedStreams
 from ast_keras.audio.mpg123_messages import Mp3File
 from ast_keras.audio.spliced_file import Part, SplicedFile
 from ast_keras.errors import AudioDecodeError, AudioEmptyError, AudioError, AudioNotFoundError
 
 Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview
-OpenedFile: TypeAlias = soundfile.SoundFile | JoinedStreams
+OpenedFile: TypeAlias = soundfile.SoundFile | JoinedStreams | FfmpegFile
 
 _BUFFER_BYTES = 2**16
 # libsndfile's log of a file in which something follows the audio that is no chunk, or whose size
@@ -93,10 +96,13 @@ def _open(source: Source, stack: contextlib.ExitStack, notes: list[str]) -> Open
         file = _sound_file(_binary(source, stack) if head and is_named_mp3 else source)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: the suffix is .raw
         why = "it has no header" if isinstance(error, TypeError) else error
-        if head:
+        format = ffmpeg_format(source) if head else None
+        if head and format is None:
             file = _open_with_true_header(source, stack, notes)
             file = file or _open_mp3(source, stack, notes, with_junk=True)
             file = file or _open_chain(source, stack, notes)
+        elif format is not None:
+            file = FfmpegFile(source, format, source_name(source), notes)
         if file is None:
             raise _open_error(source, why) from error
         return file
