@@ -96,13 +96,14 @@ def _open(source: Source, stack: contextlib.ExitStack, notes: list[str]) -> Open
         file = _sound_file(_binary(source, stack) if head and is_named_mp3 else source)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: the suffix is .raw
         why = "it has no header" if isinstance(error, TypeError) else error
-        format = ffmpeg_format(source) if head else None
-        if head and format is None:
+        if head:
             file = _open_with_true_header(source, stack, notes)
+            format = ffmpeg_format(source)
+            if format in (None, "Ogg"):  # otherwise a film would be searched for pages
+                file = file or _open_chain(source, stack, notes)
+            if file is None and format is not None:
+                file = FfmpegFile(source, format, source_name(source), notes)
             file = file or _open_mp3(source, stack, notes, with_junk=True)
-            file = file or _open_chain(source, stack, notes)
-        elif format is not None:
-            file = FfmpegFile(source, format, source_name(source), notes)
         if file is None:
             raise _open_error(source, why) from error
         return file
