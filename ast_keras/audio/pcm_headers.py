@@ -13,12 +13,12 @@ from typing import BinaryIO, NamedTuple
 from ast_keras.audio.spliced_file import Part, Span
 
 # Fewer bytes after the stated end are padding, not audio.
-_PADDING_BYTES = 1024
+PADDING_BYTES = 1024
 _SCAN_BYTES = 2**16
 # What programs append to audio without a chunk around it.
-_TRAILERS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
-_MAX_SIZE = 0xFFFFFFFF
-_CHUNKS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"JUNK", b"_PMX", b"cue ", b"smpl")
+TRAILERS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
+MAX_SIZE = 0xFFFFFFFF
+CHUNKS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"JUNK", b"_PMX", b"cue ", b"smpl")
 _W64_NAME_ENDS = (b"\xf3\xac\xd3\x11", b"\x2f\x91\xcf\x11")  # bytes 4 to 7 of 16
 
 
@@ -63,7 +63,7 @@ def true_header(file: BinaryIO) -> Salvage | None:
     found = size - layout.start
     header = bytearray(head[: layout.start])
     for position, format, extra in layout.sizes:
-        limit = _MAX_SIZE if format == "I" else found + extra
+        limit = MAX_SIZE if format == "I" else found + extra
         struct.pack_into(layout.order + format, header, position, min(found + extra, limit))
     return Salvage([bytes(header), Span(layout.start, size)], max(0, layout.stated), found)
 
@@ -103,7 +103,7 @@ def _find_wave(head: bytes, order: str) -> _Layout | None:
         if name == b"data":
             start = position + 8
             sizes = [(4, "I", start - 8), (position + 4, "I", 0)]
-            if large is not None and size in (0, _MAX_SIZE):
+            if large is not None and size in (0, MAX_SIZE):
                 size = struct.unpack_from("<Q", head, large + 8)[0]
                 sizes = [(large, "Q", start - 8), (large + 8, "Q", 0)]
             return _Layout(start, size, order, sizes)
@@ -126,15 +126,15 @@ def _chunks(
 
 def _is_audio(file: BinaryIO, end: int, size: int, layout: _Layout) -> bool:
     """Returns whether audio, and not a chunk, a tag or padding, follows the stated end."""
-    if size - end < (_PADDING_BYTES if layout.stated else 1):
+    if size - end < (PADDING_BYTES if layout.stated else 1):
         return False
     file.seek(end + end % 2)
     rest = file.read(12)
     name, length = rest[:4], rest[4:8]
-    if rest.startswith(_TRAILERS) or len(rest) < 8:
+    if rest.startswith(TRAILERS) or len(rest) < 8:
         return False
     is_name = all(32 <= byte < 127 for byte in name)
-    if is_name and (length in _W64_NAME_ENDS or name in _CHUNKS):
+    if is_name and (length in _W64_NAME_ENDS or name in CHUNKS):
         return False
     if is_name and end + 8 + struct.unpack(layout.order + "I", length)[0] <= size + 1:
         return False

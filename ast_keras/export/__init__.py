@@ -7,6 +7,7 @@ run in a new process and compared with its model before it appears under its fin
 |---|---|
 | `saved_model` | `export_saved_model`: SavedModel for TensorFlow Serving |
 | `serving_module` | the `tf.Module` from which every file is made |
+| `wav_decoding` | WAV files to samples in the graph of a server |
 | `serving_warmup` | warm-up requests for TensorFlow Serving |
 | `tflite` | `export_tflite`: one TFLite file for LiteRT and MediaPipe |
 | `tflite_conversion` | the model as a float32 TFLite file, without metadata |

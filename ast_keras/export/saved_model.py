@@ -16,6 +16,7 @@ from ast_keras.export.isolated_run import measure
 from ast_keras.export.reference_clips import comparison_clips, keras_scores
 from ast_keras.export.serving_module import ServingModule, label_names
 from ast_keras.export.serving_warmup import require_serving, write_warmup
+from ast_keras.export.wav_decoding import decode_wav
 from ast_keras.files import replacing_folder, write_json
 from ast_keras.models.audio_classifier import AudioClassifier
 
@@ -47,8 +48,9 @@ def export_saved_model(
 
     Waveforms may have any length. A clip that is shorter than the model's input is padded as in
     training, each clip of a batch on its own; with `padding="masked"` longer clips are processed
-    whole. WAV files must have the model's sample rate, and their channels are averaged. The labels
-    are an asset of the SavedModel, and each weight is stored once.
+    whole. WAV files are decoded as by `load_audio`, with any header of 16-bit PCM; they must have
+    the model's sample rate, and their channels are averaged. The labels are an asset of the
+    SavedModel, and each weight is stored once.
 
     The version is written to a temporary folder, run in a new process, compared with the model and
     then renamed: a server that watches the base folder never loads an incomplete version.
@@ -232,11 +234,7 @@ class _WavFrontend:
 
     def _spectrogram(self, file):
         # One file at a time: a batch would need padding, which is not part of any recording.
-        audio, rate = tf.audio.decode_wav(file)  # [samples, channels]
-        message = f"The audio must be sampled at {self._rate} Hz: resample it before sending it"
-        with tf.control_dependencies([tf.debugging.assert_equal(rate, self._rate, message)]):
-            waveform = tf.reduce_mean(audio, axis=1)
-        return self._module.spectrogram(waveform[None])[0]
+        return self._module.spectrogram(decode_wav(file, self._rate)[None])[0]
 
 
 def _set_classify_method(folder: pathlib.Path) -> None:

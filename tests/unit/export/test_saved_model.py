@@ -3,7 +3,6 @@
 import base64
 import concurrent.futures
 import http.server
-import io
 import json
 import os
 import subprocess
@@ -25,6 +24,7 @@ from tensorflow_serving.apis import (
 from tensorflow_serving.config import model_server_config_pb2
 
 from ast_keras import from_preset, save_to_preset
+from ast_keras.audio import load_audio
 from ast_keras.audio.encoding import wav_bytes
 from ast_keras.errors import ArgumentError
 from ast_keras.export import ExportError, export_saved_model
@@ -32,6 +32,7 @@ from ast_keras.export.acceptance import Tolerance
 from ast_keras.export.serving_warmup import WARMUP_FILE
 from export.saved_model import Options, main
 from export.serving import client
+from tests.helpers.audio import encode
 from tests.helpers.paths import ROOT
 from tests.unit.export.models import EXACT, LABELS, round_to_16_bits
 
@@ -74,11 +75,6 @@ def test_wav_files_of_one_batch_do_not_affect_each_other(model, served, clips):
 
 
 def test_channels_are_averaged_and_another_rate_is_rejected(model, served, clips):
-    def encode(waveform, rate):
-        file = io.BytesIO()
-        soundfile.write(file, waveform, rate, format="WAV", subtype="PCM_16")
-        return file.getvalue()
-
     # Even 16-bit numbers, whose halves are 16-bit numbers as well.
     mono = np.rint(clips[0] * 8192) / 16384
     stereo = np.stack([mono * 1.5, mono * 0.5], axis=1)
@@ -89,6 +85,25 @@ def test_channels_are_averaged_and_another_rate_is_rejected(model, served, clips
         tf.errors.InvalidArgumentError, match="sampled at 16000 Hz: resample it before"
     ):
         call_signature(served, "serving_bytes", audio_bytes=[encode(mono, 8000)])
+
+
+def test_wav_files_with_extensible_headers_are_served(model, served, clips):
+    stereo = round_to_16_bits(np.stack([clips[0], clips[1]], axis=1))
+    files = [encode(stereo, container="WAVEX"), encode(stereo), encode(stereo, container="RF64")]
+    examples = [
+        tf.train.Example(
+            features=tf.train.Features(
+                feature={"audio_bytes": tf.train.Feature(bytes_list=tf.train.BytesList(value=[x]))}
+            )
+        ).SerializeToString()
+        for x in files
+    ]
+    expected = [keras_scores(model, load_audio(file)[None])[0] for file in files]
+    for found in (
+        call_signature(served, "serving_bytes", audio_bytes=files)["scores"],
+        call_signature(served, "classify", inputs=examples)["scores"],
+    ):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=EXACT)
 
 
 def test_embed_gives_pooled_and_tokens(model, served, clips):
