@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ast_keras.data.dataset import SPLIT_NAMES, SoundDataset, from_examples
 from ast_keras.data.left_out import LeftOut, left_out_notes, require_no_lost_class
-from ast_keras.data.readers.audio_folder import HIDDEN, SoundTree
+from ast_keras.data.readers.audio_folder import HIDDEN, SoundTree, subfolders
 from ast_keras.data.readers.folder_layout import LAYOUT, Layout, Parts, find_layout
 from ast_keras.data.readers.groups import Grouping, groups_by_pattern
 from ast_keras.errors import DatasetError
@@ -84,6 +84,7 @@ def read_class_folders(
     if layout.base:
         notes.insert(0, f"the classes are the folders in {layout.base}, the only folder")
     notes += _suffix_notes(tree.sounds)
+    notes += _empty_folder_notes(path, layout, [parts for parts, _ in found])
     notes += _spelling_notes(path, [label for _, label in found], splits)
     labels = LabelSet(tuple(sorted({label for _, label in found})))
     examples: dict[str, list[tuple[str, tuple[int, ...]]]] = {s: [] for s in SPLIT_NAMES.values()}
@@ -201,6 +202,17 @@ def _suffix_notes(sounds: Iterable[str]) -> Iterator[str]:
             f"{len(groups)} names have several suffixes, and each file is an example: remove "
             f"copies of the same recording ({', '.join(groups[0])}{', ...' * (len(groups) > 1)})"
         )
+
+
+def _empty_folder_notes(path: str, layout: Layout, found: Iterable[Parts]) -> Iterator[str]:
+    """Yields a note on the folders next to those of classes that hold nothing like a sound."""
+    siblings: set[Parts] = set()
+    classes = {(*parts[: layout.class_depth + 1],) for parts in found}
+    for above in {parts[:-1] for parts in classes}:
+        siblings |= {(*above, name) for name in subfolders(os.path.join(path, *above))}
+    if empty := sorted("/".join(parts) for parts in siblings - classes):
+        listed = ", ".join(empty[:5]) + ", ..." * (len(empty) > 5)
+        yield f"{len(empty)} folders without sounds, which are not classes: {listed}"
 
 
 def _spelling_notes(path: str, names: Iterable[str], splits: Iterable[str]) -> Iterator[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ast_keras.data.dataset import split_of_name
@@ -78,7 +79,8 @@ def find_layout(root: str, paths: Iterable[Parts]) -> Layout:
     """Returns the layout of the files in a folder.
 
     Folders above those of the classes, or directly in them, are splits or folds if all are named
-    like that. A single such name among others is a class, such as the vehicle `train`.
+    like that. A single such name among others is a class, such as the vehicle `train`, unless
+    folders in it are also in the others: `train/dog` next to `holdout/dog`.
 
     Args:
         root: Folder of the data, for errors.
@@ -98,9 +100,13 @@ def find_layout(root: str, paths: Iterable[Parts]) -> Layout:
     depth = _depth_of_base(paths)
     base = os.path.join("", *paths[0][:depth]) if depth else ""
     folders = [parts[depth:-1] for parts in paths if len(parts) > depth + 1]
-    if _are_splits(root, {inner[0] for inner in folders}, alone=True):
+    inside: Mapping[str, set[str]] = collections.defaultdict(set)
+    for inner in folders:
+        inside[inner[0]].update(inner[1:2])
+    if _are_splits(root, inside, alone=True):
         return Layout(depth + 1, depth, base)
-    if _are_splits(root, {inner[1] if len(inner) > 1 else "" for inner in folders}, alone=False):
+    below = {inner[1] if len(inner) > 1 else "": set[str]() for inner in folders}
+    if _are_splits(root, below, alone=False):
         return Layout(depth, depth + 1, base)
     return Layout(depth, None, base)
 
@@ -115,19 +121,21 @@ def _depth_of_base(paths: Sequence[Parts]) -> int:
     return min([*marked, len(common)])
 
 
-def _are_splits(root: str, names: set[str], alone: bool) -> bool:
+def _are_splits(root: str, inside: Mapping[str, set[str]], alone: bool) -> bool:
     """Returns whether folders are the splits or folds.
 
     Args:
         root: Folder of the data, for errors.
-        names: Names of the folders; empty for files without one.
+        inside: By the name of each folder, the folders in it; the name is empty for files without
+            one.
         alone: Whether a single split is enough.
     """
-    found = {name: split_or_fold(name) for name in sorted(names)}
+    found = {name: split_or_fold(name) for name in sorted(inside)}
     parts = {part for part in found.values() if part is not None}
     others = [name for name, part in found.items() if part is None]
-    exact = all(isinstance(part, int) or split_of_name(name) for name, part in found.items())
-    if not parts or (len(parts) == 1 and not (alone and exact)):
+    exact = {name for name, part in found.items() if isinstance(part, int) or split_of_name(name)}
+    is_single = len(parts) == 1 and not (alone and len(exact) == len(found))
+    if not parts or (is_single and not _share_folders(inside, exact)):
         return False
     if len({type(part) for part in parts}) > 1:
         others = [name for name, part in found.items() if not isinstance(part, int)]
@@ -139,3 +147,9 @@ def _are_splits(root: str, names: set[str], alone: bool) -> bool:
             f"Received: path={root!r} with {', '.join(filter(None, list(found)[:8]))}"
         )
     return True
+
+
+def _share_folders(inside: Mapping[str, set[str]], names: set[str]) -> bool:
+    """Returns whether a folder in one of those named is also in one of the others."""
+    others = set[str]().union(*(inside[name] for name in inside.keys() - names))
+    return any(inside[name] & others for name in names)

@@ -79,6 +79,8 @@ def test_splits_may_be_the_subfolders_of_the_classes(tmp_path):
     ("folders", "odd"),
     [
         (("train/dog", "test/dog", "extra/dog"), "'extra'"),
+        (("train/dog", "holdout/dog"), "'holdout'"),
+        (("fold_1/dog", "fold_1/hen", "rest/hen"), "'rest'"),
         (("fold1/dog", "fold2/dog", "test/dog"), "'test'"),
         (("dog/train", "dog/test", "hen"), "the files next to them"),
     ],
@@ -94,6 +96,15 @@ def test_splits_mixed_with_others_are_refused_with_the_accepted_names(tmp_path, 
 )
 def test_names_of_classes_are_not_taken_for_splits(tmp_path, folders):
     assert load_dataset("folders", make(tmp_path, *folders)).labels.names == tuple(sorted(folders))
+
+
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_folders_without_sounds_are_named(tmp_path, split):
+    make(tmp_path, f"{split}dog", f"{split}hen")
+    make(tmp_path, f"{split}cow", f"{split}_notes", count=0)
+    (tmp_path / split / "cow" / "1.dat").touch()
+    (note,) = [n for n in load_dataset("folders", tmp_path).notes if "without sounds" in n]
+    assert note == f"1 folders without sounds, which are not classes: {split}cow"
 
 
 def test_folds_are_tested_in_turn(tmp_path):

@@ -320,6 +320,7 @@ def test_class_folders_hold_out_a_fifth_of_every_class(tmp_path):
         "1 sound left out, hidden by a dot before their name or folder (rename it to read them): "
         "dog 1; dog/.cache/2.wav",
         "20% of every class held out by name for testing",
+        "1 folders without sounds, which are not classes: docs",
     )
     sources = set(dataset.split("train").sources) | set(dataset.split("test").sources)
     assert len(sources) == 21
