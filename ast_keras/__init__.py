@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOME` lists the same names
     from ast_keras.audio.loading import load_audio as load_audio
     from ast_keras.data.dataset import SoundDataset as SoundDataset
     from ast_keras.data.dataset import Split as Split
+    from ast_keras.data.graph_decoding import decode_audio as decode_audio
     from ast_keras.data.pipeline import Pipeline as Pipeline
     from ast_keras.data.readers import load_dataset as load_dataset
     from ast_keras.errors import AstKerasError as AstKerasError
@@ -84,6 +85,7 @@ _HOME = {
     "audio_from_array": "audio.loading",
     "audio_info": "audio.loading",
     "average_models": "evaluation.averaging",
+    "decode_audio": "data.graph_decoding",
     "evaluate_predictions": "evaluation.metrics",
     "explain_file": "inference.explanation",
     "export_saved_model": "export.saved_model",

@@ -28,6 +28,7 @@ import soundfile
 
 from ast_keras.audio.damage import silence_bursts, valid_blocks
 from ast_keras.audio.ffmpeg import FfmpegFile
+from ast_keras.audio.joined_streams import JoinedStreams
 from ast_keras.audio.opening import OpenedFile, Source, open_sound, source_name, undecodable
 from ast_keras.errors import AudioEmptyError, AudioError
 
@@ -75,8 +76,21 @@ class AudioInfo(NamedTuple):
 def read_info(source: Source, notes: list[str]) -> AudioInfo:
     """Returns the properties that the header of a file states, and appends warnings to `notes`."""
     with open_sound(source, notes) as file:
-        frames = None if file.frames == _UNKNOWN_FRAMES else file.frames
-        return AudioInfo(file.samplerate, file.channels, frames, file.format, file.subtype)
+        return _info(file)
+
+
+def _info(file: OpenedFile) -> AudioInfo:
+    frames = None if file.frames == _UNKNOWN_FRAMES else file.frames
+    return AudioInfo(file.samplerate, file.channels, frames, file.format, file.subtype)
+
+
+def intact_info(source: Source) -> AudioInfo | None:
+    """Returns the properties of a file, or None if its header or structure shows any damage."""
+    notes: list[str] = []
+    with open_sound(source, notes) as file:
+        if notes or isinstance(file, JoinedStreams) or _truncation(file, 0, 0):
+            return None
+        return _info(file)
 
 
 def read_frames(

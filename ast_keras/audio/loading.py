@@ -102,9 +102,7 @@ def load_audio(
     check_rate("sample_rate", sample_rate, name)
     frames, rate = read_frames(source, start_seconds, duration_seconds, notes)
     check_rate("rate in the header", rate, name)
-    samples = _resample(mono_samples(frames, channel, name, notes), rate, sample_rate, name, notes)
-    if channel == "mix":
-        note_defect(channel_defect(frames), name, notes)
+    samples = convert_frames(frames, rate, sample_rate, channel, name, notes)
     for note in notes:
         warnings.warn(note, AudioWarning, stacklevel=2)
     return samples
@@ -156,11 +154,7 @@ def audio_from_array(
     check_rate("source_rate", source_rate, name)
     check_rate("sample_rate", sample_rate, name)
     frames = _frames_first(np.asarray(array), channel_axis, name)
-    samples = _resample(
-        mono_samples(frames, channel, name, notes), source_rate, sample_rate, name, notes
-    )
-    if channel == "mix":
-        note_defect(channel_defect(frames), name, notes)
+    samples = convert_frames(frames, source_rate, sample_rate, channel, name, notes)
     for note in notes:
         warnings.warn(note, AudioWarning, stacklevel=2)
     return samples
@@ -227,6 +221,34 @@ def _frames_first(array: npt.NDArray[Any], channel_axis: int | None, name: str) 
         "channels; pass channel_axis=0 or 1 for other two-dimensional shapes. "
         f"Received: {shape=}, {channel_axis=}, source={name}"
     )
+
+
+def convert_frames(
+    frames: npt.NDArray[Any],
+    source_rate: int,
+    sample_rate: int,
+    channel: Channel,
+    name: str,
+    notes: list[str],
+) -> Samples:
+    """Returns decoded frames as mono float32 samples at one sample rate.
+
+    Args:
+        frames: Decoded samples `[frames, channels]`, integers or floats.
+        source_rate: Sample rate of `frames` in Hz.
+        sample_rate: Sample rate of the result in Hz.
+        channel: `"mix"` for the mean of all channels, or the index of one channel, counted from 0.
+        name: Name of the source for error messages.
+        notes: List to which warnings about the samples are appended.
+
+    Raises:
+        AudioError: As `load_audio`, except for the errors of decoding.
+    """
+    samples = mono_samples(frames, channel, name, notes)
+    samples = _resample(samples, source_rate, sample_rate, name, notes)
+    if channel == "mix":
+        note_defect(channel_defect(frames), name, notes)
+    return samples
 
 
 def mono_samples(

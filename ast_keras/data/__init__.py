@@ -11,6 +11,7 @@ Importing these modules does not import TensorFlow.
 | `waveform_augment` | mixup, circular shift and gain |
 | `clips` | decoding, in-memory cache, unreadable files |
 | `prefetch` | results computed ahead in threads |
+| `graph_decoding` | `decode_audio`: a file's samples in the reader's own `tf.data` pipeline |
 | `packed` | memory-efficient targets and paths of millions of examples |
 | `downloads` | public data sets, downloaded once |
 | `builders` | for `tfds build`: data sets as ArrayRecord files |
