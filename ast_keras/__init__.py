@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOME` lists the same names
     from ast_keras.recipe import load_recipe as load_recipe
     from ast_keras.training.distribution import make_strategy as make_strategy
     from ast_keras.training.optimizers import AdamL2 as AdamL2
+    from ast_keras.training.optimizers import AdamW as AdamW
     from ast_keras.training.run import Run as Run
     from ast_keras.training.schedules import EpochDecaySchedule as EpochDecaySchedule
     from ast_keras.training.schedules import WarmupCosineSchedule as WarmupCosineSchedule
@@ -59,6 +60,7 @@ _HOME = {
     "ASTBackbone": "models.ast_backbone",
     "ASTClassifier": "models.ast_classifier",
     "AdamL2": "training.optimizers",
+    "AdamW": "training.optimizers",
     "AstKerasError": "errors",
     "AudioClassifier": "models.audio_classifier",
     "AudioError": "errors",

@@ -80,7 +80,7 @@ def run(size, folder, options):
     data = build.make_dataset(recipe)
     pipeline = build.make_pipeline(recipe, data, "train", training=True)
     model = build.make_model(recipe, data.labels)
-    optimizer = build.make_optimizer(recipe, pipeline.steps_per_epoch)
+    optimizer = build.make_optimizer(recipe, pipeline.steps_per_epoch, model)
     strategy = tf.distribute.get_strategy()
     steps = 1 + options.steps * (options.rounds + 1)
 

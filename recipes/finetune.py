@@ -40,7 +40,12 @@ def get_recipe() -> Recipe:
         data=Data(clip_seconds=10.24),
         augment=Augment(freq_mask_bins=24, time_mask_frames=192),
         optimizer=Optimizer(
-            learning_rate=1e-5, decay_start_epoch=5, decay_every_epochs=1, decay_rate=0.85
+            learning_rate=1e-5,
+            head_learning_rate="auto",
+            layer_decay="auto",
+            decay_start_epoch=5,
+            decay_every_epochs=1,
+            decay_rate=0.85,
         ),
         train=Train(num_epochs=25, batch_size=48, loss="auto", metric="auto"),
     )

@@ -13,7 +13,7 @@ from ast_keras.audio import load_audio
 from ast_keras.data.readers import load_dataset
 from ast_keras.data.readers.audio_folder import SoundTree
 from ast_keras.errors import ExportError
-from ast_keras.export.serving_module import in_float32
+from ast_keras.export.serving_module import exportable
 from ast_keras.models.audio_classifier import AudioClassifier
 
 _BATCH = 8
@@ -96,7 +96,7 @@ def keras_scores(
     Returns:
         float32 `[clips, classes]`.
     """
-    model = in_float32(model)
+    model = exportable(model)
 
     @tf.function(reduce_retracing=True)
     def scores(waveform, lengths):

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from ast_keras.labels import Labels, labels_of_classes
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
+from ast_keras.layers.lora_dense import merged_kernels, merged_weights
 from ast_keras.models.audio_classifier import AudioClassifier
 
 
@@ -36,7 +37,7 @@ class ServingModule(tf.Module):
 
     def __init__(self, model: AudioClassifier, method: str | None = None):
         super().__init__()
-        network = _Network(in_float32(model), method)
+        network = _Network(exportable(model), method)
         self._network = network
         self.any_length = network.model.padding == "masked"
         # As `tf.function`s, so that the signatures of a file share the filterbank's matrices.
@@ -100,18 +101,20 @@ class _Network:
         return self.model.pool(tokens, frames), tokens
 
 
-def in_float32(model: AudioClassifier) -> AudioClassifier:
-    """Returns the model itself, or a float32 copy if its backbone computes in half precision.
+def exportable(model: AudioClassifier) -> AudioClassifier:
+    """Returns the model, or a float32 copy if it computes in half precision or has LoRA factors.
+
+    The copy has no factors: they are merged into its kernels.
 
     Args:
         model: Any `AudioClassifier`.
     """
-    if model.backbone.policy.compute_dtype == "float32":
+    if model.backbone.policy.compute_dtype == "float32" and not merged_kernels(model):
         return model
     config = model.get_config()
     config["backbone"]["config"]["dtype"] = "float32"
     copy = type(model).from_config(config)
-    copy.set_weights(model.get_weights())
+    copy.set_weights(merged_weights(model))
     return copy
 
 

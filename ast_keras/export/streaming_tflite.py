@@ -17,7 +17,7 @@ from ast_keras.audio import mel
 from ast_keras.errors import ExportError
 from ast_keras.export.quantization import quantize_layers, require_quantizer
 from ast_keras.export.reference_clips import comparison_clips
-from ast_keras.export.serving_module import in_float32, label_names
+from ast_keras.export.serving_module import exportable, label_names
 from ast_keras.export.tflite import check_output_file
 from ast_keras.export.tflite_conversion import to_tflite
 from ast_keras.files import replacing, write_json
@@ -161,7 +161,7 @@ def export_streaming_tflite(
     """
     path = pathlib.Path(path)
     _check_arguments(model, path, quantize, overwrite)
-    model = in_float32(model)
+    model = exportable(model)
     module = StreamingModule(model)
     content = _convert(module)
     if quantize != "none":

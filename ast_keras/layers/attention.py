@@ -6,6 +6,7 @@ from keras import ops
 from ast_keras.errors import ArgumentError
 from ast_keras.layers import attention_ops
 from ast_keras.layers.initializers import truncated_normal
+from ast_keras.layers.lora_dense import LoRADense
 
 
 @keras.saving.register_keras_serializable(package="ast_keras")
@@ -61,13 +62,13 @@ class SelfAttention(keras.layers.Layer):
                 f"Received: num_heads={self.num_heads}, embed_dim={embed_dim}"
             )
         self.head_dim = embed_dim // self.num_heads
-        self.qkv = keras.layers.Dense(
+        self.qkv = LoRADense(
             3 * embed_dim,
             kernel_initializer=truncated_normal(),
             dtype=self.dtype_policy,
             name="qkv",
         )
-        self.projection = keras.layers.Dense(
+        self.projection = LoRADense(
             embed_dim,
             kernel_initializer=truncated_normal(),
             dtype=self.dtype_policy,

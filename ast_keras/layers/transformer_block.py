@@ -7,6 +7,7 @@ from ast_keras.layers import fused_ops
 from ast_keras.layers.attention import SelfAttention
 from ast_keras.layers.drop_path import DropPath
 from ast_keras.layers.initializers import truncated_normal
+from ast_keras.layers.lora_dense import LoRADense
 from ast_keras.layers.token_normalization import TokenNormalization
 from ast_keras.layers.token_reduction import merge_similar_tokens
 
@@ -76,14 +77,14 @@ class TransformerBlock(keras.layers.Layer):
         self.mlp_norm = TokenNormalization(
             epsilon=layer_norm_epsilon, dtype=policy, name="mlp_norm"
         )
-        self.mlp_hidden = keras.layers.Dense(
+        self.mlp_hidden = LoRADense(
             mlp_dim, kernel_initializer=truncated_normal(), dtype=policy, name="mlp_hidden"
         )
         self.branch_dropout = keras.layers.Dropout(dropout, dtype=policy, name="branch_dropout")
         self.branch_drop_path = DropPath(rate=drop_path, dtype=policy, name="branch_drop_path")
 
     def build(self, input_shape):
-        self.mlp_output = keras.layers.Dense(
+        self.mlp_output = LoRADense(
             input_shape[-1],
             kernel_initializer=truncated_normal(),
             dtype=self.dtype_policy,

@@ -13,6 +13,7 @@ from ast_keras.layers.log_mel_filterbank import LogMelFilterbank  # noqa: F401  
 # Keras finds a class of a saved model only if its module is loaded, hence these two imports.
 from ast_keras.layers.spectrogram_augment import SpectrogramAugment  # noqa: F401
 from ast_keras.models.classifier_checks import require_float32, require_same_spectrogram
+from ast_keras.models.fine_tuning import FineTuning
 from ast_keras.models.keras_methods import KerasMethods
 from ast_keras.models.score_activation import ACTIVATIONS, require_activation
 from ast_keras.models.thresholds import Thresholds
@@ -22,7 +23,7 @@ _EXPORT_FORMATS = ("tf_saved_model", "litert")
 
 
 @keras.saving.register_keras_serializable(package="ast_keras")
-class AudioClassifier(KerasMethods, keras.Model):
+class AudioClassifier(FineTuning, KerasMethods, keras.Model):
     """Classifies audio with any spectrogram encoder: waveform to logits.
 
     The filterbank is part of the model, so training, serving and phones use the same graph. It

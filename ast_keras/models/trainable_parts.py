@@ -20,7 +20,7 @@ def trainable_parts(model: keras.Layer, trainable: bool | None = None) -> dict[s
     """Returns the layers and weights of a model that train although the model around does not.
 
     Or the other way round: each entry differs from the layer that contains it. Layers without
-    weights are left out.
+    weights are left out, and weights that LoRA freezes, because it is merged when it is saved.
 
     Args:
         model: A built model or layer.
@@ -92,15 +92,18 @@ def with_trainable_parts(model: _Model, parts: Mapping[str, bool]) -> _Model:
     return model
 
 
-def _differences(layer: keras.Layer, trainable: bool, prefix: str) -> Iterator[tuple[str, bool]]:
-    for name, part in _parts(layer):
+def _differences(
+    layer: keras.Layer, trainable: bool, prefix: str, weights: bool = True
+) -> Iterator[tuple[str, bool]]:
+    weights = weights and not getattr(layer, "lora_rank", None)
+    for name, part in _parts(layer, weights):
         if part.trainable != trainable:
             yield prefix + name, part.trainable
         if isinstance(part, keras.Layer):
-            yield from _differences(part, part.trainable, f"{prefix}{name}/")
+            yield from _differences(part, part.trainable, f"{prefix}{name}/", weights)
 
 
-def _parts(layer: keras.Layer) -> Iterator[tuple[str, Any]]:
+def _parts(layer: keras.Layer, weights: bool = True) -> Iterator[tuple[str, Any]]:
     """Yields the weights of a layer and the layers in it that have weights, by name."""
     # The name of an attribute is the same in every process, that of a layer may be numbered.
     attributes = {id(v): name for name, v in vars(layer).items() if isinstance(v, keras.Layer)}
@@ -108,5 +111,5 @@ def _parts(layer: keras.Layer) -> Iterator[tuple[str, Any]]:
         if part.weights:
             yield attributes.get(id(part), part.name), part
     # Not `layer.weights`: statistics of a normalisation never train and are not listed here.
-    for weight in layer._trainable_variables:
+    for weight in layer._trainable_variables if weights else ():
         yield weight.name, weight

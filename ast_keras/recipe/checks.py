@@ -28,6 +28,12 @@ def check_combinations(recipe: Any) -> None:
             "--set data.sampling=shuffled. "
             f"Received: train.class_weights={recipe.train.class_weights}, data.sampling=weighted"
         )
+    if recipe.model.lora_rank is not None and recipe.train.freeze == "backbone":
+        raise RecipeError(
+            "model.lora_rank trains factors in the backbone, and train.freeze=backbone freezes "
+            "them: --set train.freeze=none or --set model.lora_rank=none. "
+            f"Received: model.lora_rank={recipe.model.lora_rank}, train.freeze=backbone"
+        )
     if recipe.optimizer.l2 and recipe.optimizer.weight_decay:
         raise RecipeError(
             "optimizer.l2 (added to the gradient) and optimizer.weight_decay (decoupled) exclude "

@@ -17,7 +17,7 @@ class Range:
 
     Attributes:
         rule: The rule in words, completing the sentence "the field must ...".
-        contains: Returns whether a single value is allowed.
+        contains: Returns whether a single value of the field's type is allowed.
     """
 
     rule: str
@@ -31,6 +31,17 @@ RATE = Range("lie between 0 and 1, and be below 1", lambda value: 0 <= value < 1
 SAMPLE_RATE = Range(
     "lie between 1000 and 1000000, the rates that audio files are read at",
     lambda value: 1000 <= value <= 1_000_000,
+)
+POSITIVE_OR_AUTO = Range(
+    "be positive, or auto", lambda v: v == "auto" if isinstance(v, str) else v > 0
+)
+LAYER_DECAY = Range(
+    "be above 0 and at most 1, or auto",
+    lambda v: v == "auto" if isinstance(v, str) else 0 < v <= 1,
+)
+FREEZE = Range(
+    "be none, backbone or a number of blocks",
+    lambda v: v in ("none", "backbone") if isinstance(v, str) else v >= 0,
 )
 SEED = Range("lie between 0 and 2**31 - 1", lambda value: 0 <= value < 2**31)
 

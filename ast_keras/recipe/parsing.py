@@ -222,7 +222,7 @@ def parse_value(text: str, hint: Any, name: str) -> Any:
     options = _options(hint)
     if type(None) in options and text.lower() in ("none", "null"):
         return None
-    kind = next(option for option in options if option is not type(None))
+    kind, *others = (option for option in options if option is not type(None))
     try:
         if kind is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
@@ -232,6 +232,8 @@ def parse_value(text: str, hint: Any, name: str) -> Any:
             return _tuple([element(item) for item in items], kind, name)
         return convert_value(kind(text), kind, name)
     except (KeyError, ValueError):
+        if str in others:  # a number or a word, such as auto
+            return text.lower()
         raise _type_error(name, hint, text) from None
 
 
@@ -254,12 +256,14 @@ def convert_value(value: Any, hint: Any, name: str) -> Any:
     options = _options(hint)
     if value is None and type(None) in options:
         return None
-    kind = next(option for option in options if option is not type(None))
+    kind, *others = (option for option in options if option is not type(None))
     if typing.get_origin(kind) is tuple and isinstance(value, list):
         return _tuple(value, kind, name)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if typing.get_origin(kind) is not tuple and type(value) is kind and _is_finite(value):
+        return value
+    if isinstance(value, str) and str in others:
         return value
     raise _type_error(name, hint, value)
 

@@ -11,8 +11,11 @@ import json
 from ast_keras.recipe.checks import check_combinations
 from ast_keras.recipe.fields import (
     FRACTION,
+    FREEZE,
+    LAYER_DECAY,
     NOT_NEGATIVE,
     POSITIVE,
+    POSITIVE_OR_AUTO,
     RATE,
     SEED,
     check_values,
@@ -90,6 +93,12 @@ class Model:
         False,
         "Whether blocks are computed a second time in the backward pass. Needs less memory and "
         "about a quarter more time. Excludes dropout.",
+    )
+    lora_rank: int | None = setting(
+        None,
+        "Rank of the low-rank factors (LoRA) that train, with the head, instead of the weights of "
+        "attention and perceptron. The saved model contains them merged. None trains the weights.",
+        range=POSITIVE,
     )
     block_columns: int | None = setting(
         None,
@@ -251,6 +260,20 @@ class Optimizer:
     """Adam and its learning-rate schedule."""
 
     learning_rate: float = setting(1e-4, "Base learning rate.", range=POSITIVE)
+    head_learning_rate: float | str | None = setting(
+        None,
+        "Base learning rate of the head and its LayerNorm; it follows the same schedule. None is "
+        "learning_rate. auto is 50 times learning_rate if a new head is put on published weights, "
+        "otherwise learning_rate.",
+        range=POSITIVE_OR_AUTO,
+    )
+    layer_decay: float | str = setting(
+        1.0,
+        "Layer-wise decay of the learning rate: the last transformer block has this fraction of "
+        "it, and each layer before a block this fraction of the block's. 1 is off. auto is 0.75 if "
+        "the start weights are published ones, otherwise 1.",
+        range=LAYER_DECAY,
+    )
     beta_1: float = setting(0.95, "Decay rate of Adam's mean of gradients.", range=RATE)
     beta_2: float = setting(0.999, "Decay rate of Adam's mean of squared gradients.", range=RATE)
     epsilon: float = setting(
@@ -330,6 +353,12 @@ class Train:
         "Cross-entropy over classes (categorical) or per class (binary). auto is binary if an "
         "example may have several labels.",
         choices=("categorical", "binary", "auto"),
+    )
+    freeze: int | str = setting(
+        "none",
+        "What does not train: none, the backbone, or a number of transformer blocks, counted from "
+        "the input, with patch embedding, special tokens and positions. 0 freezes only these.",
+        range=FREEZE,
     )
     label_smoothing: float = setting(
         0.0, "Amount of label smoothing; 0 disables it.", range=FRACTION

@@ -20,7 +20,7 @@ from ast_keras.models.ast_classifier import ASTClassifier
 from ast_keras.presets.loading import SIZES, from_preset, read_preset
 from ast_keras.recipe import Model, Recipe
 from ast_keras.training.frontend import make_frontend, warn_of_another_range
-from ast_keras.training.optimizers import AdamL2
+from ast_keras.training.optimizers import AdamL2, AdamW
 from ast_keras.training.schedules import EpochDecaySchedule, WarmupCosineSchedule
 from ast_keras.weights.build import build_classifier, to_causal
 from ast_keras.weights.geometry import Geometry
@@ -161,9 +161,12 @@ def make_model(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
     else:
         model = _pretrained_classifier(recipe, labels)
     model.suggest_score_activation(_score_activation(recipe))
-    if recipe.model.block_columns is None:
-        return model
-    return to_causal(model, recipe.model.block_columns, recipe.model.past_blocks)
+    if recipe.model.block_columns is not None:
+        model = to_causal(model, recipe.model.block_columns, recipe.model.past_blocks)
+    if recipe.model.lora_rank is not None:
+        model.enable_lora(recipe.model.lora_rank)
+    model.freeze(None if recipe.train.freeze == "none" else recipe.train.freeze)
+    return model
 
 
 def _random_classifier(recipe: Recipe, labels: LabelSet) -> ASTClassifier:
@@ -307,8 +310,10 @@ def make_schedule(
     )
 
 
-def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """Makes `AdamL2`, or AdamW if the recipe has a decoupled weight decay.
+def make_optimizer(
+    recipe: Recipe, steps_per_epoch: int, model: ASTClassifier | None = None
+) -> keras.optimizers.Optimizer:
+    """Makes `AdamL2`, or `AdamW` if the recipe has a decoupled weight decay.
 
     The optimizer does not apply `gradient_clip_norm`: the trainer does, since only it has the
     gradient of all devices.
@@ -316,16 +321,23 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
     Args:
         recipe: The resolved recipe.
         steps_per_epoch: Number of batches in an epoch.
+        model: The classifier. Without it, `head_learning_rate` and `layer_decay` have no effect.
     """
     settings = recipe.optimizer
+    factors = None
+    if model is not None:
+        head_rate = settings.head_learning_rate or settings.learning_rate
+        head_factor = head_rate / settings.learning_rate
+        factors = model.learning_rate_factors(settings.layer_decay, head_factor)
     common = {
         "learning_rate": make_schedule(recipe, steps_per_epoch),
         "beta_1": settings.beta_1,
         "beta_2": settings.beta_2,
         "epsilon": settings.epsilon,
+        "learning_rate_factors": factors,
     }
     if settings.weight_decay:
-        optimizer = keras.optimizers.AdamW(weight_decay=settings.weight_decay, **common)
+        optimizer = AdamW(weight_decay=settings.weight_decay, **common)
         # Biases, normalisation, tokens and positions do not decay, as is usual for transformers.
         optimizer.exclude_from_weight_decay(
             var_names=["bias", "gamma", "beta", "tokens", "embedding"]

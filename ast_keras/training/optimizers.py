@@ -1,4 +1,4 @@
-"""Adam with L2 regularisation in the gradient, the optimizer of the published AST."""
+"""Adam with L2 regularisation in the gradient, the optimizer of the published AST; and AdamW."""
 
 import math
 
@@ -8,10 +8,11 @@ import tensorflow as tf
 from keras import ops
 
 from ast_keras.errors import ArgumentError
+from ast_keras.training.learning_rate_factors import LearningRateFactors
 
 
 @keras.saving.register_keras_serializable(package="ast_keras")
-class AdamL2(keras.optimizers.Optimizer):
+class AdamL2(LearningRateFactors, keras.optimizers.Optimizer):
     """Applies Adam to the gradient plus `l2` times the variable, in PyTorch's arithmetic.
 
     The L2 term is part of the gradient and so enters both moments, unlike Keras's decoupled
@@ -28,8 +29,10 @@ class AdamL2(keras.optimizers.Optimizer):
         l2: Factor of the variable that is added to its gradient, not negative. It is the
             `weight_decay` of `torch.optim.Adam`.
         name: Name of the optimizer.
-        **kwargs: Other arguments of `keras.optimizers.Optimizer`: `weight_decay`, clipping, moving
-            average of the variables, loss scaling, gradient accumulation.
+        **kwargs: `learning_rate_factors`, other learning rates for parts of the model (see
+            `LearningRateFactors`), and other arguments of `keras.optimizers.Optimizer`:
+            `weight_decay`, clipping, moving average of the variables, loss scaling, gradient
+            accumulation.
 
     Raises:
         ArgumentError: If a value is outside its range, or `l2` and `weight_decay` are both given.
@@ -100,7 +103,8 @@ class AdamL2(keras.optimizers.Optimizer):
             # a small gradient would be lost in the difference: start from a moment of 0.
             if beta == 0:
                 self.assign(moments[index], tf.zeros_like(variable))
-        rate = ops.cast(learning_rate, "float32") / self._mean_correction
+        rate = self.scaled_rate(learning_rate, variable)
+        rate = ops.cast(rate, "float32") / self._mean_correction
         root, zero = ops.sqrt(self._square_correction), ops.cast(0, dtype)
         # A single operation updates variable and moments in place. With Keras's operations there
         # would be a dozen, and each would read and write the memory of all weights. The operation's
@@ -129,6 +133,36 @@ class AdamL2(keras.optimizers.Optimizer):
             }
         )
         return config
+
+
+@keras.saving.register_keras_serializable(package="ast_keras")
+class AdamW(LearningRateFactors, keras.optimizers.AdamW):
+    """Keras's AdamW with other learning rates for parts of the model.
+
+    Args:
+        learning_rate: A number or a `keras.optimizers.schedules.LearningRateSchedule`.
+        learning_rate_factors: Factors of the learning rate, and thereby of the weight decay, by
+            name of a layer, as `AudioClassifier.learning_rate_factors` returns them.
+        **kwargs: Other arguments of `keras.optimizers.AdamW`.
+
+    Raises:
+        ArgumentError: If a factor is not positive, or none applies to a variable of the model.
+
+    Example:
+
+    >>> from ast_keras import from_preset
+    >>> model = from_preset("ast_test", num_classes=2, num_frames=98)
+    >>> factors = model.learning_rate_factors(layer_decay=0.75, head_factor=50)
+    >>> model.compile(AdamW(1e-5, learning_rate_factors=factors))
+    """
+
+    def __init__(self, learning_rate=0.001, learning_rate_factors=None, **kwargs):
+        super().__init__(
+            learning_rate=learning_rate, learning_rate_factors=learning_rate_factors, **kwargs
+        )
+
+    def update_step(self, gradient, variable, learning_rate):
+        super().update_step(gradient, variable, self.scaled_rate(learning_rate, variable))
 
 
 def _bias_correction(beta, step):

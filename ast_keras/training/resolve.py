@@ -11,11 +11,14 @@ from ast_keras.data.readers.recognise import recognise
 from ast_keras.errors import RecipeError
 from ast_keras.labels import AUDIOSET_MEAN, AUDIOSET_STD
 from ast_keras.presets.loading import SIZES, read_preset
-from ast_keras.recipe import Data, Frontend, Model, Recipe, Train
+from ast_keras.recipe import Data, Frontend, Model, Optimizer, Recipe, Train
 from ast_keras.training.build import requested_geometry
 from ast_keras.training.distribution import fast_precision
+from ast_keras.weights.head import choose_head
 from ast_keras.weights.pretrained import PretrainedNetwork
 
+# What "auto" stands for with published start weights; recipes/finetune.py gives the sources.
+_HEAD_FACTOR, _LAYER_DECAY = 50, 0.75
 _PATHS = ("path", "labels_path", "clips_path", "test_path", "enhanced_labels")
 
 
@@ -66,9 +69,10 @@ def resolve(recipe: Recipe, dataset: SoundDataset) -> Recipe:
         data=_resolve_data(recipe.data),
         train=_resolve_train(recipe.train, dataset),
     )
-    model, frontend = recipe.model, recipe.frontend
+    model, frontend, optimizer = recipe.model, recipe.frontend, recipe.optimizer
     left_open = (model.patch_size, model.strides, frontend.mean, frontend.std)
-    if model.size != "auto" and None not in left_open:
+    rates = (optimizer.head_learning_rate, optimizer.layer_decay)
+    if model.size != "auto" and None not in left_open and "auto" not in rates:
         return recipe  # without reading the start weights
     if model.start != "random":
         network = read_preset(model.start, fallback_geometry=requested_geometry(recipe)).network
@@ -81,7 +85,10 @@ def resolve(recipe: Recipe, dataset: SoundDataset) -> Recipe:
             "model.start='random'"
         )
     return dataclasses.replace(
-        recipe, model=_resolve_model(model, network), frontend=_resolve_frontend(frontend, network)
+        recipe,
+        model=_resolve_model(model, network),
+        frontend=_resolve_frontend(frontend, network),
+        optimizer=_resolve_optimizer(optimizer, model.start, network, dataset),
     )
 
 
@@ -115,6 +122,20 @@ def _resolve_model(settings: Model, network: PretrainedNetwork | None) -> Model:
                 if settings.num_layers is None and size["num_layers"] != network.num_layers:
                     changes["num_layers"] = network.num_layers
     return dataclasses.replace(settings, **changes)
+
+
+def _resolve_optimizer(
+    settings: Optimizer, start: str, network: PretrainedNetwork | None, dataset: SoundDataset
+) -> Optimizer:
+    head, layer_decay = settings.head_learning_rate, settings.layer_decay
+    # The folder of a saved model does not tell whether its weights are published ones.
+    published = network is not None and network.weights.format != "ours"
+    if head == "auto":
+        new_head = published and not choose_head(network, labels=dataset.labels).tensors
+        head = _HEAD_FACTOR * settings.learning_rate if new_head else None
+    if layer_decay == "auto":
+        layer_decay = _LAYER_DECAY if published else 1.0
+    return dataclasses.replace(settings, head_learning_rate=head, layer_decay=layer_decay)
 
 
 def _resolve_frontend(settings: Frontend, network: PretrainedNetwork | None) -> Frontend:

@@ -31,6 +31,7 @@ from ast_keras.training.history import (
     has_ended,
 )
 from ast_keras.training.run_folder import epoch_models
+from ast_keras.weights.assign import assign_canonical, canonical_tensors
 
 # The last files of a run, written in this order. A run is finished when both exist. If only one
 # exists, the resumed run writes both again.
@@ -128,7 +129,8 @@ def finish(
         save_final_model(train, context.workdir, context.model)
     context.workers.wait()
     with context.strategy.scope():
-        context.model.set_weights(from_preset(context.workdir / "model").get_weights())
+        final = from_preset(context.workdir / "model")
+        assign_canonical(context.model, canonical_tensors(final))
 
     split = "test" if "test" in context.dataset.splits else validation
     on_validation: Row | None = None

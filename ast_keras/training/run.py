@@ -159,7 +159,7 @@ class Run:
         recipe, steps_per_epoch = context.recipe, context.train_pipeline.steps_per_epoch
         with context.workers.translate_errors():
             with context.strategy.scope():
-                optimizer = build.make_optimizer(recipe, steps_per_epoch)
+                optimizer = build.make_optimizer(recipe, steps_per_epoch, context.model)
             self.trainer = ASTTrainer(
                 context.model,
                 optimizer,
@@ -229,7 +229,7 @@ class Run:
             context.progress.log(remark)
         context.progress.start(
             f"{self.recipe.name}: {context.dataset.summary()}; "
-            f"{self.model.count_params():,} parameters; "
+            f"{_describe_parameters(self.model)}; "
             f"{context.strategy.num_replicas_in_sync} device(s), "
             f"{context.workers.num_workers} worker(s), {train.precision}",
             num_epochs=train.num_epochs,
@@ -381,6 +381,12 @@ class Run:
                 f"Cannot write to {self.workdir}: {error.strerror or error} "
                 f"(last checkpoint: {self.checkpoints.latest})"
             ) from error
+
+
+def _describe_parameters(model: ASTClassifier) -> str:
+    trained = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    total = model.count_params()
+    return f"{total:,} parameters" + (f", {trained:,} trained" if trained < total else "")
 
 
 def _raise_if_interrupted(signals: Any) -> None:

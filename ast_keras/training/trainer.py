@@ -121,7 +121,8 @@ class ASTTrainer(orbit.StandardTrainer):
         return loss, sums
 
     def _loss_and_gradients(self, batch):
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self._variables)  # what is frozen is not recorded
             logits = self.model(
                 batch["waveform"], training=True, lengths=batch["lengths"], seeds=batch["seeds"]
             )

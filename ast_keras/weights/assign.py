@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from ast_keras.errors import WeightsError
+from ast_keras.layers.lora_dense import lora_layers, merged_kernels
 from ast_keras.models.ast_backbone import ASTBackbone
 from ast_keras.models.ast_classifier import ASTClassifier
 
@@ -100,19 +101,20 @@ def weights_by_path(model: ASTClassifier) -> dict[str, Any]:
 
 
 def canonical_tensors(model: ASTClassifier) -> dict[str, Array]:
-    """Returns the weights of a classifier as canonical tensors, by name."""
-    weights = weights_by_path(model)
-    return {
-        name: np.ascontiguousarray(tensor)
-        for path, layout in layouts(model.backbone).items()
-        for name, tensor in zip(
-            layout.names, layout.to_theirs(np.asarray(weights[path])), strict=True
-        )
-    }
+    """Returns the weights of a classifier as canonical tensors, by name; LoRA is merged."""
+    weights, kernels = weights_by_path(model), merged_kernels(model)
+    tensors = {}
+    for path, layout in layouts(model.backbone).items():
+        weight = np.asarray(kernels.get(id(weights[path]), weights[path]))
+        for name, tensor in zip(layout.names, layout.to_theirs(weight), strict=True):
+            tensors[name] = np.ascontiguousarray(tensor)
+    return tensors
 
 
 def assign_canonical(model: ASTClassifier, tensors: Mapping[str, Array]) -> None:
     """Assigns canonical tensors to the weights of a classifier, all of them or none.
+
+    The factors of a model with LoRA are reset, so that it computes what the tensors compute.
 
     Args:
         model: The classifier. Its head is unchanged if no tensor belongs to a head.
@@ -145,3 +147,6 @@ def assign_canonical(model: ASTClassifier, tensors: Mapping[str, Array]) -> None
                 )
     for path, layout in table.items():
         weights[path].assign(layout.to_ours([tensors[name] for name in layout.names]))
+    for layer in lora_layers(model):
+        if layer.lora_enabled:
+            layer.reset_lora()

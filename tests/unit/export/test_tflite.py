@@ -18,7 +18,7 @@ from ast_keras.export.acceptance import Report, Tolerance
 from ast_keras.export.isolated_run import operators
 from ast_keras.export.quantization import quantizable_layers, signal_to_noise
 from ast_keras.export.reference_clips import keras_scores
-from ast_keras.export.serving_module import ServingModule, in_float32
+from ast_keras.export.serving_module import ServingModule, exportable
 from ast_keras.export.tflite import TfliteCandidate, search_float_layers
 from ast_keras.export.tflite_conversion import convert
 from ast_keras.labels import LabelSet
@@ -200,7 +200,7 @@ def test_noise_is_measured_one_layer_at_a_time(spoiled, clips):
 
 def test_half_precision_model_is_exported_in_float32(clips):
     half = labelled_classifier(dtype="mixed_bfloat16", num_layers=1)
-    single = in_float32(half)
+    single = exportable(half)
     assert single.backbone.policy.name == "float32"
     for ours, theirs in zip(single.get_weights(), half.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
