@@ -7,7 +7,7 @@ into the work directory, from which the run can be repeated.
 
 | module | holds |
 |---|---|
-| `schema`, `frontend` | the dataclasses of a recipe, each field with its description and range |
+| `schema`, `frontend`, `optimizer` | the dataclasses of a recipe, each field with its description and range |
 | `fields` | how a field is declared, checked and described |
 | `checks` | rules between fields |
 | `parsing` | loading recipes, changing fields, strict conversion of text and JSON |
@@ -15,8 +15,9 @@ into the work directory, from which the run can be repeated.
 
 from ast_keras.errors import RecipeError
 from ast_keras.recipe.frontend import Frontend
+from ast_keras.recipe.optimizer import Optimizer
 from ast_keras.recipe.parsing import list_recipes, load_recipe, override, recipes_dir
-from ast_keras.recipe.schema import Augment, Data, Model, Optimizer, Recipe, Train
+from ast_keras.recipe.schema import Augment, Data, Model, Recipe, Train
 
 __all__ = [
     "Augment",

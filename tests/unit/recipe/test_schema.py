@@ -11,8 +11,11 @@ from ast_keras import recipe as recipe_module
 from ast_keras.recipe import Recipe, list_recipes, load_recipe, override
 from ast_keras.recipe.fields import (
     FRACTION,
+    FREEZE,
+    LAYER_DECAY,
     NOT_NEGATIVE,
     POSITIVE,
+    POSITIVE_OR_AUTO,
     RATE,
     SAMPLE_RATE,
     SEED,
@@ -228,6 +231,9 @@ OUTSIDE = {
     RATE: (-1, 1),
     SAMPLE_RATE: (999, 1_000_001),
     SEED: (-1, 2**31),
+    POSITIVE_OR_AUTO: (0, -1, "never"),
+    LAYER_DECAY: (0, 1.1, "never"),
+    FREEZE: (-1, "head"),
 }
 INSIDE = {
     POSITIVE: (1,),
@@ -236,6 +242,9 @@ INSIDE = {
     RATE: (0,),
     SAMPLE_RATE: (1000, 10**6),
     SEED: (0, 2**31 - 1),
+    POSITIVE_OR_AUTO: (1, "auto"),
+    LAYER_DECAY: (0.5, 1, "auto"),
+    FREEZE: (0, 12, "none", "backbone"),
 }
 
 
