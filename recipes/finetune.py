@@ -24,6 +24,14 @@ Where the settings come from:
   `--set augment.time_mask_frames=96`. `ast_keras.audit` prints the command that fits the data.
 - *Learning rate and schedule*: the authors' for ESC-50 from AudioSet weights: 1e-5, times 0.85
   after each epoch from epoch 5 on, 25 epochs of batches of 48.
+- *Rates by layer*, if the start weights are published ones: a new head has 50 times the rate, the
+  default (`head_lr`) of the code of CAV-MAE (Gong et al. 2023), and a decay of 0.75 from block to
+  block, as in MAE (He et al. 2022) and AudioMAE (Huang et al. 2022; BEiT, Bao et al. 2022, has
+  0.65). Those papers use higher base rates; the combination with 1e-5 was not measured with
+  `ast_base_audioset`. docs/training.md has a measurement with a small model, in which the head's
+  rate helped and the decay did not. `--set optimizer.head_learning_rate=none --set
+  optimizer.layer_decay=1` gives the authors' single rate, which the folder of a saved model and
+  random weights always have, unless other rates are set.
 - *Masks*: up to 3/16 of the bins and of the frames, as the authors use for ESC-50.
 
 For a small model from random weights, where none can be downloaded, use `own_sounds`.

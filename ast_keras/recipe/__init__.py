@@ -7,7 +7,7 @@ into the work directory, from which the run can be repeated.
 
 | module | holds |
 |---|---|
-| `schema`, `frontend`, `optimizer` | the dataclasses of a recipe, each field with its description and range |
+| `schema`, `frontend`, `optimizer` | the dataclasses of a recipe, with descriptions and ranges |
 | `fields` | how a field is declared, checked and described |
 | `checks` | rules between fields |
 | `parsing` | loading recipes, changing fields, strict conversion of text and JSON |

@@ -373,7 +373,7 @@ class Recipe:
     model: Model = Model()
     data: Data = Data()
     augment: Augment = Augment()
-    optimizer: Optimizer = Optimizer()
+    optimizer: Optimizer = Optimizer()  # noqa: RUF009  (frozen)
     train: Train = Train()
 
     def __post_init__(self) -> None:
