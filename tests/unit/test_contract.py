@@ -15,6 +15,7 @@ from ast_keras.labels import LabelSet
 from ast_keras.layers.attention import SelfAttention
 from ast_keras.layers.drop_path import DropPath
 from ast_keras.layers.log_mel_filterbank import LogMelFilterbank
+from ast_keras.layers.lora_dense import LoRADense
 from ast_keras.layers.patch_embedding import PatchEmbedding
 from ast_keras.layers.position_embedding import PositionEmbedding
 from ast_keras.layers.special_tokens import SpecialTokens
@@ -118,6 +119,7 @@ LOGS = 6e-7
 
 DESCRIPTORS = {
     "DropPath": [Descriptor(lambda: DropPath(rate=0.5, seed=3), {"branch": TOKENS})],
+    "LoRADense": [Descriptor(lambda: LoRADense(5), {"inputs": TOKENS}, tolerance=SUMS)],
     "SelfAttention": [
         Descriptor(
             lambda: SelfAttention(num_heads=3, dropout=0.1), {"tokens": TOKENS}, tolerance=SUMS
