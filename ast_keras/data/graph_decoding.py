@@ -47,8 +47,9 @@ def decode_audio(path_or_bytes: Any, sample_rate: int = 16_000) -> Any:
     differ by at most 1e-5 of full scale, a third of a step of 16 bits.
 
     Intact WAV, FLAC, MP3 and Ogg Vorbis files are decoded by tensorflow-io where its library loads.
-    `load_audio` decodes everything else, and all files where that library does not load. It is the
-    faster of the two (`benchmarks/decoding.py`). Files are opened and resampled in Python, in the
+    `load_audio` decodes everything else, such as damaged files, MP3 that does not state its length
+    and FLAC without a checksum, and all files where that library does not load. It is the faster of
+    the two (`benchmarks/decoding.py`). Files are opened and resampled in Python, in the
     process that made the graph, so the graph cannot be saved. Use `export_saved_model` for a model
     that takes encoded bytes.
 
