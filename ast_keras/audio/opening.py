@@ -107,6 +107,11 @@ def _open(source: Source, stack: contextlib.ExitStack, notes: list[str]) -> Open
         if file is None:
             raise _open_error(source, why) from error
         return file
+    if file.format == "RAW":  # by its suffix; its content may be of another format
+        format = ffmpeg_format(source)
+        if format is not None:
+            file.close()
+            return FfmpegFile(source, format, source_name(source), notes)
     if file.frames == 0 or file.format in ("AU", "CAF") or _ODD_LOG.search(file.extra_info):
         repaired = _open_with_true_header(source, stack, notes)
         if repaired is not None:

@@ -128,16 +128,17 @@ def _is_audio(file: BinaryIO, end: int, size: int, layout: _Layout) -> bool:
     """Returns whether audio, and not a chunk, a tag or padding, follows the stated end."""
     if size - end < (PADDING_BYTES if layout.stated else 1):
         return False
-    file.seek(end + end % 2)
-    rest = file.read(12)
-    name, length = rest[:4], rest[4:8]
-    if rest.startswith(TRAILERS) or len(rest) < 8:
-        return False
-    is_name = all(32 <= byte < 127 for byte in name)
-    if is_name and (length in _W64_NAME_ENDS or name in CHUNKS):
-        return False
-    if is_name and end + 8 + struct.unpack(layout.order + "I", length)[0] <= size + 1:
-        return False
+    for position in {end, end + end % 2}:  # not every program adds the byte that makes it even
+        file.seek(position)
+        rest = file.read(12)
+        name, length = rest[:4], rest[4:8]
+        if rest.startswith(TRAILERS) or len(rest) < 8:
+            return False
+        is_name = all(32 <= byte < 127 for byte in name)
+        if is_name and (length in _W64_NAME_ENDS or name in CHUNKS):
+            return False
+        if is_name and end + 8 + struct.unpack(layout.order + "I", length)[0] <= size + 1:
+            return False
     return layout.stated == 0 or _has_content(file, end)
 
 

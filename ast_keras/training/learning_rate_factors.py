@@ -10,8 +10,8 @@ from ast_keras.errors import ArgumentError
 class LearningRateFactors:
     """Base class of optimizers with a factor of the learning rate for each variable.
 
-    A subclass multiplies the learning rate by `factor(variable)` in `update_step`. Decoupled weight
-    decay is multiplied as well, because it is a factor of the learning rate.
+    A subclass uses `scaled_rate` in `update_step`. Decoupled weight decay is multiplied by the same
+    factor, because it is a fraction of the learning rate.
 
     Args:
         learning_rate_factors: Factor of the learning rate by name of a layer, as
@@ -37,6 +37,7 @@ class LearningRateFactors:
                 )
         super().__init__(**kwargs)
         self.learning_rate_factors = dict(learning_rate_factors or {})
+        self._weight_decay = self.weight_decay
 
     def build(self, variables):
         if self.built:
@@ -71,7 +72,9 @@ class LearningRateFactors:
         if self.weight_decay is None or not self.learning_rate_factors:
             super()._apply_weight_decay(variables)
             return
-        weight_decay = self.weight_decay
+        # The replicas of a mirrored strategy set the attribute one after the other, before one of
+        # them applies the decay: none may start from the value that another has set.
+        weight_decay = self._weight_decay
         try:
             for variable in variables:
                 factor = self._factors[self._get_variable_index(variable)]

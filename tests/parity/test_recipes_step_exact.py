@@ -487,7 +487,9 @@ def test_best_epoch_of_the_folds_is_that_of_their_mean(tmp_path):
         folder = tmp_path / f"fold_{number}"
         folder.mkdir()
         (folder / "recipe.json").write_text(recipe_of("esc50").to_json())
-        (folder / "evaluation.json").write_text(json.dumps({"average": None}))
+        (folder / "evaluation.json").write_text(
+            json.dumps({"average": None, "last_epoch": {"epoch": 25}})
+        )
         with open(folder / "epochs.csv", "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["epoch", *SCORES])

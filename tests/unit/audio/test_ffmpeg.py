@@ -99,7 +99,7 @@ def test_rate_and_channels_are_those_of_the_file(convert):
     assert not load_audio(path, channel=1).any()
 
 
-@pytest.mark.parametrize("name", ["x.wav", "noise", "X.M4A", "-i.m4a", "http:x.m4a", "a%d\n[.mkv"])
+@pytest.mark.parametrize("name", ["x.wav", "x.gsm", "X.M4A", "-i.m4a", "http:x.m4a", "a%d\n[.mkv"])
 def test_content_decides_and_a_name_is_never_an_address(name, convert, tmp_path, monkeypatch):
     path = convert("tone.m4a", "-c:a", "alac").rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)

@@ -170,7 +170,7 @@ def test_other_activation_is_refused(name, tmp_path):
 
 def test_known_settings_override_the_files(tmp_path):
     ast_folder(tmp_path)
-    known = NetworkSettings(mean=1.0, std=2.0, labels=LabelSet("abcd"))
+    known = NetworkSettings(mean=1.0, std=2.0, labels=LabelSet(tuple("abcd")))
     source = read_pretrained(tmp_path, num_heads=2, known=known)
     assert (source.mean, source.std, source.labels.names) == (1.0, 2.0, tuple("abcd"))
     assert (source.strides, source.num_heads) == ((4, 4), 2)
