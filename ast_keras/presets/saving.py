@@ -54,6 +54,7 @@ from ast_keras.presets.saved_paths import (
 )
 
 FORMAT_VERSION = 2
+_COMPILE_CONFIG = "compile_config"
 
 
 def load_saved_model(path: pathlib.Path) -> ASTClassifier:
@@ -222,7 +223,9 @@ def _write_files(model: ASTClassifier, folder: pathlib.Path) -> None:
 
     serialize = keras.saving.serialize_keras_object
     _write_json(folder / "config.json", serialize(model.backbone))
-    _write_json(folder / TASK, serialize(model))
+    task = serialize(model)
+    task.pop(_COMPILE_CONFIG, None)  # a loss of one's own would have to be there when loading
+    _write_json(folder / TASK, task)
     if model.frontend is not None:
         _write_json(folder / "audio_converter.json", serialize(model.frontend))
     if model.labels is not None:
@@ -262,6 +265,8 @@ def _require_known_format(folder: pathlib.Path) -> None:
 def _deserialize(path: pathlib.Path, kind: type[Any]) -> Any:
     """Returns the object of a class whose configuration a file holds."""
     config = _read_json(path)
+    if isinstance(config, dict):
+        config.pop(_COMPILE_CONFIG, None)  # of an earlier version
     try:
         value = keras.saving.deserialize_keras_object(config)
     except Exception as error:  # a damaged configuration may fail anywhere inside Keras

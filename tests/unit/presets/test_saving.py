@@ -106,9 +106,14 @@ def test_every_weight_is_stored_once(original, model):
     assert sum(stored.values()) == model.count_params()
 
 
-def test_weights_of_an_optimizer_are_not_saved(tmp_path):
+class LossOfMyOwn(keras.losses.MeanSquaredError):
+    """A loss that is not registered with Keras, as in a user's script."""
+
+
+@pytest.mark.parametrize("loss", [LossOfMyOwn(), lambda targets, logits: (targets - logits) ** 2])
+def test_what_a_model_is_compiled_with_is_not_saved(loss, tmp_path):
     model = from_preset("ast_test", num_classes=3, num_frames=32, num_layers=1, frontend=None)
-    model.compile("adam", "mse")
+    model.compile("adam", loss)
     model.optimizer.build(model.trainable_variables)
     save_to_preset(model, tmp_path / "model")
     assert_same_weights(from_preset(tmp_path / "model"), model)
