@@ -32,8 +32,8 @@ class LoRADense(keras.layers.Dense):
     >>> layer = LoRADense(6)
     >>> layer.build((None, 4))
     >>> layer.enable_lora(rank=2)
-    >>> [weight.shape for weight in layer.trainable_weights if "lora" in weight.name]
-    [(4, 2), (2, 6)]
+    >>> [weight.name for weight in layer.trainable_weights]
+    ['bias', 'lora_kernel_a', 'lora_kernel_b']
     """
 
     def merged_kernel(self):

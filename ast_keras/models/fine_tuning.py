@@ -84,7 +84,7 @@ class FineTuning:
         >>> model = from_preset("ast_test", num_classes=2, num_frames=98)
         >>> model.enable_lora(rank=4)
         >>> sum(weight.shape.num_elements() for weight in model.trainable_weights)
-        5570
+        4802
         """
         if type(rank) is not int or rank < 1:
             raise ArgumentError(f"rank must be a positive int. Received: rank={rank!r}")
