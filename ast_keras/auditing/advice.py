@@ -39,11 +39,12 @@ def num_frames_for(seconds: float, frame_step_seconds: float = 0.01) -> int:
     return min(MAX_FRAMES, _FRAMES_STEP * max(1, parts))
 
 
-def find_problems(report: Mapping[str, Any]) -> list[str]:
+def find_problems(report: Mapping[str, Any], frontend: Frontend = _DEFAULT_FRONTEND) -> list[str]:
     """Returns the reasons why the data cannot be trained on; empty if it can.
 
     Args:
         report: The findings, from `Survey.report`.
+        frontend: Filterbank of the model to train.
     """
     problems = []
     defects, splits = report["defects"], report["splits"]
@@ -57,6 +58,12 @@ def find_problems(report: Mapping[str, Any]) -> list[str]:
                 "training would stop at the first: replace or remove them, or train with "
                 "--set data.skip_unreadable=true"
             )
+    highest = max(map(int, report["sample_rates"]), default=0) / 2
+    if 0 < highest <= frontend.f_min_hz:
+        problems.append(
+            f"the recordings hold frequencies up to {highest:g} Hz, and the filterbank starts at "
+            f"frontend.f_min_hz={frontend.f_min_hz:g}: nothing is left of them"
+        )
     if report["untrainable"]:
         problems.append(report["untrainable"])
     elif set(splits) == {"train"}:

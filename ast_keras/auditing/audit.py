@@ -79,7 +79,7 @@ def audit(
     report["missing"] = missing
     if statistics and survey.log_mels.num_clips:
         report["log_mel"] = _log_mel_report(survey, report, frontend)
-    report["problems"] = advice.find_problems(report)
+    report["problems"] = advice.find_problems(report, frontend)
     report["remarks"] = advice.list_remarks(report)
     report["start"] = (
         None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import keras
+from keras import ops
 
 from ast_keras.audio import mel
 from ast_keras.errors import ArgumentError
@@ -240,7 +241,20 @@ class AudioClassifier(FineTuning, KerasMethods, keras.Model):
         return self.head(self.head_norm(pooled))
 
     def scores(self, logits):
-        """Turns the model's output into probabilities of the classes, `[batch, num_classes]`."""
+        """Turns the model's output into probabilities of the classes, `[batch, num_classes]`.
+
+        Args:
+            logits: What the model returns, `[batch, num_classes]`.
+
+        Raises:
+            ArgumentError: If the last axis is another, as that of a waveform is.
+        """
+        logits = ops.convert_to_tensor(logits)
+        if logits.shape[-1] not in (self.num_classes, None):
+            raise ArgumentError(
+                "scores takes what the model returns: model.scores(model(waveform)). Received: "
+                f"shape={tuple(logits.shape)}, num_classes={self.num_classes}"
+            )
         return ACTIVATIONS[self.score_activation](logits)
 
     # --- Lengths ---

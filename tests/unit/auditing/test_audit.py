@@ -297,6 +297,10 @@ def test_audit_measures_the_requested_filterbank(tmp_path):
     assert measured["mean"] == pytest.approx(report["log_mel"]["padded"]["mean"], abs=1e-5)
     wanted = dataclasses.replace(frontend, num_frames=advised.frontend.num_frames, **measured)
     assert advised.frontend == wanted
+    for index in range(4):  # recordings that hold nothing in this range
+        soundfile.write(tmp_path / f"{index}.wav", noise(0.2, seed=index), 16_000)
+    problems = audit(path, frontend=frontend, num_workers=1)["problems"]
+    assert [problem for problem in problems if "frequencies up to 8000 Hz" in problem]
     # 95 % of the sounds last up to 1.3 s, which are more than the 1,024 frames of a published AST.
     assert (advised.frontend.num_frames, advised.data.clip_seconds) == (1024, 1.024)
 

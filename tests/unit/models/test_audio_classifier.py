@@ -254,6 +254,13 @@ def test_export_works_after_predict_and_fit(before, tmp_path):
     assert (tmp_path / "model.tflite").is_file()
 
 
+def test_scores_rejects_a_waveform(model):
+    with pytest.raises(
+        ArgumentError, match=r"model\.scores\(model\(waveform\)\).*shape=\(1, 16000\)"
+    ):
+        model.scores(np.zeros((1, 16000), "float32"))
+
+
 def test_export_rejects_another_format(model, tmp_path):
     message = "format must be one of tf_saved_model, litert.*'onnx'"
     with pytest.raises(ArgumentError, match=message):
