@@ -43,8 +43,10 @@ class LearningRateFactors:
         if self.built:
             return
         super().build(variables)
+        if not self.learning_rate_factors:
+            return
         factors = [self._factor_of_path(variable.path) for variable in variables]
-        if self.learning_rate_factors and factors == [None] * len(factors):
+        if factors == [None] * len(factors):
             raise ArgumentError(
                 "learning_rate_factors must name layers of the model, as "
                 "model.learning_rate_factors() does. Received: learning_rate_factors="
