@@ -55,7 +55,9 @@ _MAGIC = {
     b"DSD ": "DSF",
     b"caff": "CAF",
 }
-_PCM_TAGS = (1, 3, 0xFFFE)  # codecs of WAV files that only damage can keep libsndfile from reading
+# Codecs of WAV files: those that only damage can keep libsndfile from reading, and others.
+_PCM_TAGS = (1, 3, 0xFFFE)
+_LAST_TAG, _OTHER_TAGS = 0x2000, (0x5346,)  # above, few numbers have a meaning: likely damage
 _HEAD_BYTES = 512
 _SETTING = "AST_KERAS_FFMPEG"
 # Each block must arrive within this time: a decoder that stalls, or trickles, is killed.
@@ -125,7 +127,8 @@ def _format_of(head: bytes) -> str | None:
         return "AVI"
     if head[:4] == b"RIFF" and head[8:16] == b"WAVEfmt " and len(head) > 22:
         tag = struct.unpack_from("<H", head, 20)[0]
-        return None if tag in _PCM_TAGS else f"WAV of codec 0x{tag:X}"
+        is_known = tag not in _PCM_TAGS and (tag <= _LAST_TAG or tag in _OTHER_TAGS)
+        return f"WAV of codec 0x{tag:X}" if is_known else None
     if head[:4] == b"FORM" and head[8:12] == b"AIFC":
         return "AIFC"
     if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:

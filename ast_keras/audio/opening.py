@@ -99,7 +99,8 @@ def _open(source: Source, stack: contextlib.ExitStack, notes: list[str]) -> Open
         if head:
             file = _open_with_true_header(source, stack, notes)
             format = ffmpeg_format(source)
-            if format in (None, "Ogg"):  # otherwise a film would be searched for pages
+            # Neither a film is searched for Ogg pages, nor a WAV file, which may contain some.
+            if format in (None, "Ogg") and head != b"RIFF":
                 file = file or _open_chain(source, stack, notes)
             if file is None and format is not None:
                 file = FfmpegFile(source, format, source_name(source), notes)

@@ -88,7 +88,7 @@ class Sound:
 
 SOUNDS = [
     Sound("stopped.wav", stopped_recorder, ("0 bytes",)),
-    Sound("zeros.mp3", zeros_in_mp3, ("damaged",), seconds=4.96),
+    Sound("zeros.mp3", zeros_in_mp3, ("damaged",), seconds=5.0),
     Sound("inverted.wav", inverted, ("channel=0",)),
     Sound("dead.flac", dead, ("channel=0",)),
     Sound("0.wav", sound),

@@ -22,7 +22,9 @@ RATES = ("optimizer.layer_decay=0.75", "optimizer.head_learning_rate=0.05")
 @pytest.mark.parametrize(
     "settings",
     [
-        ("model.lora_rank=2", "train.final_model=last", *RATES),
+        pytest.param(
+            ("model.lora_rank=2", "train.final_model=last", *RATES), marks=pytest.mark.slow
+        ),
         pytest.param(("train.freeze=0", *RATES), marks=pytest.mark.slow),
         pytest.param(("train.freeze=backbone", "train.jit_compile=true"), marks=pytest.mark.slow),
         pytest.param(

@@ -60,6 +60,7 @@ def assert_same_training(workdir, expected):
     assert (workdir / "epochs.csv").read_text() == (expected / "epochs.csv").read_text()
 
 
+@pytest.mark.slow
 def test_run_that_patience_ended_is_finished_and_goes_on_without_patience(tmp_path):
     recipe, expected, _ = finished_run()  # accuracy 0.1 in all of its three epochs
     workdir, output = tmp_path / "run", io.StringIO()
