@@ -83,7 +83,7 @@ def open_sound(source: Source, notes: list[str]) -> Iterator[OpenedFile]:
 def _open(source: Source, stack: contextlib.ExitStack, notes: list[str]) -> OpenedFile:
     head = _first_bytes(source)
     file: OpenedFile | None = None
-    is_mp3 = head[:3] == b"ID3" or mp3_frames.is_frame(head)
+    is_mp3 = head[:3] == b"ID3" or (head[:1] == b"\xff" and mp3_frames.is_frame(head))
     is_named_mp3 = source_name(source).lower().endswith(".mp3'")
     if head and (is_mp3 or is_named_mp3):
         file = _open_mp3(source, stack, notes)
@@ -243,7 +243,7 @@ def _first_bytes(source: Source) -> bytes:
     if not isinstance(source, (str, os.PathLike)):
         return bytes(source[:4])
     try:
-        if not stat.S_ISREG(os.stat(source).st_mode):  # a pipe
+        if not stat.S_ISREG(os.stat(source).st_mode):  # a pipe, which opening would wait for
             return b""
         descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:

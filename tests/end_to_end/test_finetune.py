@@ -54,7 +54,7 @@ def write_data(folder, several):
     ("several", "loss", "metric"),
     [
         pytest.param(False, "categorical", "accuracy", marks=pytest.mark.slow),
-        (True, "binary", "mean_average_precision"),
+        pytest.param(True, "binary", "mean_average_precision", marks=pytest.mark.slow),
     ],
     ids=["one label", "several labels"],
 )

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import soundfile
 
 from tests.helpers.models import saved_classifier
@@ -105,6 +106,7 @@ def test_crash_of_the_import_prints_its_last_words(tmp_path):
     assert lines[0] == last
 
 
+@pytest.mark.slow
 def test_standard_error_of_a_healthy_command_is_empty(tmp_path):
     rng = np.random.default_rng(0)
     soundfile.write(tmp_path / "a.wav", rng.normal(size=16000) / 10, 16000)

@@ -81,6 +81,7 @@ def test_tflite_file_uses_only_the_valid_samples(model, padded, alone, tmp_path)
         np.testing.assert_allclose(found, expected, rtol=0, atol=EXACT)
 
 
+@pytest.mark.slow
 def test_int8_file_of_a_masked_model_may_be_longer_than_the_model_was_trained_on(tmp_path):
     report = export_tflite(
         labelled_classifier(padding="masked"),

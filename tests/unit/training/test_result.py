@@ -64,6 +64,7 @@ def test_finished_run_returns_the_same_result(monkeypatch):
     assert prepare(recipe, workdir).train().table() == result.table()
 
 
+@pytest.mark.slow
 def test_kill_at_the_end_is_repeated_and_a_report_that_fails_is_a_warning(
     unscored, monkeypatch, capsys
 ):

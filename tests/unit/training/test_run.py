@@ -67,6 +67,7 @@ def test_run_constructor_only_stores(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_stopped_run_ends_in_the_same_weights(tmp_path):
     recipe, expected, _ = finished_run()
     with pytest.raises(Interrupted):

@@ -76,6 +76,7 @@ def test_accumulation_compiles_like_a_whole_batch(whole):
     assert_same_training(trained("train.accumulate_steps=2", "train.jit_compile=true"), whole)
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_clipped_once(whole):
     clip = "optimizer.gradient_clip_norm=0.5"
     clipped = trained(clip)
