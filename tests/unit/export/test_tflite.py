@@ -146,6 +146,7 @@ def test_violated_tolerance_writes_nothing_and_names_the_worst_layers(
     assert not listed(tmp_path)
 
 
+@pytest.mark.slow
 def test_fallback_leaves_the_spoiled_layer_in_float(spoiled, tmp_path):
     lines = []
     report = export_tflite(

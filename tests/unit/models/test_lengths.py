@@ -249,6 +249,7 @@ def padded(waveform):
 
 
 # Accumulation contains the plain step; the others repeat it in other graphs.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("accumulate_steps", "jit_compile"),
     [

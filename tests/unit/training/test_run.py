@@ -77,6 +77,7 @@ def test_stopped_run_ends_in_the_same_weights(tmp_path):
     assert_same_run(tmp_path / "run", expected)
 
 
+@pytest.mark.slow
 def test_damaged_checkpoint_is_replaced_by_the_one_before(tmp_path):
     recipe, workdir = copy_of_finished_run(tmp_path)
     older, newer = prepare(recipe, workdir).checkpoints.paths
