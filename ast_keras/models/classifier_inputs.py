@@ -1,8 +1,8 @@
 """Checks of what a classifier is called with: one line that says what to do, before Keras fails.
 
 Shapes, dtypes and names are checked in every call, also of tensors without values. Values are
-checked where they are at hand: in arrays and eager tensors, and lengths in a `tf.data.Dataset`.
-Exported files hold none of these checks.
+checked where they are at hand: in arrays and eager tensors in the memory of the CPU, and lengths in
+a `tf.data.Dataset`. Tensors on a GPU are not copied back for it. Exported files hold no checks.
 """
 
 import contextlib
@@ -289,8 +289,9 @@ def _is_integer(dtype):
 
 
 def _values(value):
-    """Returns the values of an array or an eager tensor; None for others."""
+    """Returns the values of an array or an eager tensor on the CPU; None for others."""
     if isinstance(value, list | tuple | np.ndarray):
         return np.asarray(value)
     is_eager = isinstance(value, tf.Tensor) and hasattr(value, "numpy")
-    return value.numpy() if is_eager else None
+    # A copy from a GPU would wait for all that it still computes.
+    return value.numpy() if is_eager and "CPU" in value.backing_device else None
