@@ -1,11 +1,7 @@
-"""The audit finds every planted defect and no others; its statistics agree with an oracle.
-
-The file is longer than others, because the parts of the audit are tested on the same recordings.
-"""
+"""The audit of a data set finds every planted defect and no others, and advises a command."""
 
 import csv
 import dataclasses
-import io
 import itertools
 import json
 import os
@@ -20,205 +16,14 @@ import soundfile
 from ast_keras.audit import Options, main
 from ast_keras.auditing import advice
 from ast_keras.auditing.audit import audit, recognise
-from ast_keras.auditing.inspect_sound import (
-    MAX_FRAMES,
-    LogMelStatistics,
-    inspect_sound,
-    log_mel_function,
-)
-from ast_keras.auditing.label_checks import label_report, similar_names
-from ast_keras.auditing.survey import sample
 from ast_keras.auditing.text_report import describe
 from ast_keras.commands.flags import parse_options
 from ast_keras.commands.runner import run_command
-from ast_keras.data.dataset import SoundDataset, Split
 from ast_keras.errors import DatasetError
-from ast_keras.labels import LabelSet
 from ast_keras.recipe import load_recipe, override
 from tests.helpers.paths import DATA, ROOT
 from tests.reference import kaldi_fbank
-
-RNG = np.random.default_rng(5)
-
-
-def noise(seconds=1.0, rate=16000, level=0.1, seed=0):
-    """Returns noise whose level changes every 50 ms, like the level of recordings."""
-    rng = np.random.default_rng(seed)
-    steps = np.repeat(rng.uniform(0.05, 1, int(20 * seconds) + 1), rate // 20)
-    return level * steps[: int(seconds * rate)] * rng.standard_normal(int(seconds * rate))
-
-
-def encoded(samples, rate=16000, format="WAV", subtype="PCM_16"):
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format=format, subtype=subtype)
-    return file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def log_mel():
-    return log_mel_function()
-
-
-# --- One sound ---
-
-GOOD = noise()
-CLIPPED = np.clip(20 * GOOD, -1, 1)
-BROKEN_FLOAT = np.where(np.arange(16000) == 70, np.nan, GOOD)
-
-
-@pytest.mark.filterwarnings("ignore:The audio is shorter")
-@pytest.mark.parametrize(
-    ("source", "kind", "detail"),
-    [
-        (encoded(np.zeros(16000)), "silent", "digital silence"),
-        (encoded(0.0003 * np.sin(np.arange(16000)), subtype="FLOAT"), "silent", "peak -70 dBFS"),
-        (encoded(np.full(16000, 0.5)), "silent", "digital silence"),
-        (encoded(np.stack([GOOD, -GOOD], 1)), "inverted_channel", "set data.channel=0"),
-        (encoded(np.stack([GOOD, GOOD**2 - GOOD], 1)), "inverted_channel", "set data.channel=0"),
-        (encoded(np.stack([0 * GOOD, GOOD], 1)), "dead_channel", "set data.channel=1"),
-        (encoded(CLIPPED), "clipped", "in a row"),
-        (encoded(CLIPPED, subtype="FLOAT"), "clipped", "in a row"),
-        (encoded(CLIPPED, subtype="PCM_U8"), "clipped", "in a row"),
-        (encoded(np.stack([GOOD, CLIPPED], 1)), "clipped", "in a row"),
-        (encoded(GOOD + 0.1), "offset", "mean +0.1"),
-        (encoded(GOOD[:300]), "too_short", "18.8 ms"),
-        (encoded(4 * GOOD / np.abs(GOOD).max(), subtype="FLOAT"), "too_loud", "peak 4"),
-        (encoded(BROKEN_FLOAT, subtype="FLOAT"), "invalid_samples", "must be finite"),
-        (encoded(GOOD)[:20000], "damaged", "19956 of 32000 bytes"),
-        (b"no sound at all", "unreadable", "cannot be decoded"),
-        (b"", "unreadable", "file is empty"),
-        ("no/such/file.wav", "unreadable", "No file at this path"),
-    ],
-)
-def test_inspect_sound_names_a_defect(source, kind, detail):
-    defects = inspect_sound(source).defects
-    assert detail in defects[kind]
-    # A constant is silence with an offset, and a sound that is too loud exceeds full scale.
-    extra = {"too_loud": {"clipped"}, "silent": {"offset"}}.get(kind, set())
-    assert set(defects) - extra == {kind}
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        encoded(GOOD),
-        encoded(GOOD, 44100),
-        encoded(np.stack([GOOD, GOOD], 1), 48000, "FLAC", "PCM_24"),
-        encoded(0.99 * GOOD / np.abs(GOOD).max(), format="OGG", subtype="VORBIS"),
-        encoded(np.where(np.arange(16000) == 99, 1.0, GOOD)),  # a single sample at full scale
-        encoded(np.where(np.arange(16000) % 2, 1.0, -1.0)),  # both limits, never in a row
-    ],
-)
-def test_inspect_sound_finds_no_defect_in_a_good_sound(source):
-    assert inspect_sound(source).defects == {}
-
-
-def test_inspect_sound_describes_the_file(log_mel):
-    stereo = encoded(np.stack([GOOD, 0 * GOOD], 1), 44100, "FLAC", "PCM_24")
-    sound = inspect_sound(stereo, log_mel)
-    assert (sound.sample_rate, sound.channels, sound.format) == (44100, 2, "FLAC PCM_24")
-    assert sound.seconds == 16000 / 44100
-    assert len(sound.frame_means) == (round(16000 * 16000 / 44100) - 400) // 160 + 1
-
-
-def test_inspect_sound_decodes_the_first_minute_of_a_long_recording(log_mel):
-    long = np.zeros(90 * 8000)
-    long[-8000:] = np.nan  # an error if it were decoded
-    sound = inspect_sound(encoded(long, 8000, subtype="FLOAT"), log_mel)
-    assert sound.seconds == 90.0
-    assert len(sound.frame_means) == MAX_FRAMES
-    assert list(sound.defects) == ["silent"]
-
-
-# --- Statistics ---
-
-
-def direct(waveforms, num_frames):
-    """Returns mean and deviation over padded and over unpadded clips, computed in two passes."""
-    own, padded = [], []
-    for waveform in waveforms:
-        frames = kaldi_fbank.fbank(waveform)[:num_frames]
-        own.append(frames.ravel())
-        padded.append(np.pad(frames, ((0, num_frames - len(frames)), (0, 0))).ravel())
-    return [(np.mean(x), np.std(x)) for x in (np.concatenate(padded), np.concatenate(own))]
-
-
-@pytest.mark.filterwarnings("ignore:The audio is shorter")
-def test_statistics_equal_those_of_an_independent_filterbank(log_mel):
-    waveforms = [noise(s, level=0.2 * s, seed=i) for i, s in enumerate((0.2, 0.5, 1.0, 0.02, 0.71))]
-    statistics = LogMelStatistics()
-    for waveform in waveforms:
-        sound = inspect_sound(encoded(waveform, subtype="DOUBLE"), log_mel)
-        statistics.add(sound.frame_means, sound.frame_squares)
-    for num_frames in (30, 64, 128):
-        padded, own = direct([w.astype(np.float32) for w in waveforms], num_frames)
-        # The layer's float32 logarithms against float64: 2e-8 apart at most in these means.
-        assert statistics.over(num_frames, padded=True) == pytest.approx(padded, abs=1e-7)
-        assert statistics.over(num_frames, padded=False) == pytest.approx(own, abs=1e-7)
-
-
-def test_statistics_do_not_subtract_large_sums():
-    statistics, rows = LogMelStatistics(), 1e9 + RNG.standard_normal((50, 7, 128))
-    for frames in rows:
-        means = frames.mean(axis=1)
-        statistics.add(means, np.square(frames - means[:, None]).sum(axis=1))
-    mean, std = statistics.over(7, padded=False)
-    # Squares near 1e18 are rounded to multiples of 128 in float64: sums of squares would fail.
-    assert (mean - 1e9, std) == pytest.approx((np.mean(rows - 1e9), np.std(rows)), abs=1e-6)
-
-
-def test_statistics_without_a_clip_are_nan():
-    assert np.isnan(LogMelStatistics().over(128, padded=True)).all()
-
-
-# --- Labels ---
-
-
-def dataset(splits, names=("dog", "hen"), multi_label=False):
-    made = {n: Split([f"{n}{i}.wav" for i in range(len(t))], t) for n, t in splits.items()}
-    return SoundDataset("mine", LabelSet(names), made, multi_label)
-
-
-def test_label_report_names_labels_that_are_difficult_to_train():
-    splits = {"train": [(0,)] * 6 + [(1,)] * 2 + [(3,)], "test": [(0,), (2,), ()]}
-    found = label_report(dataset(splits, ("dog", "hen", "cow", "owl", "none"), multi_label=True))
-    assert found["labels"][0] == {"label": "dog", "train": 6, "test": 1}
-    defects = found["label_defects"]
-    assert defects["imbalance"] == 6.0
-    assert defects["not_in_train"] == ["cow"]
-    assert defects["single_example"] == ["cow", "owl"]
-    assert defects["only_in_train"] == ["hen"]
-    assert defects["no_example"] == ["none"]
-    assert defects["without_label"] == 1
-
-
-def test_similar_names_are_not_numbers_or_short_words():
-    assert similar_names(["Dog", "dog ", "dogs"]) == [
-        ["Dog", "dog "],
-        ["Dog", "dogs"],
-        ["dog ", "dogs"],
-    ]
-    assert similar_names(["chainsaw", "chain_saw", "chainsow"])[0] == ["chainsaw", "chain_saw"]
-    assert similar_names(["class 1", "class 2", "cat", "rat", "three", "tree", "go", "no"]) == []
-
-
-def test_published_labels_are_not_reported_as_similar():
-    names = LabelSet.load("audioset").names
-    assert similar_names(names)  # "Clatter" and "Chatter", for one
-    rows = {"train": [(i,) for i in range(527)]}
-    assert label_report(dataset(rows, names))["label_defects"]["similar_names"] == []
-
-
-def test_sample_is_the_same_again_and_in_proportion():
-    data = dataset({"train": [(0,)] * 900, "test": [(1,)] * 100, "validation": [(1,)]})
-    chosen = sample(data, 100)
-    assert {name: len(c) for name, c in chosen.items()} == {"train": 89, "test": 9, "validation": 1}
-    for name, indices in sample(data, 100).items():
-        np.testing.assert_array_equal(indices, chosen[name])
-        assert len(set(indices)) == len(indices)
-    assert chosen["train"].max() > 800  # from everywhere
-    assert len(sample(data, 5000)["train"]) == 900
-
+from tests.unit.auditing.sounds import direct, encoded, noise
 
 # --- A data set ---
 

@@ -1,4 +1,7 @@
-"""Recipes: strict fields, errors that name the nearest field, and round trips through JSON."""
+"""Recipes: strict fields, errors that name the nearest field, and round trips through JSON.
+
+The file is longer than others, because one table of a value for every field serves all its tests.
+"""
 
 import dataclasses
 import json
