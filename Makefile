@@ -7,7 +7,9 @@ PEER := .venv-peer
 WEB := export/web
 RUN := TF_CPP_MIN_LOG_LEVEL=2
 # Two processes: most of a test is Python making graphs. The tests of a file share what they build.
-TWO := -n 2 --dist loadfile
+# In the order of the files: by default those with few tests, which are the long ones, come last, and
+# one process would wait for the other.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test test-latest test-slow test-clients check benchmark clean
 

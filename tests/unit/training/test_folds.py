@@ -125,6 +125,7 @@ def test_full_cache_keeps_the_paths(recipe):
     assert isinstance(dataset.split("train").sources[0], str)
 
 
+@pytest.mark.slow
 def test_report_holds_each_fold_mean_and_spread(whole):
     workdir, _ = whole
     report = json.loads((workdir / "folds.json").read_text())
@@ -160,6 +161,7 @@ def test_report_holds_each_fold_mean_and_spread(whole):
             ] == found
 
 
+@pytest.mark.slow
 def test_table_names_folds_mean_and_spread(whole):
     workdir, scores = whole
     lines = scores.table().splitlines()
@@ -172,6 +174,7 @@ def test_table_names_folds_mean_and_spread(whole):
     assert "test folds, which is how the authors choose it" in scores.table()
 
 
+@pytest.mark.slow
 def test_page_of_all_folds_links_to_the_page_of_each(whole):
     workdir, _ = whole
     parsed = Page(workdir / "report.html")
@@ -227,6 +230,7 @@ def test_stopped_fold_after_another_ends_as_if_alone(recipe, tmp_path):
     assert sorted(read_fold_scores(both).histories) == [1, 2]
 
 
+@pytest.mark.slow
 def test_only_finished_folds_are_reported(whole, tmp_path):
     workdir, _ = whole
     os.symlink(workdir / "fold_2", tmp_path / "fold_2")
@@ -238,6 +242,7 @@ def test_only_finished_folds_are_reported(whole, tmp_path):
         read_fold_scores(tmp_path / "fold_1")
 
 
+@pytest.mark.slow
 def test_failing_report_loses_no_result(whole, recipe, monkeypatch, tmp_path, capsys):
     workdir = shutil.copytree(whole[0], tmp_path / "run")
     (workdir / "folds.json").unlink()
@@ -276,6 +281,7 @@ def test_missing_fold_stops_before_anything_is_trained(recipe, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_another_recipe_or_foreign_folder_is_refused(whole, recipe):
     workdir, _ = whole
     before = (workdir / "folds.json").read_text()
